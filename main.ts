@@ -1,0 +1,66 @@
+/**
+ * The program: puts the real world together, and ends the process. Nothing else does.
+ *
+ * @module
+ */
+
+import type { FoundFile } from "./src/config/connection.ts";
+import { readEnvironment } from "./src/config/environment.ts";
+import { EXIT_CODES } from "./src/errors.ts";
+import { run } from "./src/cli/run.ts";
+
+const encoder = new TextEncoder();
+
+/** Writes all of a text; a reader that went away (`| head`) is no error. */
+function writer(stream: { writeSync(data: Uint8Array): number }): (text: string) => void {
+  return (text) => {
+    try {
+      for (let data = encoder.encode(text); data.length > 0;) data = data.subarray(stream.writeSync(data));
+    } catch (error) {
+      if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+    }
+  };
+}
+
+function readFile(path: string): FoundFile | undefined {
+  try {
+    return { text: Deno.readTextFileSync(path), mode: Deno.statSync(path).mode ?? undefined };
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
+    throw error;
+  }
+}
+
+function columns(): number {
+  try {
+    return Deno.consoleSize().columns || 80;
+  } catch {
+    return 80;
+  }
+}
+
+const SIGNALS: readonly (readonly [Deno.Signal, number])[] = Deno.build.os === "windows"
+  ? [["SIGINT", 130]]
+  : [["SIGINT", 130], ["SIGTERM", 143]];
+const interruption = new AbortController();
+let signalCode: number | undefined;
+for (const [signal, code] of SIGNALS) {
+  Deno.addSignalListener(signal, () => {
+    // The first signal lets the work clean up after itself; a second one is not swallowed.
+    if (signalCode !== undefined) Deno.exit(code);
+    signalCode = code;
+    interruption.abort();
+  });
+}
+
+const code = await run(Deno.args, {
+  env: readEnvironment(),
+  out: writer(Deno.stdout),
+  err: writer(Deno.stderr),
+  outIsTerminal: Deno.stdout.isTerminal(),
+  errIsTerminal: Deno.stderr.isTerminal(),
+  columns: columns(),
+  readFile,
+  signal: interruption.signal,
+});
+Deno.exit(code === EXIT_CODES.interrupted ? signalCode ?? code : code);

@@ -1,0 +1,57 @@
+#!/bin/sh
+# Builds dist/pipeweave for this machine, or one binary for another:
+#
+#   scripts/build.sh [--target <triple>|all] [--output <file>]
+#
+# Targets: x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-apple-darwin aarch64-apple-darwin
+#          x86_64-pc-windows-msvc
+#
+# PIPEWEAVE_SOCKET_DIRS (folders, by commas) names where the binary may use Unix sockets. Deno asks for leave to write
+# to a socket before it connects to it, so the binary has that leave for these folders, and for no other place.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+all="x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-apple-darwin aarch64-apple-darwin x86_64-pc-windows-msvc"
+target=
+output=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --target) target=${2:?--target needs a value} && shift 2 ;;
+    --output) output=${2:?--output needs a value} && shift 2 ;;
+    *) echo "build: unknown argument $1" >&2 && exit 2 ;;
+  esac
+done
+if [ "$target" = all ]; then
+  for each in $all; do "$0" --target "$each"; done
+  exit
+fi
+
+./scripts/setup.sh
+deno=$root/.toolchain/deno
+host=$("$deno" eval --no-config 'console.log(Deno.build.target)')
+if [ -z "$output" ]; then
+  output=dist/pipeweave
+  [ -z "$target" ] || output=dist/pipeweave-$target
+fi
+target=${target:-$host}
+
+base="denort downloaded by Deno"
+if [ "$(cat .toolchain/way)" = npm ]; then
+  DENORT_BIN=$("$deno" run --no-config -A scripts/vendor_npm.ts denort "$target")
+  export DENORT_BIN DENO_TLS_CA_STORE=system
+  base="denort from npm"
+fi
+
+commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
+[ -z "$(git status --porcelain 2>/dev/null)" ] || commit="$commit, modified"
+sockets=${PIPEWEAVE_SOCKET_DIRS:-/run/postgresql,/var/run/postgresql,/cloudsql}
+environment=$("$deno" eval 'import { ENVIRONMENT } from "./src/config/environment.ts"; console.log(ENVIRONMENT.join(","))')
+
+mkdir -p dist
+printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$sockets" >dist/build.json
+"$deno" compile --quiet --no-prompt --target "$target" --output "$output" \
+  --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" \
+  --include migrations --include dist/build.json \
+  main.ts
+echo "built $output" >&2

@@ -1,0 +1,11 @@
+/**
+ * All commands, in the order in which they are listed.
+ *
+ * @module
+ */
+
+import { DATABASE_COMMANDS } from "./database_commands.ts";
+import { MAINTENANCE_COMMANDS } from "./maintenance_commands.ts";
+import type { CommandSpec } from "./spec.ts";
+
+export const COMMANDS: readonly CommandSpec[] = [...DATABASE_COMMANDS, ...MAINTENANCE_COMMANDS];

@@ -1,0 +1,95 @@
+/**
+ * Help texts from the specs, wrapped to the terminal.
+ *
+ * @module
+ */
+
+import type { Style } from "../output/style.ts";
+import type { CommandSpec, OptionGroup } from "./spec.ts";
+
+/** Exit codes of all commands (docs/cli.md has them too). */
+export const EXIT_CODE_MEANINGS: readonly (readonly [string, string])[] = [
+  ["0", "done, or already so"],
+  ["1", "the database refused or failed the work; what was applied stays applied"],
+  ["2", "wrong usage or configuration; nothing was tried"],
+  ["3", "a condition that was asked about does not hold"],
+  ["4", "a time limit ran out"],
+  ["5", "integrity: changed, missing, duplicate or out-of-order migrations, invalid files"],
+  ["6", "no connection"],
+  ["130, 143", "ended by SIGINT, SIGTERM, after cleaning up"],
+];
+
+/** Widest that text gets, however wide the terminal. */
+const WIDEST = 100;
+
+function wrap(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const paragraph of text.split("\n")) {
+    let line = "";
+    for (const word of paragraph.split(" ")) {
+      if (line !== "" && line.length + 1 + word.length > width) {
+        lines.push(line);
+        line = word;
+      } else line = line === "" ? word : `${line} ${word}`;
+    }
+    lines.push(line);
+  }
+  return lines;
+}
+
+/** Two columns, or one below the other where the terminal is narrow. */
+function table(rows: readonly (readonly [string, string])[], columns: number): string[] {
+  const width = Math.min(columns, WIDEST);
+  const left = Math.max(...rows.map(([name]) => name.length)) + 4;
+  if (width - left < 28) {
+    return rows.flatMap(([name, text]) => [`  ${name}`, ...wrap(text, width - 6).map((line) => `      ${line}`)]);
+  }
+  return rows.flatMap(([name, text]) => wrap(text, width - left).map((line, i) => `  ${(i === 0 ? name : "").padEnd(left - 2)}${line}`));
+}
+
+/** `--dir <folder:string>` without the type. */
+export function flagsText(flags: string): string {
+  return flags.replace(/:string(?=[\]>])/g, "");
+}
+
+function options(group: OptionGroup, columns: number, style: Style): string[] {
+  return ["", style.strong(`${group.title}:`), ...table(group.options.map(({ flags, description }) => [flagsText(flags), description]), columns)];
+}
+
+/** Help of one command. */
+export function commandHelp(spec: CommandSpec, columns: number, style: Style): string {
+  return [
+    `${style.strong("Usage:")} pipeweave ${spec.name} [options]`,
+    "",
+    ...wrap(spec.description, Math.min(columns, WIDEST)),
+    ...spec.options.flatMap((group) => options(group, columns, style)),
+    "",
+    style.strong("Exit codes:"),
+    ...table([["0", "done, or already so"], ...spec.exitCodes.map(([code, meaning]) => [String(code), meaning] as const)], columns),
+    "",
+    style.strong("Examples:"),
+    ...spec.examples.flatMap(({ purpose, line }) => [`  ${style.faint(`# ${purpose}`)}`, `  ${line}`]),
+  ].join("\n");
+}
+
+/** Help of the whole program. */
+export function programHelp(specs: readonly CommandSpec[], columns: number, style: Style): string {
+  return [
+    `${style.strong("Usage:")} pipeweave <group>:<command> [options]`,
+    "",
+    ...wrap("Migrates a live PostgreSQL, and drains PipeWeave's task queue into maintenance and back.", Math.min(columns, WIDEST)),
+    "",
+    style.strong("Commands:"),
+    ...table([...specs.map(({ name, summary }) => [name, summary] as const), ["completions", "Print the completion script for bash, zsh or fish."]], columns),
+    "",
+    style.strong("Options:"),
+    ...table([["-h, --help", "Show this help, or a command's: pipeweave db:migrate --help"], ["-V, --version", "Show version, commit and Deno version."]], columns),
+    "",
+    style.strong("Exit codes:"),
+    ...table(EXIT_CODE_MEANINGS, columns),
+    "",
+    style.strong("Examples:"),
+    "  DATABASE_URL=postgres://user@host/db pipeweave db:status",
+    "  pipeweave db:migrate --host db1 --database app --wait-for-db 60s",
+  ].join("\n");
+}

@@ -1,0 +1,213 @@
+/**
+ * One call of a command: its options, read and checked, and the world that it runs in.
+ *
+ * @module
+ */
+
+import { decideConnection, type ConnectionSettings, type FoundFile } from "../config/connection.ts";
+import { parseDuration } from "../config/duration.ts";
+import { type Environment, osUserOf } from "../config/environment.ts";
+import { PipeweaveError } from "../errors.ts";
+import type { Session } from "../database/session.ts";
+import type { MigrationSources } from "../migrations/discover.ts";
+import { Progress } from "../output/progress.ts";
+import { type Style, styleFor } from "../output/style.ts";
+import { applicationName } from "./version.ts";
+
+/** The outside world, injected. */
+export interface World {
+  readonly env: Environment;
+  /** Writes to stdout; what is written is a report. */
+  readonly out: (text: string) => void;
+  /** Writes to stderr; progress, prompts, warnings and errors. */
+  readonly err: (text: string) => void;
+  readonly outIsTerminal: boolean;
+  readonly errIsTerminal: boolean;
+  /** Columns of the terminal; 80 where there is none. */
+  readonly columns: number;
+  readonly readFile: (path: string) => FoundFile | undefined;
+  /** Aborted by SIGINT or SIGTERM. */
+  readonly signal: AbortSignal;
+}
+
+/** The options as Cliffy parsed them. */
+export type ParsedOptions = Readonly<Record<string, unknown>>;
+
+/** A call of a command. */
+export class Invocation {
+  readonly json: boolean;
+  readonly quiet: boolean;
+  readonly verbose: boolean;
+  readonly style: Style;
+  readonly progress: Progress;
+  readonly #problems: string[] = [];
+  #session: Session | undefined;
+
+  constructor(readonly command: string, readonly options: ParsedOptions, readonly world: World) {
+    this.json = options["json"] === true;
+    this.quiet = options["quiet"] === true;
+    this.verbose = options["verbose"] === true;
+    const color = options["color"] !== false && !world.env["NO_COLOR"];
+    this.style = styleFor(color && world.outIsTerminal && !this.json);
+    const moving = world.errIsTerminal && options["progress"] !== false;
+    this.progress = new Progress(world.err, { shown: !this.quiet, moving, columns: world.columns });
+  }
+
+  get signal(): AbortSignal {
+    return this.world.signal;
+  }
+
+  /** Prints a line of the report. */
+  report(text: string): void {
+    this.world.out(`${text}\n`);
+  }
+
+  /** Prints the report: a JSON document or text, as was asked for. */
+  result(json: () => unknown, text: () => string): void {
+    this.report(this.json ? JSON.stringify(json()) : text());
+  }
+
+  /** Prints a line beside the report, unless --quiet. */
+  note(text: string): void {
+    if (!this.quiet) this.progress.around(() => this.world.err(`${text}\n`));
+  }
+
+  /** Prints a warning. */
+  warn(text: string): void {
+    this.progress.around(() => this.world.err(`warning: ${text}\n`));
+  }
+
+  /** An option's text. */
+  text(name: string): string | undefined {
+    const value = this.options[name];
+    return value === undefined ? undefined : String(value);
+  }
+
+  /** An option's duration, in milliseconds. */
+  duration(name: string, flag: string): number | undefined {
+    const value = this.text(name);
+    const ms = value === undefined ? undefined : parseDuration(value);
+    if (value !== undefined && ms === undefined) {
+      this.#problems.push(`${flag} must be a duration such as 500ms, 30s, 10m or 2h, not "${value}"`);
+    }
+    return ms;
+  }
+
+  /** An option's whole number. */
+  integer(name: string, flag: string, least: number, most: number): number | undefined {
+    const value = this.text(name);
+    if (value === undefined) return undefined;
+    const number = Number(value);
+    if (!/^\d+$/.test(value) || number < least || number > most) {
+      this.#problems.push(`${flag} must be a whole number from ${least} to ${most}, not "${value}"`);
+    }
+    return number;
+  }
+
+  /** Which migrations are meant. */
+  sources(): MigrationSources {
+    const given = this.options["dir"] as readonly string[] | undefined;
+    const fromEnvironment = this.world.env["PIPEWEAVE_MIGRATIONS_DIR"];
+    return {
+      dirs: given ?? (fromEnvironment ? [fromEnvironment] : []),
+      embedded: this.options["embedded"] !== false,
+    };
+  }
+
+  /** Polling interval of everything that waits, in milliseconds. */
+  checkIntervalMs(): number {
+    const value = this.world.env["MAINTENANCE_CHECK_INTERVAL_MS"];
+    if (!value) return 5000;
+    if (!/^\d{1,9}$/.test(value) || Number(value) < 1) {
+      this.#problems.push(`MAINTENANCE_CHECK_INTERVAL_MS must be a number of milliseconds from 1 on, not "${value}"`);
+    }
+    return Number(value);
+  }
+
+  /** Whether `AUTO_MIGRATE` asks for pending migrations to be applied first. */
+  autoMigrate(): boolean {
+    const { AUTO_MIGRATE: value, AUTO_INIT_DB: old } = this.world.env;
+    if (old) this.warn("AUTO_INIT_DB is no longer read; use AUTO_MIGRATE=true (development only)");
+    if (value && !["true", "false", "1", "0"].includes(value.toLowerCase())) {
+      this.#problems.push(`AUTO_MIGRATE must be true or false, not "${value}"`);
+    }
+    return value?.toLowerCase() === "true" || value === "1";
+  }
+
+  /**
+   * Throws when any option was wrong. Called before anything is tried.
+   *
+   * @throws {PipeweaveError} of kind `usage`, listing all of it
+   */
+  assertUsable(): void {
+    const problems = this.#problems;
+    if (problems.length === 0) return;
+    throw problems.length === 1
+      ? new PipeweaveError("usage", "bad_option", problems[0]!, { hint: `See: pipeweave ${this.command} --help` })
+      : new PipeweaveError("usage", "bad_options", `${problems.length} settings are wrong; nothing was tried`, {
+        problems,
+        hint: `See: pipeweave ${this.command} --help`,
+      });
+  }
+
+  /** Whether anybody named a database at all. */
+  connectionIsConfigured(): boolean {
+    const decision = this.#decide();
+    return !decision.ok || decision.configured;
+  }
+
+  /**
+   * The session of this call; connects when it is first used. {@linkcode close} ends it.
+   *
+   * @throws {PipeweaveError} of kind `usage` when settings are wrong
+   */
+  async session(): Promise<Session> {
+    if (this.#session) return this.#session;
+    const decision = this.#decide();
+    if (!decision.ok) this.#problems.push(...decision.problems);
+    this.assertUsable();
+    if (!decision.ok) throw new Error("unreachable: problems were thrown");
+    for (const warning of decision.warnings) this.warn(warning);
+    return this.#session = await this.openSession(decision.settings, { interruptible: true });
+  }
+
+  /** A session that the caller closes; one that is not interruptible goes on after a signal, to clean up. */
+  async openSession(settings: ConnectionSettings, { interruptible }: { interruptible: boolean }): Promise<Session> {
+    // Loaded here, since `--version`, `--help` and offline work need no driver.
+    const { Session } = await import("../database/session.ts");
+    return new Session(settings, {
+      signal: interruptible ? this.signal : undefined,
+      onWait: (reason) => this.progress.update(`Waiting for the database: ${reason}`),
+      onNotice: ({ severity, code, message }) => {
+        // "… already exists, skipping" is what safe-to-repeat migrations are made of.
+        if (severity === "WARNING") this.warn(message);
+        else if (this.verbose || (!code.startsWith("42") && code !== "00000")) this.note(`${severity.toLowerCase()}: ${message}`);
+      },
+    });
+  }
+
+  /** Ends what was opened. */
+  async close(): Promise<void> {
+    this.progress.stop();
+    await this.#session?.close();
+  }
+
+  #decide(): ReturnType<typeof decideConnection> {
+    const { env, readFile } = this.world;
+    const flag = (name: string) => this.text(name);
+    return decideConnection({
+      url: flag("url"),
+      host: flag("host"),
+      port: flag("port"),
+      database: flag("database"),
+      user: flag("user"),
+      password: flag("password"),
+      ssl: this.options["ssl"] === true,
+      sslmode: flag("sslmode"),
+      sslrootcert: flag("sslrootcert"),
+      schema: flag("schema"),
+      connectTimeout: flag("connectTimeout"),
+      waitForDb: flag("waitForDb"),
+    }, { env, readFile, osUser: osUserOf(env), applicationName: applicationName(this.command) });
+  }
+}

@@ -1,0 +1,50 @@
+/**
+ * The Cliffy tree, made from the specs.
+ *
+ * Written so that Cliffy 1.0.0-rc.5 and 1.0.0 take it alike: options on each command, no `.argument()`, no third
+ * argument of `.command()`.
+ *
+ * @module
+ */
+
+import { Command } from "@cliffy/command";
+import { CompletionsCommand } from "@cliffy/command/completions";
+import { COMMANDS } from "./commands.ts";
+import { commandHelp, programHelp } from "./help.ts";
+import { Invocation, type ParsedOptions, type World } from "./invocation.ts";
+import type { CommandSpec } from "./spec.ts";
+import { styleFor } from "../output/style.ts";
+
+/**
+ * Builds the tree.
+ *
+ * @param onInvocation receives the call as soon as its options are parsed, before it runs
+ */
+export function buildTree(world: World, onInvocation: (invocation: Invocation) => void) {
+  const style = styleFor(world.outIsTerminal && !world.env["NO_COLOR"]);
+  const root = new Command()
+    .name("pipeweave")
+    .description("Migrates a live PostgreSQL, and drains PipeWeave's task queue into maintenance and back.")
+    .noExit()
+    .help(() => programHelp(COMMANDS, world.columns, style))
+    .action(() => world.out(`${programHelp(COMMANDS, world.columns, style)}\n`));
+  for (const spec of COMMANDS) root.command(spec.name, buildCommand(spec));
+  root.command("completions", new CompletionsCommand());
+  return root;
+
+  function buildCommand(spec: CommandSpec) {
+    // deno-lint-ignore no-explicit-any -- options come from data, so their types are known at run time alone
+    const command: Command<any> = new Command()
+      .description(spec.summary)
+      .help(() => commandHelp(spec, world.columns, style));
+    for (const { flags, description, repeatable } of spec.options.flatMap((group) => group.options)) {
+      command.option(flags, description, repeatable ? { collect: true } : {});
+    }
+    command.action(async (options: unknown) => {
+      const invocation = new Invocation(spec.name, options as ParsedOptions, world);
+      onInvocation(invocation);
+      await spec.run(invocation);
+    });
+    return command;
+  }
+}

@@ -1,0 +1,58 @@
+/**
+ * `db:validate`: whether the files could be applied, and match what was.
+ *
+ * @module
+ */
+
+import type { Session } from "../database/session.ts";
+import { discover, type MigrationSources } from "../migrations/discover.ts";
+import type { Finding } from "../migrations/finding.ts";
+import { readHistory } from "../migrations/history.ts";
+import { labelOf } from "../migrations/migration.ts";
+import { planMigrations } from "../migrations/plan.ts";
+import { validateSql } from "../migrations/validate.ts";
+
+/** What was looked at, and what was found. */
+export interface ValidationResult {
+  /** Whether nothing is wrong; warnings do not count. */
+  readonly valid: boolean;
+  /** How many migration files were read. */
+  readonly files: number;
+  /** Whether the files were compared with a database's history. */
+  readonly comparedWithDatabase: boolean;
+  readonly findings: readonly Finding[];
+}
+
+/**
+ * Checks names, order, duplicates, encoding, syntax and transaction rules, and with a session also the history.
+ *
+ * @param session undefined to look at the files alone
+ */
+export async function validateMigrations(
+  session: Session | undefined,
+  sources: MigrationSources = {},
+): Promise<ValidationResult> {
+  const { migrations, findings: fileFindings } = await discover(sources);
+  const findings = [...fileFindings, ...(await Promise.all(migrations.map(validateSql))).flat()];
+  if (session) {
+    const status = planMigrations(migrations, (await readHistory(session)).rows);
+    const fileOf = (version: string) => migrations.find((migration) => migration.version === version)?.file ?? "schema_migrations";
+    const add = (code: string, file: string, message: string, hint: string) =>
+      findings.push({ severity: "error", code, file, message, hint });
+    for (const row of status.applied.filter(({ drift }) => drift)) {
+      add("changed", fileOf(row.version), `was changed after it was applied as ${labelOf(row)}`, "Restore it as it was, and put the change into a new migration.");
+    }
+    for (const row of status.missing) {
+      add("missing", "schema_migrations", `holds ${labelOf(row)}, for which there is no file`, "Restore the file, give its folder with --dir, or use the release that applied it.");
+    }
+    for (const migration of status.outOfOrder) {
+      add("out_of_order", migration.file, "is pending, but a later one of its set is applied", "Give it a number after the last applied one.");
+    }
+  }
+  return {
+    valid: findings.every(({ severity }) => severity !== "error"),
+    files: migrations.length,
+    comparedWithDatabase: session !== undefined,
+    findings,
+  };
+}

@@ -1,0 +1,466 @@
+/**
+ * Where to connect and how: one pure decision over flags, environment and files.
+ *
+ * Order, first match wins per setting: flags, `DATABASE_URL`, `DB_*`, the service file, `PG*`, libpq's
+ * defaults. The driver is handed the outcome and decides nothing itself.
+ *
+ * @module
+ */
+
+import { type ConnectionParameters, ConnectionUrlError, parseConnectionUrl } from "./connection_url.ts";
+import { parseDuration } from "./duration.ts";
+import { findPassword } from "./pgpass.ts";
+import { findService } from "./service_file.ts";
+
+/** The connection flags as they were typed; absent means not given. */
+export interface ConnectionFlags {
+  readonly url?: string | undefined;
+  readonly host?: string | undefined;
+  readonly port?: string | undefined;
+  readonly database?: string | undefined;
+  readonly user?: string | undefined;
+  readonly password?: string | undefined;
+  readonly ssl?: boolean | undefined;
+  readonly sslmode?: string | undefined;
+  readonly sslrootcert?: string | undefined;
+  readonly schema?: string | undefined;
+  readonly connectTimeout?: string | undefined;
+  readonly waitForDb?: string | undefined;
+}
+
+/** A file that a setting names: its text and, where the platform has them, its permission bits. */
+export interface FoundFile {
+  readonly text: string;
+  readonly mode?: number | undefined;
+}
+
+/** What surrounds the decision. Injected, so that it stays pure. */
+export interface Surroundings {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  /** Returns undefined when there is no such file; throws when it is there and cannot be read. */
+  readonly readFile: (path: string) => FoundFile | undefined;
+  /** The operating system's name of the user, libpq's default for the database user. */
+  readonly osUser: string | undefined;
+  /** `application_name` unless the user chose one. */
+  readonly applicationName: string;
+}
+
+export type SslMode = "disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full";
+export type TargetSession = "any" | "read-write" | "read-only" | "primary" | "standby" | "prefer-standby";
+
+/** One server to try. */
+export interface Host {
+  /** A host name, an address, or the folder of a Unix socket (starts with `/`). */
+  readonly host: string;
+  /** The address to connect to instead of resolving `host` (libpq's `hostaddr`). */
+  readonly address?: string;
+  readonly port: number;
+  /** Per host, since the password file is asked per host. */
+  readonly password?: string;
+}
+
+/** Everything that connecting needs. Holds secrets: print it with {@linkcode describeTarget} only. */
+export interface ConnectionSettings {
+  readonly hosts: readonly Host[];
+  readonly database: string;
+  readonly user: string;
+  readonly sslmode: SslMode;
+  /** PEM of the roots to trust; undefined with a verifying mode means the system's. */
+  readonly sslRoot?: string;
+  readonly sslCertificate?: string;
+  readonly sslKey?: string;
+  readonly applicationName: string;
+  /** libpq's `options`: command-line options for the server, such as `-c work_mem=64MB`. */
+  readonly options?: string;
+  readonly targetSession: TargetSession;
+  /** Limit for one attempt at one host, in milliseconds; 0 means none. */
+  readonly connectTimeoutMs: number;
+  /** How long to keep trying while no server answers, in milliseconds. */
+  readonly waitForDbMs: number;
+  /** The schema that PipeWeave's tables live in. */
+  readonly schema: string;
+}
+
+/** The outcome: settings, or everything that is wrong with what was given, together. */
+export type ConnectionDecision =
+  | {
+    readonly ok: true;
+    readonly settings: ConnectionSettings;
+    readonly warnings: readonly string[];
+    /** Whether anybody named a database at all, or all of it is defaults. */
+    readonly configured: boolean;
+  }
+  | { readonly ok: false; readonly problems: readonly string[] };
+
+const SSL_MODES: readonly SslMode[] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+const TARGET_SESSIONS: readonly TargetSession[] = [
+  "any",
+  "read-write",
+  "read-only",
+  "primary",
+  "standby",
+  "prefer-standby",
+];
+const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
+
+/** Parameters that change nothing here; taken so that URLs made for libpq work. */
+const IGNORED = new Set([
+  "client_encoding",
+  "fallback_application_name",
+  "gssdelegation",
+  "gsslib",
+  "keepalives",
+  "keepalives_count",
+  "keepalives_idle",
+  "keepalives_interval",
+  "krbsrvname",
+  "sslcompression",
+  "sslsni",
+  "tcp_user_timeout",
+]);
+/** Parameters whose harmless values are taken; another value asks for what is not there, and is refused. */
+const LIMITED: Readonly<Record<string, readonly string[]>> = {
+  channel_binding: ["disable", "prefer"],
+  gssencmode: ["disable", "prefer"],
+  load_balance_hosts: ["disable"],
+  sslnegotiation: ["postgres"],
+};
+const KNOWN = new Set([
+  "application_name",
+  "connect_timeout",
+  "dbname",
+  "host",
+  "hostaddr",
+  "options",
+  "passfile",
+  "password",
+  "port",
+  "service",
+  "sslcert",
+  "sslkey",
+  "sslmode",
+  "sslrootcert",
+  "target_session_attrs",
+  "user",
+]);
+
+/** A layer of settings and how to name it in a message. */
+interface Layer {
+  readonly parameters: ConnectionParameters;
+  readonly source: (keyword: string) => string;
+}
+
+function compact(entries: Record<string, string | undefined>): ConnectionParameters {
+  const parameters: ConnectionParameters = {};
+  for (const [keyword, value] of Object.entries(entries)) {
+    // An empty environment variable counts as not set, as in libpq.
+    if (value !== undefined && value !== "") parameters[keyword] = value;
+  }
+  return parameters;
+}
+
+function readUrl(url: string | undefined, name: string, problems: string[]): Layer {
+  const source = () => name;
+  if (url === undefined || url === "") return { parameters: {}, source };
+  try {
+    return { parameters: parseConnectionUrl(url), source };
+  } catch (error) {
+    if (!(error instanceof ConnectionUrlError)) throw error;
+    problems.push(`${name} ${error.message}`);
+    return { parameters: {}, source };
+  }
+}
+
+/** `DB_SSL` as Node services write it: a boolean or an sslmode. */
+function readDbSsl(value: string | undefined): string | undefined {
+  if (value === undefined || value === "") return undefined;
+  const lower = value.toLowerCase();
+  if (["1", "true", "yes", "on"].includes(lower)) return "require";
+  if (["0", "false", "no", "off"].includes(lower)) return "disable";
+  return lower;
+}
+
+const PG_VARIABLES: Readonly<Record<string, string>> = {
+  host: "PGHOST",
+  hostaddr: "PGHOSTADDR",
+  port: "PGPORT",
+  dbname: "PGDATABASE",
+  user: "PGUSER",
+  password: "PGPASSWORD",
+  passfile: "PGPASSFILE",
+  service: "PGSERVICE",
+  sslmode: "PGSSLMODE",
+  sslrootcert: "PGSSLROOTCERT",
+  sslcert: "PGSSLCERT",
+  sslkey: "PGSSLKEY",
+  application_name: "PGAPPNAME",
+  connect_timeout: "PGCONNECT_TIMEOUT",
+  options: "PGOPTIONS",
+  target_session_attrs: "PGTARGETSESSIONATTRS",
+};
+const FLAG_NAMES: Readonly<Record<string, string>> = {
+  dbname: "--database",
+  connect_timeout: "--connect-timeout",
+};
+
+function readLayers(flags: ConnectionFlags, { env }: Surroundings, problems: string[]): Layer[] {
+  const first = (...names: string[]) => names.find((name) => env[name] !== undefined && env[name] !== "");
+  const db: Record<string, string | undefined> = {
+    host: first("DB_HOST"),
+    port: first("DB_PORT"),
+    dbname: first("DB_NAME", "DB_DATABASE"),
+    user: first("DB_USER", "DB_USERNAME"),
+    password: first("DB_PASS", "DB_PASSWORD"),
+    sslmode: first("DB_SSL"),
+  };
+  const dbValues = Object.entries(db).map(([keyword, name]) => {
+    const value = name === undefined ? undefined : env[name];
+    return [keyword, keyword === "sslmode" ? readDbSsl(value) : value] as const;
+  });
+  if (flags.ssl && flags.sslmode === "disable") problems.push("--ssl and --sslmode disable contradict each other");
+  return [
+    {
+      parameters: compact({
+        host: flags.host,
+        port: flags.port,
+        dbname: flags.database,
+        user: flags.user,
+        password: flags.password,
+        sslmode: flags.sslmode ?? (flags.ssl ? "require" : undefined),
+        sslrootcert: flags.sslrootcert,
+      }),
+      source: (keyword) => FLAG_NAMES[keyword] ?? `--${keyword}`,
+    },
+    // A URL names a whole database: one on the command line replaces the one in the environment.
+    flags.url === undefined
+      ? readUrl(env["DATABASE_URL"], "DATABASE_URL", problems)
+      : readUrl(flags.url, "--url", problems),
+    { parameters: compact(Object.fromEntries(dbValues)), source: (keyword) => db[keyword] ?? keyword },
+    {
+      parameters: compact(
+        Object.fromEntries(Object.entries(PG_VARIABLES).map(([keyword, name]) => [keyword, env[name]])),
+      ),
+      source: (keyword) => PG_VARIABLES[keyword] ?? keyword,
+    },
+  ];
+}
+
+/** libpq looks a service up in the user's file, then in the system's. */
+function readService(name: string, { env, readFile }: Surroundings, problems: string[]): Layer {
+  const home = env["HOME"] ?? env["USERPROFILE"];
+  const paths = [
+    env["PGSERVICEFILE"] || (home && `${home}/.pg_service.conf`),
+    env["PGSYSCONFDIR"] && `${env["PGSYSCONFDIR"]}/pg_service.conf`,
+  ].filter((path): path is string => Boolean(path));
+  for (const path of paths) {
+    try {
+      const file = readFile(path);
+      const parameters = file && findService(file.text, name);
+      if (parameters) return { parameters, source: (keyword) => `${keyword} of service "${name}" in ${path}` };
+    } catch (error) {
+      problems.push(`The service file ${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+      return { parameters: {}, source: String };
+    }
+  }
+  problems.push(`Service "${name}" is defined in none of: ${paths.join(", ") || "(no HOME, no PGSERVICEFILE)"}`);
+  return { parameters: {}, source: String };
+}
+
+/**
+ * Decides where and how to connect.
+ *
+ * libpq's rules are those of the PostgreSQL documentation, chapters 32.1.2, 32.15, 32.16, 32.17 and 32.19. One
+ * differs on purpose: a host that was chosen in one place is never overruled by a `hostaddr` from a place of
+ * lower rank.
+ */
+export function decideConnection(flags: ConnectionFlags, surroundings: Surroundings): ConnectionDecision {
+  const problems: string[] = [];
+  const warnings: string[] = [];
+  const layers = readLayers(flags, surroundings, problems);
+  const service = layers.map((layer) => layer.parameters["service"]).find((name) => name !== undefined);
+  if (service !== undefined) layers.splice(3, 0, readService(service, surroundings, problems));
+
+  const has = (keyword: string) => layers.findIndex((layer) => layer.parameters[keyword] !== undefined);
+  const get = (keyword: string) => layers[has(keyword)]?.parameters[keyword];
+  const named = (keyword: string) => layers[has(keyword)]?.source(keyword) ?? keyword;
+
+  for (const layer of layers) {
+    for (const [keyword, value] of Object.entries(layer.parameters)) {
+      if (KNOWN.has(keyword) || IGNORED.has(keyword) || LIMITED[keyword]?.includes(value)) continue;
+      if (LIMITED[keyword]) {
+        problems.push(`${layer.source(keyword)}: ${keyword}=${value} is not supported; leave it out or use ` + LIMITED[keyword].join(" or "));
+      } else {
+        const advice = keyword === "schema" ? "; to choose the schema, use --schema" : "";
+        problems.push(`${layer.source(keyword)}: "${keyword}" is not a connection parameter${advice}`);
+      }
+    }
+  }
+
+  const oneOf = <T extends string>(keyword: string, allowed: readonly T[], fallback: T): T => {
+    const value = get(keyword) ?? fallback;
+    if ((allowed as readonly string[]).includes(value)) return value as T;
+    problems.push(`${named(keyword)} must be one of ${allowed.join(", ")}, not "${value}"`);
+    return fallback;
+  };
+  const sslmode = oneOf("sslmode", SSL_MODES, "prefer");
+  const targetSession = oneOf("target_session_attrs", TARGET_SESSIONS, "any");
+  const user = get("user") ?? surroundings.osUser;
+  if (user === undefined) problems.push("No database user is named: give --user, PGUSER or a user in the URL");
+  const database = get("dbname") ?? user ?? "";
+  const schema = flags.schema ?? "public";
+  if (schema === "" || new TextEncoder().encode(schema).length > 63 || schema.includes("\0")) {
+    problems.push("--schema must be 1 to 63 bytes long");
+  }
+
+  const duration = (text: string | undefined, name: string, fallback: number): number => {
+    if (text === undefined) return fallback;
+    const value = parseDuration(text);
+    if (value === undefined) problems.push(`${name} must be a duration such as 500ms, 30s, 10m or 2h, not "${text}"`);
+    return value ?? fallback;
+  };
+  const seconds = get("connect_timeout");
+  if (seconds !== undefined && !/^-?\d{1,6}$/.test(seconds)) {
+    problems.push(`${named("connect_timeout")} must be a whole number of seconds, not "${seconds}"`);
+  }
+  const connectTimeoutMs = flags.connectTimeout === undefined
+    ? seconds === undefined ? DEFAULT_CONNECT_TIMEOUT_MS : Math.max(0, Number(seconds)) * 1000
+    : duration(flags.connectTimeout, "--connect-timeout", DEFAULT_CONNECT_TIMEOUT_MS);
+  const waitForDbMs = duration(flags.waitForDb, "--wait-for-db", 0);
+
+  const hosts = decideHosts(get, has, named, problems);
+  const tls = decideTls(sslmode, get, named, surroundings, problems);
+  const passwords = decidePasswords(hosts, { user: user ?? "", database }, get, surroundings, warnings, problems);
+  if (problems.length > 0) return { ok: false, problems };
+
+  const options = get("options");
+  return {
+    ok: true,
+    warnings,
+    configured: layers.some((layer) => ["host", "hostaddr", "port", "dbname", "user"].some((keyword) => layer.parameters[keyword])),
+    settings: {
+      hosts: hosts.map((host, i) => passwords[i] === undefined ? host : { ...host, password: passwords[i] }),
+      database,
+      user: user!,
+      ...tls,
+      applicationName: get("application_name") ?? surroundings.applicationName,
+      ...(options === undefined ? {} : { options }),
+      targetSession,
+      connectTimeoutMs,
+      waitForDbMs,
+      schema,
+    },
+  };
+}
+
+type Get = (keyword: string) => string | undefined;
+
+function decideHosts(get: Get, has: (keyword: string) => number, named: Get, problems: string[]): Host[] {
+  const addressCounts = get("hostaddr") !== undefined && (get("host") === undefined || has("hostaddr") <= has("host"));
+  const addresses = addressCounts ? get("hostaddr")!.split(",") : undefined;
+  const names = get("host")?.split(",") ?? addresses ?? ["localhost"];
+  const ports = (get("port") ?? "5432").split(",");
+  if (addresses && addresses.length !== names.length) {
+    problems.push(`${named("hostaddr")} names ${addresses.length} address(es) for ${names.length} host(s)`);
+  }
+  if (ports.length > 1 && ports.length !== names.length) {
+    problems.push(`${named("port")} names ${ports.length} ports for ${names.length} host(s)`);
+  }
+  return names.map((name, i) => {
+    const text = ports[ports.length === 1 ? 0 : i] || "5432";
+    const port = Number(text);
+    // A password with an unescaped slash or colon ends up here: the text is not repeated.
+    if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65_535) {
+      problems.push(
+        `${named("port")}: the port must be a number from 1 to 65535` +
+          (named("port")?.match(/url/i) ? "; / : @ ? # and % in a password must be percent-encoded" : ""),
+      );
+    }
+    const address = addresses?.[i];
+    return { host: name || "localhost", port, ...(address && address !== name ? { address } : {}) };
+  });
+}
+
+type Tls = Pick<ConnectionSettings, "sslmode" | "sslRoot" | "sslCertificate" | "sslKey">;
+
+/** Which certificates count, and with which rigour (libpq documentation, 32.19). */
+function decideTls(sslmode: SslMode, get: Get, named: Get, { env, readFile }: Surroundings, problems: string[]): Tls {
+  if (sslmode === "disable") return { sslmode };
+  const home = env["HOME"];
+  const read = (keyword: string, fallback: string): string | undefined => {
+    const chosen = get(keyword);
+    const path = chosen ?? (home && `${home}/.postgresql/${fallback}`);
+    try {
+      const file = path ? readFile(path) : undefined;
+      if (!file && chosen !== undefined) problems.push(`${named(keyword)}: the file ${chosen} does not exist`);
+      return file?.text;
+    } catch (error) {
+      problems.push(`${named(keyword)}: ${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+      return undefined;
+    }
+  };
+  const verifies = sslmode === "verify-ca" || sslmode === "verify-full";
+  const system = get("sslrootcert") === "system";
+  const sslRoot = system ? undefined : read("sslrootcert", "root.crt");
+  if (system && sslmode !== "verify-full") {
+    problems.push(`${named("sslrootcert")}: "system" needs --sslmode verify-full, since any host can get a public certificate`);
+  }
+  if (verifies && !system && sslRoot === undefined && get("sslrootcert") === undefined) {
+    problems.push(
+      `--sslmode ${sslmode} needs the root certificate: give --sslrootcert <file>, or --sslrootcert system for the public ones`,
+    );
+  }
+  if (sslRoot !== undefined && !sslRoot.includes("-----BEGIN CERTIFICATE-----")) {
+    problems.push(`${named("sslrootcert")}: the file holds no certificate in PEM form`);
+  }
+  const sslCertificate = read("sslcert", "postgresql.crt");
+  const sslKey = sslCertificate === undefined ? undefined : read("sslkey", "postgresql.key");
+  if (sslCertificate !== undefined && sslKey === undefined) problems.push("The client certificate has no key: give sslkey");
+  return {
+    // With a root certificate at hand, `require` checks against it (libpq: "as verify-ca").
+    sslmode: sslmode === "require" && sslRoot !== undefined ? "verify-ca" : sslmode,
+    ...(sslRoot === undefined ? {} : { sslRoot }),
+    ...(sslCertificate === undefined || sslKey === undefined ? {} : { sslCertificate, sslKey }),
+  };
+}
+
+function decidePasswords(
+  hosts: readonly Host[],
+  { user, database }: { user: string; database: string },
+  get: Get,
+  { env, readFile }: Surroundings,
+  warnings: string[],
+  problems: string[],
+): (string | undefined)[] {
+  const given = get("password");
+  if (given !== undefined) return hosts.map(() => given);
+  const chosen = get("passfile");
+  const path = chosen ?? (env["APPDATA"] && !env["HOME"]
+    ? `${env["APPDATA"]}/postgresql/pgpass.conf`
+    : env["HOME"] && `${env["HOME"]}/.pgpass`);
+  let file: FoundFile | undefined;
+  try {
+    file = path ? readFile(path) : undefined;
+  } catch (error) {
+    problems.push(`The password file ${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+  }
+  if (!file) return hosts.map(() => undefined);
+  if (file.mode !== undefined && (file.mode & 0o077) !== 0) {
+    warnings.push(`Password file ${path} is ignored: others may read it; run: chmod 600 ${path}`);
+    return hosts.map(() => undefined);
+  }
+  const { text } = file;
+  return hosts.map(({ host, port }) => {
+    const socket = host === "/run/postgresql" || host === "/var/run/postgresql" || host === "/tmp";
+    return findPassword(text, { host: socket ? "localhost" : host, port, database, user });
+  });
+}
+
+/** The target for people and logs: `user@host:port/database`, never a password. */
+export function describeTarget({ user, hosts, database }: ConnectionSettings): string {
+  return `${user}@${hosts.map(describeHost).join(",")}/${database}`;
+}
+
+/** One host for people: `db1:5432`, `[::1]:5432`, `/run/postgresql:5432`. */
+export function describeHost({ host, port }: Host): string {
+  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+}

@@ -1,0 +1,32 @@
+/**
+ * The environment variables that pipeweave reads: the binary is compiled with leave to read these alone.
+ *
+ * @module
+ */
+
+/** Every variable, by what it is for. */
+export const ENVIRONMENT: readonly string[] = [
+  // Connection, in order of rank.
+  ...["DATABASE_URL"],
+  ...["DB_HOST", "DB_PORT", "DB_NAME", "DB_DATABASE", "DB_USER", "DB_USERNAME", "DB_PASS", "DB_PASSWORD", "DB_SSL"],
+  ...["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE"],
+  ...["PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGAPPNAME", "PGCONNECT_TIMEOUT", "PGOPTIONS"],
+  ...["PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGTARGETSESSIONATTRS"],
+  // Behaviour.
+  ...["AUTO_MIGRATE", "AUTO_INIT_DB", "MAINTENANCE_CHECK_INTERVAL_MS", "PIPEWEAVE_MIGRATIONS_DIR"],
+  // Who and where: libpq's default user, its files, the terminal.
+  ...["HOME", "APPDATA", "USERPROFILE", "USER", "LOGNAME", "USERNAME", "NO_COLOR", "TERM"],
+];
+
+/** An environment, as plain data. */
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+/** Reads the process's environment; everything below is handed the result. */
+export function readEnvironment(): Environment {
+  return Object.fromEntries(ENVIRONMENT.map((name) => [name, Deno.env.get(name)]));
+}
+
+/** The operating system's user name as the environment tells it. */
+export function osUserOf(env: Environment): string | undefined {
+  return env["USER"] || env["LOGNAME"] || env["USERNAME"] || undefined;
+}

@@ -1,0 +1,72 @@
+/**
+ * Reads along what the server sends, for two facts that the driver keeps to itself: how many statements of a
+ * message were done when it failed, and the key that cancels it.
+ *
+ * Message formats: PostgreSQL documentation, 54.7.
+ *
+ * @module
+ */
+
+const [COMMAND_COMPLETE, READY, BACKEND_KEY] = ["C", "Z", "K"].map((letter) => letter.charCodeAt(0));
+/** A type byte and a length of four bytes that counts itself. */
+const HEADER_BYTES = 5;
+const KEY_BYTES = 8;
+
+/** Observes one connection; feed it every chunk that the server sent, in order. */
+export class WireObserver {
+  /** Process id and secret for a cancel request, once the server sent them. */
+  backendKey: Uint8Array | undefined;
+  /** Resolves when the server is ready for the first query. */
+  readonly ready: Promise<void>;
+  readonly #done: number[] = [];
+  #current = 0;
+  #markReady!: () => void;
+  // What is known of the message that is being read.
+  readonly #head = new Uint8Array(HEADER_BYTES + KEY_BYTES);
+  #read = 0;
+  #size = 0;
+
+  constructor() {
+    this.ready = new Promise((resolve) => this.#markReady = resolve);
+  }
+
+  /** How many messages were answered in full, the startup included. */
+  get answered(): number {
+    return this.#done.length;
+  }
+
+  /** How many statements of message `index` completed; the startup is message 0, the first query 1. */
+  completed(index: number): number {
+    return this.#done[index] ?? this.#current;
+  }
+
+  /** Takes in a chunk; messages may be split anywhere. */
+  feed(chunk: Uint8Array): void {
+    let at = 0;
+    while (at < chunk.length) {
+      if (this.#read < this.#head.length && (this.#size === 0 || this.#read < this.#size)) {
+        // Header and key bytes one by one: they are few, and may be split over chunks.
+        this.#head[this.#read++] = chunk[at++]!;
+        if (this.#read === HEADER_BYTES) this.#size = 1 + new DataView(this.#head.buffer).getUint32(1);
+      } else {
+        const rest = Math.min(this.#size - this.#read, chunk.length - at);
+        this.#read += rest;
+        at += rest;
+      }
+      if (this.#size !== 0 && this.#read === this.#size) this.#finish();
+    }
+  }
+
+  #finish(): void {
+    const type = this.#head[0];
+    if (type === COMMAND_COMPLETE) this.#current++;
+    else if (type === BACKEND_KEY) this.backendKey = this.#head.slice(HEADER_BYTES, HEADER_BYTES + KEY_BYTES);
+    else if (type === READY) {
+      this.#done.push(this.#current);
+      this.#current = 0;
+      this.#markReady();
+    }
+    this.#read = 0;
+    this.#size = 0;
+  }
+}

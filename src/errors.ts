@@ -1,0 +1,87 @@
+/**
+ * What can go wrong, in the terms that scripts rely on.
+ *
+ * Everything that fails in an expected way throws a {@linkcode PipeweaveError}. Its `kind` decides the exit
+ * code; only `main.ts` ends the process.
+ *
+ * @module
+ */
+
+/** The families of failure; one exit code each (docs/cli.md, "Exit codes"). */
+export type ErrorKind =
+  | "database"
+  | "usage"
+  | "condition"
+  | "timeout"
+  | "integrity"
+  | "connection"
+  | "interrupted";
+
+/** Exit code of each kind. An interruption adds 128 + the signal's number instead (130, 143). */
+export const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
+  database: 1,
+  usage: 2,
+  condition: 3,
+  timeout: 4,
+  integrity: 5,
+  connection: 6,
+  interrupted: 130,
+};
+
+/** Where in a SQL file a statement failed. Lines and columns count from 1, columns in characters. */
+export interface SqlLocation {
+  /** The file, as it was named when it was discovered. */
+  readonly file: string;
+  readonly line: number;
+  readonly column: number;
+  /** The statement's first lines with a caret under the place, ready to print. */
+  readonly excerpt: string;
+}
+
+/** What an error carries besides its message; everything in it may be printed, so no secrets. */
+export interface ErrorDetails {
+  /** What to do next, one sentence. */
+  readonly hint?: string;
+  /** PostgreSQL's SQLSTATE, DETAIL, HINT and CONTEXT, where the server reported them. */
+  readonly sqlstate?: string;
+  readonly detail?: string;
+  readonly serverHint?: string;
+  readonly context?: string;
+  readonly location?: SqlLocation;
+  /** Several findings behind one failure, each a line. */
+  readonly problems?: readonly string[];
+  /** Further facts for `--json`, camelCase. */
+  readonly data?: Readonly<Record<string, unknown>>;
+  /** What this follows from; shown under `--verbose` alone. */
+  readonly cause?: unknown;
+}
+
+/** An expected failure: says what failed, on what, the state things are in now, and what to do next. */
+export class PipeweaveError extends Error {
+  override readonly name = "PipeweaveError";
+
+  /**
+   * @param kind the family, which decides the exit code
+   * @param code a stable identifier in snake_case, for scripts that read `--json`
+   * @param message for people; starts with a capital and names what failed and on what
+   * @param details what else is known
+   */
+  constructor(
+    readonly kind: ErrorKind,
+    readonly code: string,
+    message: string,
+    readonly details: ErrorDetails = {},
+  ) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+  }
+}
+
+/** The error of work that a signal (or an AbortSignal of the library's user) ended. */
+export function interrupted(message: string, details: ErrorDetails = {}): PipeweaveError {
+  return new PipeweaveError("interrupted", "interrupted", message, details);
+}
+
+/** The message of anything that was thrown. */
+export function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

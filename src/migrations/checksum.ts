@@ -1,0 +1,50 @@
+/**
+ * What exactly is hashed: the file's text without a byte-order mark and with CRLF read as LF, so that a checkout on
+ * Windows is the same migration.
+ *
+ * @module
+ */
+
+/** A file that is not UTF-8. */
+export class NotUtf8Error extends Error {
+  override readonly name = "NotUtf8Error";
+
+  /** @param offset the first byte that cannot be read, counted from 0 */
+  constructor(readonly offset: number) {
+    super(`byte ${offset} is not UTF-8`);
+  }
+}
+
+/**
+ * The text of a migration file in its canonical form.
+ *
+ * @throws {NotUtf8Error}
+ */
+export function canonicalText(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes).replaceAll("\r\n", "\n");
+  } catch {
+    throw new NotUtf8Error(firstInvalidByte(bytes));
+  }
+}
+
+function firstInvalidByte(bytes: Uint8Array): number {
+  // Streaming keeps an unfinished character back, so the longest readable prefix ends where the first bad one starts.
+  let [good, bad] = [0, bytes.length];
+  while (good < bad) {
+    const middle = Math.ceil((good + bad) / 2);
+    try {
+      new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, middle), { stream: true });
+      good = middle;
+    } catch {
+      bad = middle - 1;
+    }
+  }
+  return good;
+}
+
+/** SHA-256 of a canonical text, as 64 hexadecimal digits. */
+export async function checksumOf(text: string): Promise<string> {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+  return Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}

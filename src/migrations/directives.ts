@@ -1,0 +1,50 @@
+/**
+ * Directives: `-- pipeweave: …` in the comment lines before the first statement.
+ *
+ * @module
+ */
+
+import { parseDuration } from "../config/duration.ts";
+
+/** What a migration file asks of the tool. */
+export interface Directives {
+  /** Statements run one by one, outside a transaction. */
+  readonly noTransaction: boolean;
+  /** Not to be applied while the orchestrator runs and tasks are active. */
+  readonly requiresMaintenance: boolean;
+  /** Milliseconds; absent means the command's. */
+  readonly lockTimeoutMs?: number;
+  /** Milliseconds, 0 for no limit; absent means the role's or the server's. */
+  readonly statementTimeoutMs?: number;
+}
+
+/** A directive that cannot be understood. */
+export interface DirectiveProblem {
+  /** Counted from 1. */
+  readonly line: number;
+  readonly message: string;
+}
+
+const KNOWN = "no-transaction, requires maintenance, lock-timeout <duration>, statement-timeout <duration>";
+
+/** Reads the directives of a canonical text, and finds those that are wrong. */
+export function readDirectives(text: string): { directives: Directives; problems: readonly DirectiveProblem[] } {
+  let directives: Directives = { noTransaction: false, requiresMaintenance: false };
+  const problems: DirectiveProblem[] = [];
+  for (const [index, line] of text.split("\n").entries()) {
+    const trimmed = line.trim();
+    if (trimmed !== "" && !trimmed.startsWith("--")) break;
+    const directive = /^--\s*pipeweave:\s*(.*)$/.exec(trimmed)?.[1];
+    if (directive === undefined) continue;
+    const [name, ...values] = directive.split(/\s+/);
+    const duration = values.length === 1 ? parseDuration(values[0]!) : undefined;
+    if (directive === "no-transaction") directives = { ...directives, noTransaction: true };
+    else if (name === "requires" && values.join(" ") === "maintenance") directives = { ...directives, requiresMaintenance: true };
+    else if (name === "lock-timeout" && duration) directives = { ...directives, lockTimeoutMs: duration };
+    else if (name === "statement-timeout" && duration !== undefined) directives = { ...directives, statementTimeoutMs: duration };
+    else if (name === "lock-timeout" || name === "statement-timeout") {
+      problems.push({ line: index + 1, message: `"${name}" takes a duration such as 10s${name === "lock-timeout" ? ", greater than 0" : ""}` });
+    } else problems.push({ line: index + 1, message: `unknown directive "${directive}"; known are: ${KNOWN}` });
+  }
+  return { directives, problems };
+}

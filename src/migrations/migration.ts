@@ -1,0 +1,52 @@
+/**
+ * What a migration is, as data.
+ *
+ * @module
+ */
+
+import type { Directives } from "./directives.ts";
+
+/** A migration file that was read and understood. */
+export interface Migration {
+  /** The digits of the file name, as written. */
+  readonly version: string;
+  /** The rest of the file name, without `.sql`. */
+  readonly name: string;
+  /** SHA-256 of {@linkcode sql} in hex. */
+  readonly checksum: string;
+  /** The file's text without a byte-order mark and with LF line ends. */
+  readonly sql: string;
+  /** The file, for messages. */
+  readonly file: string;
+  /** The set that it belongs to: `embedded`, or the folder as it was given. */
+  readonly source: string;
+  readonly directives: Directives;
+}
+
+/** A row of `schema_migrations`, compared with its file. */
+export interface AppliedMigration {
+  readonly version: string;
+  readonly name: string;
+  readonly checksum: string;
+  readonly appliedAt: Date;
+  /** Milliseconds; null where the tool that applied it did not say. */
+  readonly executionTimeMs: number | null;
+  /** Whether the file has changed since it was applied. */
+  readonly drift: boolean;
+}
+
+/** `001_initial_schema`: how a migration is named in reports. */
+export function labelOf(migration: { readonly version: string; readonly name: string }): string {
+  return `${migration.version}_${migration.name}`;
+}
+
+/** The number that a version stands for, as a key: versions are compared as numbers of any length. */
+export function versionKey(version: string): string {
+  return version.replace(/^0+(?=\d)/, "");
+}
+
+/** Orders versions as numbers. */
+export function compareVersions(a: string, b: string): number {
+  const [x, y] = [versionKey(a), versionKey(b)];
+  return x.length - y.length || (x < y ? -1 : x > y ? 1 : 0);
+}

@@ -1,0 +1,86 @@
+/**
+ * A file's statements, by PostgreSQL's own parser (libpg-query, the server's grammar as WebAssembly).
+ *
+ * The parser takes some 60 ms to load, so it is loaded when it is first needed and not before.
+ *
+ * @module
+ */
+
+/** A parse tree node: its type, and its fields as libpg-query names them. */
+export interface Node {
+  readonly type: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** One statement of a file. Offsets are UTF-16 units from the start of the text. */
+export interface Statement {
+  /** First character of the statement, comments before it left out. */
+  readonly start: number;
+  /** Behind the last character, the semicolon left out. */
+  readonly end: number;
+  readonly node: Node;
+}
+
+/** PostgreSQL cannot read the text. */
+export class SqlSyntaxError extends Error {
+  override readonly name = "SqlSyntaxError";
+
+  /** @param offset where it gave up, in UTF-16 units */
+  constructor(message: string, readonly offset: number) {
+    super(message);
+  }
+}
+
+/**
+ * Splits a text into its statements.
+ *
+ * @throws {SqlSyntaxError}
+ */
+export async function parseStatements(text: string): Promise<readonly Statement[]> {
+  if (text.trim() === "") return [];
+  const { parse, hasSqlDetails } = await import("libpg-query");
+  const bytes = new TextEncoder().encode(text);
+  try {
+    const { stmts = [] } = await parse(text);
+    return stmts.map(({ stmt, stmt_location: from = 0, stmt_len: length }) => {
+      const to = length ? from + length : bytes.length;
+      const [type, fields] = Object.entries(stmt as object as Record<string, Record<string, unknown>>)[0]!;
+      const start = unitsIn(bytes, from);
+      const end = unitsIn(bytes, to);
+      return { start: start + lengthOfLead(text.slice(start, end)), end, node: { type, fields } };
+    });
+  } catch (error) {
+    if (!hasSqlDetails(error)) throw error;
+    // The parser counts characters here, and bytes in its tree.
+    const offset = [...text].slice(0, error.sqlDetails!.cursorPosition).join("").length;
+    throw new SqlSyntaxError(error.sqlDetails!.message, offset);
+  }
+}
+
+const decoder = new TextDecoder();
+
+/** UTF-16 units that the first `count` bytes stand for. */
+function unitsIn(bytes: Uint8Array, count: number): number {
+  return decoder.decode(bytes.subarray(0, count)).length;
+}
+
+/** Length of the white space and comments at the start; comments nest, as in PostgreSQL. */
+function lengthOfLead(text: string): number {
+  let at = 0;
+  for (;;) {
+    const rest = text.slice(at);
+    const plain = /^(?:\s+|--[^\n]*)/.exec(rest);
+    if (plain) at += plain[0].length;
+    else if (rest.startsWith("/*")) at += lengthOfComment(rest);
+    else return at;
+  }
+}
+
+function lengthOfComment(text: string): number {
+  let depth = 0;
+  for (const mark of text.matchAll(/\/\*|\*\//g)) {
+    depth += mark[0] === "/*" ? 1 : -1;
+    if (depth === 0) return mark.index + 2;
+  }
+  return text.length;
+}
