@@ -19,7 +19,9 @@ async function run(command: string, args: string[], cwd: string): Promise<string
 
 /** Fetches a tarball that tarballs.txt pins, checks its integrity and returns the folder it was unpacked to. */
 async function unpacked(name: string): Promise<string> {
-  const pins = (await Deno.readTextFile(`${root}scripts/tarballs.txt`)).split("\n").map((line) => line.split(" "));
+  const pins = (await Deno.readTextFile(`${root}scripts/tarballs.txt`)).split("\n").map((line) =>
+    line.split(" ")
+  );
   const pin = pins.find(([pinned]) => pinned === name);
   if (!pin) throw new Error(`scripts/tarballs.txt pins no ${name}`);
   const [, version, integrity] = pin;
@@ -27,13 +29,17 @@ async function unpacked(name: string): Promise<string> {
   if (await Deno.stat(`${folder}/package`).then(() => true, () => false)) return `${folder}/package`;
 
   await Deno.mkdir(folder, { recursive: true });
-  const packed = JSON.parse(await run("npm", ["pack", `${name}@${version}`, "--json", "--loglevel=error"], folder));
+  const packed = JSON.parse(
+    await run("npm", ["pack", `${name}@${version}`, "--json", "--loglevel=error"], folder),
+  );
   const file = `${folder}/${packed[0].filename}`;
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-512", await Deno.readFile(file)));
   const found = `sha512-${btoa(String.fromCharCode(...digest))}`;
   if (found !== integrity) {
     await Deno.remove(folder, { recursive: true });
-    throw new Error(`${name}@${version} is not what scripts/tarballs.txt pins: expected ${integrity}, got ${found}`);
+    throw new Error(
+      `${name}@${version} is not what scripts/tarballs.txt pins: expected ${integrity}, got ${found}`,
+    );
   }
   await run("tar", ["-xzf", file], folder);
   await Deno.remove(file);
@@ -62,7 +68,10 @@ async function copy(from: string, to: string): Promise<void> {
 async function jsrPackage(name: string, version: string, exports: Record<string, string>): Promise<string> {
   const folder = `${root}vendor/jsr.io/${name}`;
   const [scope, bare] = name.slice(1).split("/");
-  await write(`${folder}/meta.json`, JSON.stringify({ scope, name: bare, latest: version, versions: { [version]: {} } }));
+  await write(
+    `${folder}/meta.json`,
+    JSON.stringify({ scope, name: bare, latest: version, versions: { [version]: {} } }),
+  );
   await write(`${folder}/${version}_meta.json`, JSON.stringify({ manifest: {}, exports }));
   return `${folder}/${version}`;
 }

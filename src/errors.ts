@@ -28,11 +28,13 @@ export const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
   interrupted: 130,
 };
 
-/** Where in a SQL file a statement failed. Lines and columns count from 1, columns in characters. */
+/** Where in a SQL file a statement failed. */
 export interface SqlLocation {
   /** The file, as it was named when it was discovered. */
   readonly file: string;
+  /** Counted from 1. */
   readonly line: number;
+  /** In characters, counted from 1. */
   readonly column: number;
   /** The statement's first lines with a caret under the place, ready to print. */
   readonly excerpt: string;
@@ -42,11 +44,15 @@ export interface SqlLocation {
 export interface ErrorDetails {
   /** What to do next, one sentence. */
   readonly hint?: string;
-  /** PostgreSQL's SQLSTATE, DETAIL, HINT and CONTEXT, where the server reported them. */
+  /** PostgreSQL's SQLSTATE, where the server reported one. */
   readonly sqlstate?: string;
+  /** The server's DETAIL. */
   readonly detail?: string;
+  /** The server's HINT. */
   readonly serverHint?: string;
+  /** The server's CONTEXT. */
   readonly context?: string;
+  /** The place in a SQL file that it is about. */
   readonly location?: SqlLocation;
   /** Several findings behind one failure, each a line. */
   readonly problems?: readonly string[];
@@ -58,9 +64,12 @@ export interface ErrorDetails {
 
 /** An expected failure: says what failed, on what, the state things are in now, and what to do next. */
 export class PipeweaveError extends Error {
+  /** Always `PipeweaveError`; tells it from other errors across module boundaries. */
   override readonly name = "PipeweaveError";
 
   /**
+   * Describes a failure.
+   *
    * @param kind the family, which decides the exit code
    * @param code a stable identifier in snake_case, for scripts that read `--json`
    * @param message for people; starts with a capital and names what failed and on what

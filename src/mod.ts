@@ -1,1 +1,41 @@
-export {};
+/**
+ * PipeWeave's database and maintenance tools as a library.
+ *
+ * Every function takes a connection URL (or {@linkcode DatabaseOptions}) and leaves no connection behind; for a service
+ * that keeps running there is {@linkcode createOrchestrator}. What fails in an expected way throws a
+ * {@linkcode PipeweaveError}, whose `kind` and `code` are stable.
+ *
+ * @module
+ */
+
+export {
+  canAcceptTasks,
+  checkMaintenanceTransition,
+  discoverMigrations,
+  enterMaintenance,
+  exitMaintenance,
+  getMaintenanceStatus,
+  getMigrationStatus,
+  getOrchestratorState,
+  requestMaintenance,
+  runMigrations,
+  validateMigrations,
+} from "./orchestrator/functions.ts";
+export {
+  createOrchestrator,
+  type Orchestrator,
+  type OrchestratorConfig,
+} from "./orchestrator/orchestrator.ts";
+export type { DatabaseOptions, DatabaseTarget } from "./orchestrator/database.ts";
+export { type ErrorDetails, type ErrorKind, PipeweaveError, type SqlLocation } from "./errors.ts";
+export type { MigrateOptions } from "./commands/migrate.ts";
+export type { ValidationResult } from "./commands/validate.ts";
+export type { AppliedNow, ApplyOptions, ApplyResult } from "./migrations/apply.ts";
+export type { Directives } from "./migrations/directives.ts";
+export type { Discovery, MigrationSources } from "./migrations/discover.ts";
+export type { Finding } from "./migrations/finding.ts";
+export type { AppliedMigration, Migration } from "./migrations/migration.ts";
+export type { HistoryRow, MigrationStatus, Tolerance } from "./migrations/plan.ts";
+export type { OrchestratorState } from "./maintenance/state.ts";
+export type { MaintenanceStatus } from "./maintenance/status.ts";
+export type { OrchestratorMode } from "./maintenance/transitions.ts";

@@ -62,8 +62,12 @@ export async function cleanup(session: Session, options: CleanupOptions = {}): P
   const { dlqRetentionDays = DLQ_RETENTION_DAYS, batchSize = BATCH_SIZE, dryRun = false } = options;
   const count = async (): Promise<[number, number, string, boolean]> => {
     const sets = await session.transaction(sql`
-      SELECT pg_catalog.now()::text AS now, pg_catalog.to_regclass(${sql`${identifier(schema)}.temp_uploads`.text}) IS NOT NULL AS uploads;
-      SELECT pg_catalog.count(*)::integer AS n FROM ${identifier(schema)}.idempotency_cache WHERE expires_at < pg_catalog.now();
+      SELECT pg_catalog.now()::text AS now, pg_catalog.to_regclass(${
+      sql`${identifier(schema)}.temp_uploads`.text
+    }) IS NOT NULL AS uploads;
+      SELECT pg_catalog.count(*)::integer AS n FROM ${
+      identifier(schema)
+    }.idempotency_cache WHERE expires_at < pg_catalog.now();
       SELECT pg_catalog.count(*)::integer AS n FROM ${identifier(schema)}.dlq
        WHERE failed_at < pg_catalog.now() - pg_catalog.make_interval(days => ${dlqRetentionDays});`);
     const [facts, cache, dlq] = sets.map((rows) => rows[0]!);
@@ -73,26 +77,51 @@ export async function cleanup(session: Session, options: CleanupOptions = {}): P
   try {
     counted = await count();
   } catch (error) {
-    if (error instanceof StatementError && error.details.sqlstate === "42P01") throw notMigrated(session, `is not migrated (${error.message})`);
+    if (error instanceof StatementError && error.details.sqlstate === "42P01") {
+      throw notMigrated(session, `is not migrated (${error.message})`);
+    }
     throw error;
   }
   const [cacheCount, dlqCount, now, hasUploads] = counted;
   // One cut-off for all batches, so that rows which expire meanwhile cannot keep it going.
   const cutOff = (days: number) => sql`${now}::timestamptz - pg_catalog.make_interval(days => ${days})`;
-  const cache: Target = { table: "idempotency_cache", key: "idempotency_key", condition: sql`expires_at < ${cutOff(0)}`, order: "expires_at" };
-  const dlq: Target = { table: "dlq", key: "id", condition: sql`failed_at < ${cutOff(dlqRetentionDays)}`, order: "failed_at" };
-  const uploads: Target = { table: "temp_uploads", key: "id", condition: sql`deleted_at < ${cutOff(UPLOAD_ARCHIVE_DAYS)}`, order: "deleted_at" };
+  const cache: Target = {
+    table: "idempotency_cache",
+    key: "idempotency_key",
+    condition: sql`expires_at < ${cutOff(0)}`,
+    order: "expires_at",
+  };
+  const dlq: Target = {
+    table: "dlq",
+    key: "id",
+    condition: sql`failed_at < ${cutOff(dlqRetentionDays)}`,
+    order: "failed_at",
+  };
+  const uploads: Target = {
+    table: "temp_uploads",
+    key: "id",
+    condition: sql`deleted_at < ${cutOff(UPLOAD_ARCHIVE_DAYS)}`,
+    order: "deleted_at",
+  };
 
-  const remove = (target: Target, counted: number) => dryRun ? counted : deleteInBatches(session, target, batchSize, options);
+  const remove = (target: Target, counted: number) =>
+    dryRun ? counted : deleteInBatches(session, target, batchSize, options);
   const idempotencyCache = await remove(cache, cacheCount);
   const removedDlq = await remove(dlq, dlqCount);
   if (!hasUploads) return { dryRun, idempotencyCache, dlq: removedDlq, tempUploads: null };
   const table = sql`${identifier(schema)}.temp_uploads`;
   const [[row] = []] = await session.transaction(sql`
-    SELECT pg_catalog.count(*) FILTER (WHERE expires_at < ${cutOff(0)} AND claimed_by_run_id IS NULL AND deleted_at IS NULL)::integer AS expired,
+    SELECT pg_catalog.count(*) FILTER (WHERE expires_at < ${
+    cutOff(0)
+  } AND claimed_by_run_id IS NULL AND deleted_at IS NULL)::integer AS expired,
            pg_catalog.count(*) FILTER (WHERE ${uploads.condition})::integer AS archived FROM ${table};`);
   const archived = await remove(uploads, row!["archived"] as number);
-  return { dryRun, idempotencyCache, dlq: removedDlq, tempUploads: { expired: row!["expired"] as number, archived } };
+  return {
+    dryRun,
+    idempotencyCache,
+    dlq: removedDlq,
+    tempUploads: { expired: row!["expired"] as number, archived },
+  };
 }
 
 async function deleteInBatches(
@@ -104,11 +133,17 @@ async function deleteInBatches(
   const name = sql`${identifier(session.settings.schema)}.${identifier(table)}`;
   let total = 0;
   for (;;) {
-    if (signal?.aborted) throw interrupted(`Interrupted: ${total} rows of ${table} were removed, the rest stays for the next run`);
+    if (signal?.aborted) {
+      throw interrupted(
+        `Interrupted: ${total} rows of ${table} were removed, the rest stays for the next run`,
+      );
+    }
     // Rows that somebody has locked are left to the next run.
     const [[row] = []] = await session.transaction(sql`
       WITH batch AS (
-        SELECT ${identifier(key)} AS key FROM ${name} WHERE ${condition} ORDER BY ${identifier(order)} LIMIT ${batchSize}
+        SELECT ${identifier(key)} AS key FROM ${name} WHERE ${condition} ORDER BY ${
+      identifier(order)
+    } LIMIT ${batchSize}
         FOR UPDATE SKIP LOCKED
       ), deleted AS (
         DELETE FROM ${name} t USING batch WHERE t.${identifier(key)} = batch.key RETURNING 1

@@ -9,27 +9,49 @@ import { formatDuration } from "../config/duration.ts";
 import { findingJson, statusJson } from "../output/json.ts";
 import { formatCleanup, formatStatus, formatValidation } from "../output/text.ts";
 import { migratedSession, runMigrate } from "./migrate.ts";
-import { CONNECTION_OPTIONS, type CommandSpec, MIGRATION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
+import { type CommandSpec, CONNECTION_OPTIONS, MIGRATION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
 
 const APPLY_OPTIONS = {
   title: "Applying",
   options: [
-    { flags: "--lock-timeout <duration:string>", description: "Limit for each lock that a migration waits for. Default: 5s" },
-    { flags: "--statement-timeout <duration:string>", description: "Limit for each statement of a migration, 0 for none. Default: the role's" },
-    { flags: "--lock-wait <duration:string>", description: "How long to wait for another migrator. Default: 60s" },
-    { flags: "--allow-missing", description: "Go on although the history holds migrations that no file is for." },
+    {
+      flags: "--lock-timeout <duration:string>",
+      description: "Limit for each lock that a migration waits for. Default: 5s",
+    },
+    {
+      flags: "--statement-timeout <duration:string>",
+      description: "Limit for each statement of a migration, 0 for none. Default: the role's",
+    },
+    {
+      flags: "--lock-wait <duration:string>",
+      description: "How long to wait for another migrator. Default: 60s",
+    },
+    {
+      flags: "--allow-missing",
+      description: "Go on although the history holds migrations that no file is for.",
+    },
   ],
 };
 
 const migrate: CommandSpec = {
   name: "db:migrate",
   summary: "Apply pending migrations.",
-  description: "Applies what is pending, in order, each migration in one transaction together with its row in schema_migrations, and stops at the first that fails: of that one nothing stays, what was applied before stays applied. Any number of these may run at once; each migration is applied exactly once.",
+  description:
+    "Applies what is pending, in order, each migration in one transaction together with its row in schema_migrations, and stops at the first that fails: of that one nothing stays, what was applied before stays applied. Any number of these may run at once; each migration is applied exactly once.",
   options: [MIGRATION_OPTIONS, APPLY_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
   examples: [
-    { purpose: "Bring a database up to date", line: "DATABASE_URL=postgres://app@db1/app pipeweave db:migrate" },
-    { purpose: "In a container's entrypoint, while the database may still be starting", line: "pipeweave db:migrate --wait-for-db 60s && exec node server.js" },
-    { purpose: "With migrations of your own after PipeWeave's", line: "pipeweave db:migrate --dir ./migrations" },
+    {
+      purpose: "Bring a database up to date",
+      line: "DATABASE_URL=postgres://app@db1/app pipeweave db:migrate",
+    },
+    {
+      purpose: "In a container's entrypoint, while the database may still be starting",
+      line: "pipeweave db:migrate --wait-for-db 60s && exec node server.js",
+    },
+    {
+      purpose: "With migrations of your own after PipeWeave's",
+      line: "pipeweave db:migrate --dir ./migrations",
+    },
   ],
   exitCodes: [
     [1, "a migration failed, or the database refused"],
@@ -56,17 +78,30 @@ const init: CommandSpec = {
 const status: CommandSpec = {
   name: "db:status",
   summary: "Show which migrations are applied and which are pending.",
-  description: "Shows the current version, what is applied (when, and how long it took) and what is pending. It changes nothing, and takes one round trip.",
+  description:
+    "Shows the current version, what is applied (when, and how long it took) and what is pending. It changes nothing, and takes one round trip.",
   options: [
-    { title: "Status", options: [{ flags: "--check", description: "Exit 3 if any migration is pending, 5 if any was changed or is missing." }] },
+    {
+      title: "Status",
+      options: [{
+        flags: "--check",
+        description: "Exit 3 if any migration is pending, 5 if any was changed or is missing.",
+      }],
+    },
     MIGRATION_OPTIONS,
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,
   ],
   examples: [
     { purpose: "Look", line: "pipeweave db:status" },
-    { purpose: "In a script: is anything left to do?", line: "pipeweave db:status --check --quiet || pipeweave db:migrate" },
-    { purpose: "Names of pending migrations, by jq", line: "pipeweave db:status --json | jq -r '.pending[].name'" },
+    {
+      purpose: "In a script: is anything left to do?",
+      line: "pipeweave db:status --check --quiet || pipeweave db:migrate",
+    },
+    {
+      purpose: "Names of pending migrations, by jq",
+      line: "pipeweave db:status --json | jq -r '.pending[].name'",
+    },
   ],
   exitCodes: [
     [3, "with --check: migrations are pending"],
@@ -86,9 +121,13 @@ const status: CommandSpec = {
 const validate: CommandSpec = {
   name: "db:validate",
   summary: "Check migration files, and compare them with a database.",
-  description: "Checks file names, order, duplicates, encoding, syntax (by PostgreSQL's own parser), and statements that cannot run the way a migration runs. When a database is named it also compares checksums and looks for missing files.",
+  description:
+    "Checks file names, order, duplicates, encoding, syntax (by PostgreSQL's own parser), and statements that cannot run the way a migration runs. When a database is named it also compares checksums and looks for missing files.",
   options: [
-    { title: "Validation", options: [{ flags: "--offline", description: "Look at the files alone; never connect." }] },
+    {
+      title: "Validation",
+      options: [{ flags: "--offline", description: "Look at the files alone; never connect." }],
+    },
     MIGRATION_OPTIONS,
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,
@@ -106,15 +145,22 @@ const validate: CommandSpec = {
     const { validateMigrations } = await import("../commands/validate.ts");
     const compare = invocation.options["offline"] !== true && invocation.connectionIsConfigured();
     invocation.assertUsable();
-    const result = await validateMigrations(compare ? await invocation.session() : undefined, invocation.sources());
+    const result = await validateMigrations(
+      compare ? await invocation.session() : undefined,
+      invocation.sources(),
+    );
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
     invocation.result(json, () => formatValidation(result));
     if (!compare && invocation.options["offline"] !== true) {
-      invocation.note("No database is named (--url, DATABASE_URL, DB_*, PG*), so the files were checked alone.");
+      invocation.note(
+        "No database is named (--url, DATABASE_URL, DB_*, PG*), so the files were checked alone.",
+      );
     }
     if (!result.valid) {
       const errors = result.findings.filter(({ severity }) => severity === "error").length;
-      throw new PipeweaveError("integrity", "not_valid", `Validation found ${errors} error(s)`, { hint: "Each is listed above with its fix." });
+      throw new PipeweaveError("integrity", "not_valid", `Validation found ${errors} error(s)`, {
+        hint: "Each is listed above with its fix.",
+      });
     }
   },
 };
@@ -122,12 +168,16 @@ const validate: CommandSpec = {
 const cleanup: CommandSpec = {
   name: "db:cleanup",
   summary: "Remove expired cache entries, old dead letters and upload records.",
-  description: "Removes expired entries of idempotency_cache, entries of dlq older than the retention, and records of uploads that were deleted more than 30 days ago, in batches that each commit. Rows that are locked are left to the next run. Uploads that have expired are counted; their files are the orchestrator's to delete.",
+  description:
+    "Removes expired entries of idempotency_cache, entries of dlq older than the retention, and records of uploads that were deleted more than 30 days ago, in batches that each commit. Rows that are locked are left to the next run. Uploads that have expired are counted; their files are the orchestrator's to delete.",
   options: [
     {
       title: "Cleanup",
       options: [
-        { flags: "--dlq-retention-days <days:string>", description: "Keep dead letters for this many days. Default: 30" },
+        {
+          flags: "--dlq-retention-days <days:string>",
+          description: "Keep dead letters for this many days. Default: 30",
+        },
         { flags: "--batch-size <rows:string>", description: "Rows per transaction. Default: 5000" },
         { flags: "--dry-run", description: "Count, and remove nothing." },
       ],
@@ -164,9 +214,13 @@ const cleanup: CommandSpec = {
 const selftest: CommandSpec = {
   name: "db:selftest",
   summary: "Run the whole cycle in a scratch schema, and remove it.",
-  description: "Tries on the given server, in a scratch schema that it removes whatever happens, all that PipeWeave needs: privileges, migrating, re-running, noticing a changed file, the task queue, draining, entering and leaving maintenance, and cleanup. One line for each check.",
+  description:
+    "Tries on the given server, in a scratch schema that it removes whatever happens, all that PipeWeave needs: privileges, migrating, re-running, noticing a changed file, the task queue, draining, entering and leaving maintenance, and cleanup. One line for each check.",
   options: [CONNECTION_OPTIONS, OUTPUT_OPTIONS],
-  examples: [{ purpose: "Before the first deployment", line: "pipeweave db:selftest --url postgres://app@db1/app" }],
+  examples: [{
+    purpose: "Before the first deployment",
+    line: "pipeweave db:selftest --url postgres://app@db1/app",
+  }],
   exitCodes: [
     [1, "a check failed; it says what to grant or set"],
     [4, "the database did not come up in time"],
@@ -177,12 +231,24 @@ const selftest: CommandSpec = {
     const { good, bad } = invocation.style;
     const onCheck = ({ name, ok, ms, error }: { name: string; ok: boolean; ms: number; error?: unknown }) => {
       if (invocation.json || (invocation.quiet && ok)) return;
-      invocation.report(`${ok ? good("✓") : bad("✗")} ${name} (${formatDuration(ms)})${ok ? "" : `: ${messageOf(error)}`}`);
+      invocation.report(
+        `${ok ? good("✓") : bad("✗")} ${name} (${formatDuration(ms)})${ok ? "" : `: ${messageOf(error)}`}`,
+      );
     };
-    const result = await selfTest(await invocation.session(), (settings, how) => invocation.openSession(settings, how), onCheck);
+    const result = await selfTest(
+      await invocation.session(),
+      (settings, how) => invocation.openSession(settings, how),
+      onCheck,
+    );
     if (invocation.json) invocation.report(JSON.stringify(result.document));
     if (result.failure) throw result.failure;
-    if (!invocation.json) invocation.report(`\n${good("✓")} ${result.document.checks.length} checks passed; schema ${result.document.schema} is removed again`);
+    if (!invocation.json) {
+      invocation.report(
+        `\n${
+          good("✓")
+        } ${result.document.checks.length} checks passed; schema ${result.document.schema} is removed again`,
+      );
+    }
   },
 };
 

@@ -42,9 +42,13 @@ function table(rows: readonly (readonly [string, string])[], columns: number): s
   const width = Math.min(columns, WIDEST);
   const left = Math.max(...rows.map(([name]) => name.length)) + 4;
   if (width - left < 28) {
-    return rows.flatMap(([name, text]) => [`  ${name}`, ...wrap(text, width - 6).map((line) => `      ${line}`)]);
+    return rows.flatMap((
+      [name, text],
+    ) => [`  ${name}`, ...wrap(text, width - 6).map((line) => `      ${line}`)]);
   }
-  return rows.flatMap(([name, text]) => wrap(text, width - left).map((line, i) => `  ${(i === 0 ? name : "").padEnd(left - 2)}${line}`));
+  return rows.flatMap(([name, text]) =>
+    wrap(text, width - left).map((line, i) => `  ${(i === 0 ? name : "").padEnd(left - 2)}${line}`)
+  );
 }
 
 /** `--dir <folder:string>` without the type. */
@@ -53,7 +57,11 @@ export function flagsText(flags: string): string {
 }
 
 function options(group: OptionGroup, columns: number, style: Style): string[] {
-  return ["", style.strong(`${group.title}:`), ...table(group.options.map(({ flags, description }) => [flagsText(flags), description]), columns)];
+  return [
+    "",
+    style.strong(`${group.title}:`),
+    ...table(group.options.map(({ flags, description }) => [flagsText(flags), description]), columns),
+  ];
 }
 
 /** Help of one command. */
@@ -65,7 +73,10 @@ export function commandHelp(spec: CommandSpec, columns: number, style: Style): s
     ...spec.options.flatMap((group) => options(group, columns, style)),
     "",
     style.strong("Exit codes:"),
-    ...table([["0", "done, or already so"], ...spec.exitCodes.map(([code, meaning]) => [String(code), meaning] as const)], columns),
+    ...table([
+      ["0", "done, or already so"],
+      ...spec.exitCodes.map(([code, meaning]) => [String(code), meaning] as const),
+    ], columns),
     "",
     style.strong("Examples:"),
     ...spec.examples.flatMap(({ purpose, line }) => [`  ${style.faint(`# ${purpose}`)}`, `  ${line}`]),
@@ -77,13 +88,22 @@ export function programHelp(specs: readonly CommandSpec[], columns: number, styl
   return [
     `${style.strong("Usage:")} pipeweave <group>:<command> [options]`,
     "",
-    ...wrap("Migrates a live PostgreSQL, and drains PipeWeave's task queue into maintenance and back.", Math.min(columns, WIDEST)),
+    ...wrap(
+      "Migrates a live PostgreSQL, and drains PipeWeave's task queue into maintenance and back.",
+      Math.min(columns, WIDEST),
+    ),
     "",
     style.strong("Commands:"),
-    ...table([...specs.map(({ name, summary }) => [name, summary] as const), ["completions", "Print the completion script for bash, zsh or fish."]], columns),
+    ...table([...specs.map(({ name, summary }) => [name, summary] as const), [
+      "completions",
+      "Print the completion script for bash, zsh or fish.",
+    ]], columns),
     "",
     style.strong("Options:"),
-    ...table([["-h, --help", "Show this help, or a command's: pipeweave db:migrate --help"], ["-V, --version", "Show version, commit and Deno version."]], columns),
+    ...table([["-h, --help", "Show this help, or a command's: pipeweave db:migrate --help"], [
+      "-V, --version",
+      "Show version, commit and Deno version.",
+    ]], columns),
     "",
     style.strong("Exit codes:"),
     ...table(EXIT_CODE_MEANINGS, columns),

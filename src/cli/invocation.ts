@@ -4,7 +4,7 @@
  * @module
  */
 
-import { decideConnection, type ConnectionSettings, type FoundFile } from "../config/connection.ts";
+import { type ConnectionSettings, decideConnection, type FoundFile } from "../config/connection.ts";
 import { parseDuration } from "../config/duration.ts";
 import { type Environment, osUserOf } from "../config/environment.ts";
 import { PipeweaveError } from "../errors.ts";
@@ -12,7 +12,7 @@ import type { Session } from "../database/session.ts";
 import type { MigrationSources } from "../migrations/discover.ts";
 import { Progress } from "../output/progress.ts";
 import { type Style, styleFor } from "../output/style.ts";
-import { applicationName } from "./version.ts";
+import { applicationName } from "../version.ts";
 
 /** The outside world, injected. */
 export interface World {
@@ -119,7 +119,9 @@ export class Invocation {
     const value = this.world.env["MAINTENANCE_CHECK_INTERVAL_MS"];
     if (!value) return 5000;
     if (!/^\d{1,9}$/.test(value) || Number(value) < 1) {
-      this.#problems.push(`MAINTENANCE_CHECK_INTERVAL_MS must be a number of milliseconds from 1 on, not "${value}"`);
+      this.#problems.push(
+        `MAINTENANCE_CHECK_INTERVAL_MS must be a number of milliseconds from 1 on, not "${value}"`,
+      );
     }
     return Number(value);
   }
@@ -143,11 +145,18 @@ export class Invocation {
     const problems = this.#problems;
     if (problems.length === 0) return;
     throw problems.length === 1
-      ? new PipeweaveError("usage", "bad_option", problems[0]!, { hint: `See: pipeweave ${this.command} --help` })
-      : new PipeweaveError("usage", "bad_options", `${problems.length} settings are wrong; nothing was tried`, {
-        problems,
+      ? new PipeweaveError("usage", "bad_option", problems[0]!, {
         hint: `See: pipeweave ${this.command} --help`,
-      });
+      })
+      : new PipeweaveError(
+        "usage",
+        "bad_options",
+        `${problems.length} settings are wrong; nothing was tried`,
+        {
+          problems,
+          hint: `See: pipeweave ${this.command} --help`,
+        },
+      );
   }
 
   /** Whether anybody named a database at all. */
@@ -172,7 +181,10 @@ export class Invocation {
   }
 
   /** A session that the caller closes; one that is not interruptible goes on after a signal, to clean up. */
-  async openSession(settings: ConnectionSettings, { interruptible }: { interruptible: boolean }): Promise<Session> {
+  async openSession(
+    settings: ConnectionSettings,
+    { interruptible }: { interruptible: boolean },
+  ): Promise<Session> {
     // Loaded here, since `--version`, `--help` and offline work need no driver.
     const { Session } = await import("../database/session.ts");
     return new Session(settings, {
@@ -181,7 +193,9 @@ export class Invocation {
       onNotice: ({ severity, code, message }) => {
         // "… already exists, skipping" is what safe-to-repeat migrations are made of.
         if (severity === "WARNING") this.warn(message);
-        else if (this.verbose || (!code.startsWith("42") && code !== "00000")) this.note(`${severity.toLowerCase()}: ${message}`);
+        else if (this.verbose || (!code.startsWith("42") && code !== "00000")) {
+          this.note(`${severity.toLowerCase()}: ${message}`);
+        }
       },
     });
   }

@@ -19,9 +19,14 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
   const lockWaitMs = invocation.duration("lockWait", "--lock-wait");
   const statementTimeoutMs = invocation.duration("statementTimeout", "--statement-timeout");
   if (lockTimeoutMs === 0) {
-    throw new PipeweaveError("usage", "bad_option", "--lock-timeout must be greater than 0: without a limit a migration would queue others' queries behind it", {
-      hint: "See: pipeweave db:migrate --help",
-    });
+    throw new PipeweaveError(
+      "usage",
+      "bad_option",
+      "--lock-timeout must be greater than 0: without a limit a migration would queue others' queries behind it",
+      {
+        hint: "See: pipeweave db:migrate --help",
+      },
+    );
   }
   const step = (text: string) => {
     if (json || quiet) return;
@@ -42,7 +47,9 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
     onPlan: ({ current, pending, missing }, files) => {
       step(`Found ${files} migration files`);
       step(`Current version: ${current ?? "none"}`);
-      if (missing.length > 0) invocation.warn(`applied, but not known here: ${missing.map(labelOf).join(", ")}`);
+      if (missing.length > 0) {
+        invocation.warn(`applied, but not known here: ${missing.map(labelOf).join(", ")}`);
+      }
       if (pending.length > 0) step(`Pending migrations: ${pending.length}`);
       if (pending.length > 0) step("");
     },
@@ -79,7 +86,9 @@ export class FailureReported extends PipeweaveError {
       ...error.details,
       problems: [
         `${labelOf(migration)} was rolled back: nothing of it stays`,
-        applied.length === 0 ? "this run applied nothing" : `applied by this run: ${applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
+        applied.length === 0
+          ? "this run applied nothing"
+          : `applied by this run: ${applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
         ...(behind.length === 0 ? [] : [`not tried: ${behind.map(labelOf).join(", ")}`]),
       ],
       hint: error.details.hint ?? "Correct the file, and run db:migrate again: it goes on where it stopped.",
@@ -96,7 +105,9 @@ export async function migratedSession(invocation: Invocation): Promise<Session> 
   const { migrate } = await import("../commands/migrate.ts");
   const result = await migrate(session, { ...invocation.sources(), signal: invocation.signal });
   if (result.applied.length > 0) {
-    invocation.note(`AUTO_MIGRATE: applied ${result.applied.map(({ migration }) => labelOf(migration)).join(", ")}`);
+    invocation.note(
+      `AUTO_MIGRATE: applied ${result.applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
+    );
   }
   if (result.failed) throw new FailureReported(result, false);
   return session;

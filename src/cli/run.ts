@@ -17,7 +17,7 @@ import type { Invocation, World } from "./invocation.ts";
  */
 export async function run(args: readonly string[], world: World): Promise<number> {
   if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
-    const { versionText } = await import("./version.ts");
+    const { versionText } = await import("../version.ts");
     world.out(`${versionText()}\n`);
     return 0;
   }
@@ -41,7 +41,9 @@ export async function run(args: readonly string[], world: World): Promise<number
     const json = invocation ? invocation.json : args.includes("--json");
     const documentPrinted = (error as { documentPrinted?: boolean }).documentPrinted === true;
     if (json && !documentPrinted) {
-      const document = error instanceof PipeweaveError ? errorJson(error) : { code: "unexpected", message: String(error) };
+      const document = error instanceof PipeweaveError
+        ? errorJson(error)
+        : { code: "unexpected", message: String(error) };
       world.out(`${JSON.stringify({ error: document })}\n`);
     }
     const verbose = invocation ? invocation.verbose : args.includes("--verbose");

@@ -49,7 +49,10 @@ export const OUTPUT_OPTIONS: OptionGroup = {
     { flags: "--json", description: "Print one JSON document on stdout and nothing else there." },
     { flags: "--quiet", description: "Print no progress, and no step-by-step report." },
     { flags: "--verbose", description: "Print notices of the server, and stack traces of errors." },
-    { flags: "--no-color", description: "Print without colours (also NO_COLOR, and where stdout is no terminal)." },
+    {
+      flags: "--no-color",
+      description: "Print without colours (also NO_COLOR, and where stdout is no terminal).",
+    },
     { flags: "--no-progress", description: "Show no moving progress." },
   ],
 };
@@ -59,9 +62,15 @@ export const CONNECTION_OPTIONS: OptionGroup = {
   title: "Connection",
   options: [
     { flags: "--url <url:string>", description: "Connection URL, as libpq reads it (DATABASE_URL)." },
-    { flags: "--host <host:string>", description: "Host, address, or folder of a Unix socket; several by commas (DB_HOST, PGHOST)." },
+    {
+      flags: "--host <host:string>",
+      description: "Host, address, or folder of a Unix socket; several by commas (DB_HOST, PGHOST).",
+    },
     { flags: "--port <port:string>", description: "Port (DB_PORT, PGPORT). Default: 5432" },
-    { flags: "--database <name:string>", description: "Database (DB_NAME, DB_DATABASE, PGDATABASE). Default: the user" },
+    {
+      flags: "--database <name:string>",
+      description: "Database (DB_NAME, DB_DATABASE, PGDATABASE). Default: the user",
+    },
     { flags: "--user <name:string>", description: "Database user (DB_USER, DB_USERNAME, PGUSER)." },
     {
       flags: "--password <password:string>",
@@ -70,20 +79,26 @@ export const CONNECTION_OPTIONS: OptionGroup = {
     { flags: "--ssl", description: "The same as --sslmode require." },
     {
       flags: "--sslmode <mode:string>",
-      description: "disable, allow, prefer, require, verify-ca or verify-full (DB_SSL, PGSSLMODE). Default: prefer",
+      description:
+        "disable, allow, prefer, require, verify-ca or verify-full (DB_SSL, PGSSLMODE). Default: prefer",
     },
     {
       flags: "--sslrootcert <file:string>",
       description: 'Root certificate for the verifying modes, or "system" (PGSSLROOTCERT).',
     },
-    { flags: "--schema <name:string>", description: "Schema that PipeWeave's tables live in. Default: public" },
+    {
+      flags: "--schema <name:string>",
+      description: "Schema that PipeWeave's tables live in. Default: public",
+    },
     {
       flags: "--connect-timeout <duration:string>",
-      description: "Limit for connecting to one host, 0 for none (PGCONNECT_TIMEOUT, in seconds). Default: 10s",
+      description:
+        "Limit for connecting to one host, 0 for none (PGCONNECT_TIMEOUT, in seconds). Default: 10s",
     },
     {
       flags: "--wait-for-db <duration:string>",
-      description: "Keep trying while the server starts or cannot be reached; not on a wrong password. Default: 0",
+      description:
+        "Keep trying while the server starts or cannot be reached; not on a wrong password. Default: 0",
     },
   ],
 };
@@ -94,7 +109,8 @@ export const MIGRATION_OPTIONS: OptionGroup = {
   options: [
     {
       flags: "--dir <folder:string>",
-      description: "Add migrations of your own, after PipeWeave's; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
+      description:
+        "Add migrations of your own, after PipeWeave's; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
       repeatable: true,
     },
     { flags: "--no-embedded", description: "Leave out PipeWeave's own migrations." },

@@ -20,7 +20,10 @@ import { styleFor } from "../output/style.ts";
  *
  * @param onInvocation receives the call as soon as its options are parsed, before it runs
  */
-export function buildTree(world: World, onInvocation: (invocation: Invocation) => void) {
+export function buildTree(
+  world: World,
+  onInvocation: (invocation: Invocation) => void,
+): { parse(args: string[]): Promise<unknown> } {
   const style = styleFor(world.outIsTerminal && !world.env["NO_COLOR"]);
   const root = new Command()
     .name("pipeweave")

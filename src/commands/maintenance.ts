@@ -30,16 +30,29 @@ export async function enterMaintenance(session: Session): Promise<MaintenanceSta
   if (status.mode === "maintenance") return status;
   const data = { status };
   if (status.mode === "running") {
-    throw new PipeweaveError("condition", "not_requested", "Maintenance was not requested; the mode stays running", {
-      hint: "Run: pipeweave maintenance:request",
-      data,
-    });
+    throw new PipeweaveError(
+      "condition",
+      "not_requested",
+      "Maintenance was not requested; the mode stays running",
+      {
+        hint: "Run: pipeweave maintenance:request",
+        data,
+      },
+    );
   }
   const active = status.pendingTasks + status.runningTasks;
-  throw new PipeweaveError("condition", "tasks_active", `Cannot enter maintenance: ${tasks(active)} still active (${status.pendingTasks} pending, ${status.runningTasks} running)`, {
-    hint: "The mode stays waiting_for_maintenance and changes by itself: look again with maintenance:status, or give up with maintenance:exit.",
-    data,
-  });
+  throw new PipeweaveError(
+    "condition",
+    "tasks_active",
+    `Cannot enter maintenance: ${
+      tasks(active)
+    } still active (${status.pendingTasks} pending, ${status.runningTasks} running)`,
+    {
+      hint:
+        "The mode stays waiting_for_maintenance and changes by itself: look again with maintenance:status, or give up with maintenance:exit.",
+      data,
+    },
+  );
 }
 
 /** Ends maintenance, or the wait for it. */

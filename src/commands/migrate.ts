@@ -6,7 +6,7 @@
 
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { restoreState, activeCount, readState } from "../maintenance/state.ts";
+import { activeCount, readState, restoreState } from "../maintenance/state.ts";
 import { tasks } from "../maintenance/status.ts";
 import { applyMigrations, type ApplyOptions, type ApplyResult } from "../migrations/apply.ts";
 import { discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
@@ -20,6 +20,7 @@ import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 export interface MigrateOptions extends MigrationSources, ApplyOptions {
   /** Told what there is to do, before anything is applied. */
   readonly onPlan?: (status: MigrationStatus, files: number) => void;
+  /** Told of each finding that is no error. */
   readonly onWarning?: (finding: Finding) => void;
 }
 
@@ -47,9 +48,14 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
 }
 
 function readOnlyServer(session: Session, status: MigrationStatus): PipeweaveError {
-  return new PipeweaveError("database", "read_only", `${session.target} is a read-only standby; ${status.pending.length} migration(s) are pending`, {
-    hint: "Connect to the primary, or name all hosts and set PGTARGETSESSIONATTRS=read-write.",
-  });
+  return new PipeweaveError(
+    "database",
+    "read_only",
+    `${session.target} is a read-only standby; ${status.pending.length} migration(s) are pending`,
+    {
+      hint: "Connect to the primary, or name all hosts and set PGTARGETSESSIONATTRS=read-write.",
+    },
+  );
 }
 
 async function assertMaintenance(session: Session, { pending }: MigrationStatus): Promise<void> {
@@ -62,7 +68,12 @@ async function assertMaintenance(session: Session, { pending }: MigrationStatus)
   throw new PipeweaveError(
     "condition",
     "needs_maintenance",
-    `${marked.map(labelOf).join(", ")} needs maintenance, but the mode is ${state.mode} and ${tasks(active)} are active. Nothing was applied.`,
-    { hint: "Run: pipeweave maintenance:request, wait until maintenance:status says maintenance, then db:migrate and maintenance:exit." },
+    `${marked.map(labelOf).join(", ")} needs maintenance, but the mode is ${state.mode} and ${
+      tasks(active)
+    } are active. Nothing was applied.`,
+    {
+      hint:
+        "Run: pipeweave maintenance:request, wait until maintenance:status says maintenance, then db:migrate and maintenance:exit.",
+    },
   );
 }

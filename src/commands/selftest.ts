@@ -11,7 +11,12 @@ import { identifier, sql } from "../database/sql.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import { historyTable } from "../migrations/history.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
-import { enterMaintenance, exitMaintenance, getMaintenanceStatus, requestMaintenance } from "./maintenance.ts";
+import {
+  enterMaintenance,
+  exitMaintenance,
+  getMaintenanceStatus,
+  requestMaintenance,
+} from "./maintenance.ts";
 import { migrate } from "./migrate.ts";
 
 /** One check, done. */
@@ -34,7 +39,10 @@ export interface SelfTestResult {
 }
 
 /** Opens a session; one that is not interruptible goes on after a signal. */
-export type OpenSession = (settings: ConnectionSettings, options: { interruptible: boolean }) => Promise<Session>;
+export type OpenSession = (
+  settings: ConnectionSettings,
+  options: { interruptible: boolean },
+) => Promise<Session>;
 
 /** What a check found to be otherwise than it should. */
 function expect(condition: boolean, otherwise: string): void {
@@ -92,7 +100,8 @@ function asFailure({ name, error }: Check, session: Session): PipeweaveError {
   const details = error instanceof PipeweaveError ? error.details : { cause: error };
   return new PipeweaveError("database", "selftest_failed", `Check "${name}" failed: ${messageOf(error)}`, {
     ...details,
-    hint: adviceFor(details.sqlstate, session) ?? details.hint ?? "Run it again with --verbose for the details.",
+    hint: adviceFor(details.sqlstate, session) ?? details.hint ??
+      "Run it again with --verbose for the details.",
   });
 }
 
@@ -121,7 +130,8 @@ function cycle(session: Session, scratch: Session): readonly (readonly [string, 
     const status = await getMaintenanceStatus(scratch);
     expect(status.mode === mode, `the mode is ${status.mode}, not ${mode}`);
   };
-  const setStatus = (status: string) => scratch.transaction(sql`UPDATE ${table("task_runs")} SET status = ${status};`);
+  const setStatus = (status: string) =>
+    scratch.transaction(sql`UPDATE ${table("task_runs")} SET status = ${status};`);
   return [
     ["create a scratch schema", async () => {
       await session.transaction(sql`CREATE SCHEMA ${identifier(schema)};`);
@@ -139,7 +149,9 @@ function cycle(session: Session, scratch: Session): readonly (readonly [string, 
       const history = historyTable(schema);
       await scratch.transaction(sql`UPDATE ${history} SET checksum = 'x' || checksum WHERE version = '001';`);
       const refusal = await migrate(scratch).then(() => undefined, (error: unknown) => error);
-      await scratch.transaction(sql`UPDATE ${history} SET checksum = pg_catalog.substr(checksum, 2) WHERE version = '001';`);
+      await scratch.transaction(
+        sql`UPDATE ${history} SET checksum = pg_catalog.substr(checksum, 2) WHERE version = '001';`,
+      );
       expect(refusal instanceof PipeweaveError && refusal.kind === "integrity", "the change went unnoticed");
     }],
     ["queue tasks", async () => {
@@ -149,7 +161,10 @@ function cycle(session: Session, scratch: Session): readonly (readonly [string, 
         INSERT INTO ${table("task_runs")} (id, task_id, code_version, code_hash, max_retries, status)
         VALUES ('1', 'selftest', 1, 'x', 3, 'pending'), ('2', 'selftest', 1, 'x', 3, 'running');`);
       const { pendingTasks, runningTasks } = await getMaintenanceStatus(scratch);
-      expect(pendingTasks === 1 && runningTasks === 1, `counted ${pendingTasks} pending and ${runningTasks} running`);
+      expect(
+        pendingTasks === 1 && runningTasks === 1,
+        `counted ${pendingTasks} pending and ${runningTasks} running`,
+      );
     }],
     ["request maintenance and drain", async () => {
       const { mode } = await requestMaintenance(scratch);
@@ -165,7 +180,9 @@ function cycle(session: Session, scratch: Session): readonly (readonly [string, 
     }],
     ["clean up", async () => {
       await scratch.transaction(sql`
-        INSERT INTO ${table("idempotency_cache")} (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
+        INSERT INTO ${
+        table("idempotency_cache")
+      } (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
         VALUES ('old', 'selftest', '1', 1, '/', pg_catalog.now() - interval '1 hour'), ('new', 'selftest', '1', 1, '/', pg_catalog.now() + interval '1 hour');`);
       const { idempotencyCache } = await cleanup(scratch);
       expect(idempotencyCache === 1, `removed ${idempotencyCache} entries instead of 1`);

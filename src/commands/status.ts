@@ -17,7 +17,10 @@ import { assertNoErrors } from "../migrations/validate.ts";
  *
  * @throws {PipeweaveError} of kind `integrity` when files are invalid
  */
-export async function migrationStatus(session: Session, sources: MigrationSources = {}): Promise<MigrationStatus> {
+export async function migrationStatus(
+  session: Session,
+  sources: MigrationSources = {},
+): Promise<MigrationStatus> {
   const { migrations, findings } = await discover(sources);
   assertNoErrors(findings, "The database was not asked");
   return planMigrations(migrations, (await readHistory(session)).rows);
@@ -32,7 +35,12 @@ export async function migrationStatus(session: Session, sources: MigrationSource
 export function checkStatus(status: MigrationStatus): void {
   assertApplicable(status);
   if (status.pending.length === 0) return;
-  throw new PipeweaveError("condition", "pending", `${status.pending.length} migration(s) are pending: ${status.pending.map(labelOf).join(", ")}`, {
-    hint: "Run: pipeweave db:migrate",
-  });
+  throw new PipeweaveError(
+    "condition",
+    "pending",
+    `${status.pending.length} migration(s) are pending: ${status.pending.map(labelOf).join(", ")}`,
+    {
+      hint: "Run: pipeweave db:migrate",
+    },
+  );
 }

@@ -20,6 +20,7 @@ export interface ValidationResult {
   readonly files: number;
   /** Whether the files were compared with a database's history. */
   readonly comparedWithDatabase: boolean;
+  /** Everything that was found, errors and warnings. */
   readonly findings: readonly Finding[];
 }
 
@@ -36,17 +37,33 @@ export async function validateMigrations(
   const findings = [...fileFindings, ...(await Promise.all(migrations.map(validateSql))).flat()];
   if (session) {
     const status = planMigrations(migrations, (await readHistory(session)).rows);
-    const fileOf = (version: string) => migrations.find((migration) => migration.version === version)?.file ?? "schema_migrations";
+    const fileOf = (version: string) =>
+      migrations.find((migration) => migration.version === version)?.file ?? "schema_migrations";
     const add = (code: string, file: string, message: string, hint: string) =>
       findings.push({ severity: "error", code, file, message, hint });
     for (const row of status.applied.filter(({ drift }) => drift)) {
-      add("changed", fileOf(row.version), `was changed after it was applied as ${labelOf(row)}`, "Restore it as it was, and put the change into a new migration.");
+      add(
+        "changed",
+        fileOf(row.version),
+        `was changed after it was applied as ${labelOf(row)}`,
+        "Restore it as it was, and put the change into a new migration.",
+      );
     }
     for (const row of status.missing) {
-      add("missing", "schema_migrations", `holds ${labelOf(row)}, for which there is no file`, "Restore the file, give its folder with --dir, or use the release that applied it.");
+      add(
+        "missing",
+        "schema_migrations",
+        `holds ${labelOf(row)}, for which there is no file`,
+        "Restore the file, give its folder with --dir, or use the release that applied it.",
+      );
     }
     for (const migration of status.outOfOrder) {
-      add("out_of_order", migration.file, "is pending, but a later one of its set is applied", "Give it a number after the last applied one.");
+      add(
+        "out_of_order",
+        migration.file,
+        "is pending, but a later one of its set is applied",
+        "Give it a number after the last applied one.",
+      );
     }
   }
   return {

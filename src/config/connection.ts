@@ -217,7 +217,9 @@ function readLayers(flags: ConnectionFlags, { env }: Surroundings, problems: str
     const value = name === undefined ? undefined : env[name];
     return [keyword, keyword === "sslmode" ? readDbSsl(value) : value] as const;
   });
-  if (flags.ssl && flags.sslmode === "disable") problems.push("--ssl and --sslmode disable contradict each other");
+  if (flags.ssl && flags.sslmode === "disable") {
+    problems.push("--ssl and --sslmode disable contradict each other");
+  }
   return [
     {
       parameters: compact({
@@ -256,13 +258,22 @@ function readService(name: string, { env, readFile }: Surroundings, problems: st
     try {
       const file = readFile(path);
       const parameters = file && findService(file.text, name);
-      if (parameters) return { parameters, source: (keyword) => `${keyword} of service "${name}" in ${path}` };
+      if (parameters) {
+        return {
+          parameters,
+          source: (keyword) => `${keyword} of service "${name}" in ${path}`,
+        };
+      }
     } catch (error) {
-      problems.push(`The service file ${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+      problems.push(
+        `The service file ${path} cannot be read: ${error instanceof Error ? error.message : error}`,
+      );
       return { parameters: {}, source: String };
     }
   }
-  problems.push(`Service "${name}" is defined in none of: ${paths.join(", ") || "(no HOME, no PGSERVICEFILE)"}`);
+  problems.push(
+    `Service "${name}" is defined in none of: ${paths.join(", ") || "(no HOME, no PGSERVICEFILE)"}`,
+  );
   return { parameters: {}, source: String };
 }
 
@@ -288,7 +299,10 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
     for (const [keyword, value] of Object.entries(layer.parameters)) {
       if (KNOWN.has(keyword) || IGNORED.has(keyword) || LIMITED[keyword]?.includes(value)) continue;
       if (LIMITED[keyword]) {
-        problems.push(`${layer.source(keyword)}: ${keyword}=${value} is not supported; leave it out or use ` + LIMITED[keyword].join(" or "));
+        problems.push(
+          `${layer.source(keyword)}: ${keyword}=${value} is not supported; leave it out or use ` +
+            LIMITED[keyword].join(" or "),
+        );
       } else {
         const advice = keyword === "schema" ? "; to choose the schema, use --schema" : "";
         problems.push(`${layer.source(keyword)}: "${keyword}" is not a connection parameter${advice}`);
@@ -305,7 +319,9 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   const sslmode = oneOf("sslmode", SSL_MODES, "prefer");
   const targetSession = oneOf("target_session_attrs", TARGET_SESSIONS, "any");
   const user = get("user") ?? surroundings.osUser;
-  if (user === undefined) problems.push("No database user is named: give --user, PGUSER or a user in the URL");
+  if (user === undefined) {
+    problems.push("No database user is named: give --user, PGUSER or a user in the URL");
+  }
   const database = get("dbname") ?? user ?? "";
   const schema = flags.schema ?? "public";
   if (schema === "" || new TextEncoder().encode(schema).length > 63 || schema.includes("\0")) {
@@ -315,7 +331,9 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   const duration = (text: string | undefined, name: string, fallback: number): number => {
     if (text === undefined) return fallback;
     const value = parseDuration(text);
-    if (value === undefined) problems.push(`${name} must be a duration such as 500ms, 30s, 10m or 2h, not "${text}"`);
+    if (value === undefined) {
+      problems.push(`${name} must be a duration such as 500ms, 30s, 10m or 2h, not "${text}"`);
+    }
     return value ?? fallback;
   };
   const seconds = get("connect_timeout");
@@ -329,14 +347,23 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
 
   const hosts = decideHosts(get, has, named, problems);
   const tls = decideTls(sslmode, get, named, surroundings, problems);
-  const passwords = decidePasswords(hosts, { user: user ?? "", database }, get, surroundings, warnings, problems);
+  const passwords = decidePasswords(
+    hosts,
+    { user: user ?? "", database },
+    get,
+    surroundings,
+    warnings,
+    problems,
+  );
   if (problems.length > 0) return { ok: false, problems };
 
   const options = get("options");
   return {
     ok: true,
     warnings,
-    configured: layers.some((layer) => ["host", "hostaddr", "port", "dbname", "user"].some((keyword) => layer.parameters[keyword])),
+    configured: layers.some((layer) =>
+      ["host", "hostaddr", "port", "dbname", "user"].some((keyword) => layer.parameters[keyword])
+    ),
     settings: {
       hosts: hosts.map((host, i) => passwords[i] === undefined ? host : { ...host, password: passwords[i] }),
       database,
@@ -355,7 +382,8 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
 type Get = (keyword: string) => string | undefined;
 
 function decideHosts(get: Get, has: (keyword: string) => number, named: Get, problems: string[]): Host[] {
-  const addressCounts = get("hostaddr") !== undefined && (get("host") === undefined || has("hostaddr") <= has("host"));
+  const addressCounts = get("hostaddr") !== undefined &&
+    (get("host") === undefined || has("hostaddr") <= has("host"));
   const addresses = addressCounts ? get("hostaddr")!.split(",") : undefined;
   const names = get("host")?.split(",") ?? addresses ?? ["localhost"];
   const ports = (get("port") ?? "5432").split(",");
@@ -383,7 +411,13 @@ function decideHosts(get: Get, has: (keyword: string) => number, named: Get, pro
 type Tls = Pick<ConnectionSettings, "sslmode" | "sslRoot" | "sslCertificate" | "sslKey">;
 
 /** Which certificates count, and with which rigour (libpq documentation, 32.19). */
-function decideTls(sslmode: SslMode, get: Get, named: Get, { env, readFile }: Surroundings, problems: string[]): Tls {
+function decideTls(
+  sslmode: SslMode,
+  get: Get,
+  named: Get,
+  { env, readFile }: Surroundings,
+  problems: string[],
+): Tls {
   if (sslmode === "disable") return { sslmode };
   const home = env["HOME"];
   const read = (keyword: string, fallback: string): string | undefined => {
@@ -391,10 +425,14 @@ function decideTls(sslmode: SslMode, get: Get, named: Get, { env, readFile }: Su
     const path = chosen ?? (home && `${home}/.postgresql/${fallback}`);
     try {
       const file = path ? readFile(path) : undefined;
-      if (!file && chosen !== undefined) problems.push(`${named(keyword)}: the file ${chosen} does not exist`);
+      if (!file && chosen !== undefined) {
+        problems.push(`${named(keyword)}: the file ${chosen} does not exist`);
+      }
       return file?.text;
     } catch (error) {
-      problems.push(`${named(keyword)}: ${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+      problems.push(
+        `${named(keyword)}: ${path} cannot be read: ${error instanceof Error ? error.message : error}`,
+      );
       return undefined;
     }
   };
@@ -402,7 +440,11 @@ function decideTls(sslmode: SslMode, get: Get, named: Get, { env, readFile }: Su
   const system = get("sslrootcert") === "system";
   const sslRoot = system ? undefined : read("sslrootcert", "root.crt");
   if (system && sslmode !== "verify-full") {
-    problems.push(`${named("sslrootcert")}: "system" needs --sslmode verify-full, since any host can get a public certificate`);
+    problems.push(
+      `${
+        named("sslrootcert")
+      }: "system" needs --sslmode verify-full, since any host can get a public certificate`,
+    );
   }
   if (verifies && !system && sslRoot === undefined && get("sslrootcert") === undefined) {
     problems.push(
@@ -414,7 +456,9 @@ function decideTls(sslmode: SslMode, get: Get, named: Get, { env, readFile }: Su
   }
   const sslCertificate = read("sslcert", "postgresql.crt");
   const sslKey = sslCertificate === undefined ? undefined : read("sslkey", "postgresql.key");
-  if (sslCertificate !== undefined && sslKey === undefined) problems.push("The client certificate has no key: give sslkey");
+  if (sslCertificate !== undefined && sslKey === undefined) {
+    problems.push("The client certificate has no key: give sslkey");
+  }
   return {
     // With a root certificate at hand, `require` checks against it (libpq: "as verify-ca").
     sslmode: sslmode === "require" && sslRoot !== undefined ? "verify-ca" : sslmode,
@@ -434,14 +478,17 @@ function decidePasswords(
   const given = get("password");
   if (given !== undefined) return hosts.map(() => given);
   const chosen = get("passfile");
-  const path = chosen ?? (env["APPDATA"] && !env["HOME"]
-    ? `${env["APPDATA"]}/postgresql/pgpass.conf`
-    : env["HOME"] && `${env["HOME"]}/.pgpass`);
+  const path = chosen ??
+    (env["APPDATA"] && !env["HOME"]
+      ? `${env["APPDATA"]}/postgresql/pgpass.conf`
+      : env["HOME"] && `${env["HOME"]}/.pgpass`);
   let file: FoundFile | undefined;
   try {
     file = path ? readFile(path) : undefined;
   } catch (error) {
-    problems.push(`The password file ${path} cannot be read: ${error instanceof Error ? error.message : error}`);
+    problems.push(
+      `The password file ${path} cannot be read: ${error instanceof Error ? error.message : error}`,
+    );
   }
   if (!file) return hosts.map(() => undefined);
   if (file.mode !== undefined && (file.mode & 0o077) !== 0) {

@@ -8,7 +8,17 @@
 export const ENVIRONMENT: readonly string[] = [
   // Connection, in order of rank.
   ...["DATABASE_URL"],
-  ...["DB_HOST", "DB_PORT", "DB_NAME", "DB_DATABASE", "DB_USER", "DB_USERNAME", "DB_PASS", "DB_PASSWORD", "DB_SSL"],
+  ...[
+    "DB_HOST",
+    "DB_PORT",
+    "DB_NAME",
+    "DB_DATABASE",
+    "DB_USER",
+    "DB_USERNAME",
+    "DB_PASS",
+    "DB_PASSWORD",
+    "DB_SSL",
+  ],
   ...["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE"],
   ...["PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGAPPNAME", "PGCONNECT_TIMEOUT", "PGOPTIONS"],
   ...["PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGTARGETSESSIONATTRS"],

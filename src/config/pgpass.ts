@@ -26,7 +26,9 @@ export function findPassword(text: string, key: PasswordKey): string | undefined
     const fields = line.startsWith("#") ? null : LINE.exec(line)?.slice(1);
     if (!fields) continue;
     // A bare asterisk matches anything; an escaped one is a literal.
-    if (wanted.every((value, i) => fields[i] === "*" || unescaped(fields[i]!) === value)) return unescaped(fields[4]!);
+    if (wanted.every((value, i) => fields[i] === "*" || unescaped(fields[i]!) === value)) {
+      return unescaped(fields[4]!);
+    }
   }
   return undefined;
 }

@@ -37,13 +37,25 @@ export function serverDetails(error: ServerError): ErrorDetails {
 }
 
 const SOCKET_REASONS: Readonly<Record<string, readonly [code: string, reason: string, hint: string]>> = {
-  ECONNREFUSED: ["refused", "the connection was refused", "Is PostgreSQL running there, and is the port right?"],
-  ENOTFOUND: ["unknown_host", "the host name is unknown", "Check the spelling, and that this machine's DNS knows it."],
+  ECONNREFUSED: [
+    "refused",
+    "the connection was refused",
+    "Is PostgreSQL running there, and is the port right?",
+  ],
+  ENOTFOUND: [
+    "unknown_host",
+    "the host name is unknown",
+    "Check the spelling, and that this machine's DNS knows it.",
+  ],
   EAI_AGAIN: ["unknown_host", "the host name could not be looked up", "Check this machine's DNS."],
   EHOSTUNREACH: ["unreachable", "the host cannot be reached", "Check the network and the firewall."],
   ENETUNREACH: ["unreachable", "the network cannot be reached", "Check the network and the firewall."],
   ETIMEDOUT: ["timeout", "nothing answered", "Check the network and the firewall."],
-  ENOENT: ["no_socket", "there is no such socket", "Is PostgreSQL running, with this unix_socket_directories and port?"],
+  ENOENT: [
+    "no_socket",
+    "there is no such socket",
+    "Is PostgreSQL running, with this unix_socket_directories and port?",
+  ],
   ECONNRESET: ["closed", "the server closed the connection", "See the server's log for the reason."],
   EPIPE: ["closed", "the server closed the connection", "See the server's log for the reason."],
 };
@@ -65,14 +77,22 @@ export function hostProblem(error: unknown, settings: ConnectionSettings, host: 
   }
   const code = String((error as { code?: unknown })?.code ?? "");
   if (host.host.startsWith("/") && code === "UNKNOWN") {
-    return new PipeweaveError("connection", "socket_not_permitted", `This binary may not use sockets in ${host.host}`, {
-      hint: "It was built for sockets in the folders that `pipeweave --version` names; use TCP (--host 127.0.0.1), " +
-        "or build it with PIPEWEAVE_SOCKET_DIRS.",
-      cause: error,
-    });
+    return new PipeweaveError(
+      "connection",
+      "socket_not_permitted",
+      `This binary may not use sockets in ${host.host}`,
+      {
+        hint:
+          "It was built for sockets in the folders that `pipeweave --version` names; use TCP (--host 127.0.0.1), " +
+          "or build it with PIPEWEAVE_SOCKET_DIRS.",
+        cause: error,
+      },
+    );
   }
   const [name, reason, hint] = SOCKET_REASONS[code] ?? ["failed", messageOf(error), ""];
-  const target = settings.hosts.length > 1 ? at : `${at}, database "${settings.database}", user "${settings.user}"`;
+  const target = settings.hosts.length > 1
+    ? at
+    : `${at}, database "${settings.database}", user "${settings.user}"`;
   return new PipeweaveError("connection", name, `Cannot connect to ${target}: ${reason}`, {
     ...(hint ? { hint } : {}),
     cause: error,
@@ -89,33 +109,67 @@ export function startupProblem(error: ServerError, settings: ConnectionSettings,
       const hint = host.password === undefined
         ? "No password was given: set PGPASSWORD, a line in ~/.pgpass, or a password in the URL."
         : "Check the user, the password and the server's pg_hba.conf.";
-      return new PipeweaveError("connection", "authentication_failed", `${at} refused user "${settings.user}": ${error.message}`, {
-        ...details,
-        hint,
-      });
+      return new PipeweaveError(
+        "connection",
+        "authentication_failed",
+        `${at} refused user "${settings.user}": ${error.message}`,
+        {
+          ...details,
+          hint,
+        },
+      );
     }
     case "3D000":
-      return new PipeweaveError("connection", "no_such_database", `${at} has no database "${settings.database}"`, {
-        ...details,
-        hint: `Create it (createdb ${settings.database}), or check the name.`,
-      });
+      return new PipeweaveError(
+        "connection",
+        "no_such_database",
+        `${at} has no database "${settings.database}"`,
+        {
+          ...details,
+          hint: `Create it (createdb ${settings.database}), or check the name.`,
+        },
+      );
     case "57P03":
-      return new PipeweaveError("connection", "starting", `${at} does not take connections now: ${error.message}`, {
-        ...details,
-        hint: "Try again in a moment, or wait for it with --wait-for-db 60s.",
-      });
+      return new PipeweaveError(
+        "connection",
+        "starting",
+        `${at} does not take connections now: ${error.message}`,
+        {
+          ...details,
+          hint: "Try again in a moment, or wait for it with --wait-for-db 60s.",
+        },
+      );
     case "53300":
-      return new PipeweaveError("connection", "too_many_connections", `${at} has no connection left: ${error.message}`, {
-        ...details,
-        hint: "Close some, raise max_connections, or wait for one with --wait-for-db 60s.",
-      });
+      return new PipeweaveError(
+        "connection",
+        "too_many_connections",
+        `${at} has no connection left: ${error.message}`,
+        {
+          ...details,
+          hint: "Close some, raise max_connections, or wait for one with --wait-for-db 60s.",
+        },
+      );
     default:
-      return new PipeweaveError("connection", "rejected", `${at} rejected the connection: ${error.message}`, details);
+      return new PipeweaveError(
+        "connection",
+        "rejected",
+        `${at} rejected the connection: ${error.message}`,
+        details,
+      );
   }
 }
 
 /** Whether waiting may help: nobody answered, or the server said that it is starting or full. */
 export function mayComeUp(error: PipeweaveError): boolean {
-  return ["refused", "unknown_host", "unreachable", "timeout", "no_socket", "closed", "starting", "too_many_connections"]
+  return [
+    "refused",
+    "unknown_host",
+    "unreachable",
+    "timeout",
+    "no_socket",
+    "closed",
+    "starting",
+    "too_many_connections",
+  ]
     .includes(error.code);
 }

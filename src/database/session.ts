@@ -14,7 +14,14 @@ import type { ConnectionSettings, Host } from "../config/connection.ts";
 import { describeHost, describeTarget } from "../config/connection.ts";
 import { formatDuration } from "../config/duration.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
-import { ConnectTimeout, hostProblem, isServerError, mayComeUp, serverDetails, startupProblem } from "./failures.ts";
+import {
+  ConnectTimeout,
+  hostProblem,
+  isServerError,
+  mayComeUp,
+  serverDetails,
+  startupProblem,
+} from "./failures.ts";
 import { type Encryption, encryptionAttempts, handshakeFailure, openSocket } from "./socket.ts";
 import { sql, type SqlText } from "./sql.ts";
 import { sleep } from "./sleep.ts";
@@ -115,10 +122,12 @@ export class Session {
    */
   transaction(statements: SqlText, lockTimeoutMs = LOCK_TIMEOUT_MS): Promise<Row[][]> {
     // Read committed whatever the role's default is: a statement that waited for a lock sees what the holder committed.
-    return this.send(sql`
+    return this.send(
+      sql`
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = ${lockTimeoutMs};
-${statements}`.text);
+${statements}`.text,
+    );
   }
 
   /** Sends a message just as it is. See {@linkcode transaction}. */
@@ -134,7 +143,12 @@ ${statements}`.text);
     const connection = this.#connection;
     const key = connection?.observer.backendKey;
     if (!connection || !key) return;
-    const socket = await openSocket(this.settings, connection.host, connection.encryption, AbortSignal.timeout(5000));
+    const socket = await openSocket(
+      this.settings,
+      connection.host,
+      connection.encryption,
+      AbortSignal.timeout(5000),
+    );
     await new Promise<void>((resolve) => {
       socket.once("close", () => resolve()).once("error", () => resolve());
       socket.on("data", () => {});
@@ -166,13 +180,17 @@ ${statements}`.text);
     for (;;) {
       const problems: PipeweaveError[] = [];
       // prefer-standby: first a round for a standby, then one for anything.
-      const rounds = settings.targetSession === "prefer-standby" ? ["standby", "any"] as const : [settings.targetSession];
+      const rounds = settings.targetSession === "prefer-standby"
+        ? ["standby", "any"] as const
+        : [settings.targetSession];
       for (const wanted of rounds) {
         for (const host of settings.hosts) {
           for (const encryption of encryptionAttempts(settings, host)) {
             const outcome = await this.#attempt(host, encryption, wanted, message);
             if (outcome.ok) return await outcome.answer;
-            if (signal?.aborted) throw interrupted(`Interrupted while connecting to ${describeTarget(settings)}`);
+            if (signal?.aborted) {
+              throw interrupted(`Interrupted while connecting to ${describeTarget(settings)}`);
+            }
             problems.push(outcome.problem);
             // The second attempt is for a TLS that failed, not for a server that said no.
             if (outcome.problem.code !== "tls_failed") break;
@@ -184,10 +202,15 @@ ${statements}`.text);
       const left = deadline - Date.now();
       if (left <= 0) {
         const waited = formatDuration(settings.waitForDbMs);
-        throw new PipeweaveError("timeout", "database_not_up", `The database did not come up within ${waited}: ${problem.message}`, {
-          ...problem.details,
-          hint: problem.details.hint ?? "Give it longer with --wait-for-db.",
-        });
+        throw new PipeweaveError(
+          "timeout",
+          "database_not_up",
+          `The database did not come up within ${waited}: ${problem.message}`,
+          {
+            ...problem.details,
+            hint: problem.details.hint ?? "Give it longer with --wait-for-db.",
+          },
+        );
       }
       this.options.onWait?.(problem.message);
       await sleep(Math.min(RETRY_MS, left), signal);
@@ -223,15 +246,22 @@ ${statements}`.text);
         answer.then(() => undefined, (error) => error),
       ]);
       clearTimeout(timer);
-      if (failed !== undefined && opened.observer.answered === 0) throw either.aborted ? either.reason : failed;
+      if (failed !== undefined && opened.observer.answered === 0) {
+        throw either.aborted ? either.reason : failed;
+      }
       this.#connection = opened;
       if (wanted === "any") return { ok: true, answer };
       await answer;
       const role = await this.#role(opened);
       if (role[wanted]) return { ok: true, answer: this.#sendOver(opened, message) };
-      throw new PipeweaveError("connection", "wrong_role", `${describeHost(host)} is not what target_session_attrs=${wanted} asks for`, {
-        hint: "Name a host that is, or several: --host db1,db2.",
-      });
+      throw new PipeweaveError(
+        "connection",
+        "wrong_role",
+        `${describeHost(host)} is not what target_session_attrs=${wanted} asks for`,
+        {
+          hint: "Name a host that is, or several: --host db1,db2.",
+        },
+      );
     } catch (error) {
       clearTimeout(timer);
       const refused = connection;
@@ -241,15 +271,26 @@ ${statements}`.text);
     }
   }
 
-  async #connectProblem(error: unknown, host: Host, connection: Connection | undefined): Promise<PipeweaveError> {
-    const cause = error instanceof PipeweaveError && error.details.cause !== undefined ? error.details.cause : error;
+  async #connectProblem(
+    error: unknown,
+    host: Host,
+    connection: Connection | undefined,
+  ): Promise<PipeweaveError> {
+    const cause = error instanceof PipeweaveError && error.details.cause !== undefined
+      ? error.details.cause
+      : error;
     if (isServerError(cause)) return startupProblem(cause, this.settings, host);
     if (error instanceof PipeweaveError && !(error instanceof ConnectionLost)) return error;
     const encrypted = connection !== undefined && connection.encryption !== "plain";
     const reason = encrypted ? await handshakeFailure(connection.socket) : undefined;
     if (!reason) return hostProblem(cause, this.settings, host);
-    const what = `TLS with ${describeHost(host)} failed under sslmode ${this.settings.sslmode}: ${reason.message}`;
-    return new PipeweaveError("connection", "tls_failed", what, { hint: tlsHint(reason.message), cause: reason });
+    const what = `TLS with ${
+      describeHost(host)
+    } failed under sslmode ${this.settings.sslmode}: ${reason.message}`;
+    return new PipeweaveError("connection", "tls_failed", what, {
+      hint: tlsHint(reason.message),
+      cause: reason,
+    });
   }
 
   async #role(connection: Connection): Promise<Record<ConnectionSettings["targetSession"], boolean>> {
@@ -351,13 +392,26 @@ ${statements}`.text);
     const completed = connection.observer.completed(index);
     const details = serverDetails(error);
     if (error.code === "57014" && this.options.signal?.aborted) {
-      return new StatementError("interrupted", "interrupted", "Interrupted; the server rolled it back", completed, details);
+      return new StatementError(
+        "interrupted",
+        "interrupted",
+        "Interrupted; the server rolled it back",
+        completed,
+        details,
+      );
     }
     if (error.code === "55P03") {
-      return new StatementError("timeout", "lock_timeout", `A lock could not be had in time: ${error.message}`, completed, {
-        ...details,
-        hint: "See who holds it: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'; then try again.",
-      });
+      return new StatementError(
+        "timeout",
+        "lock_timeout",
+        `A lock could not be had in time: ${error.message}`,
+        completed,
+        {
+          ...details,
+          hint:
+            "See who holds it: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'; then try again.",
+        },
+      );
     }
     return new StatementError("database", "statement_failed", error.message, completed, details);
   }
@@ -365,8 +419,12 @@ ${statements}`.text);
 
 /** The rows of every statement that returns some; the driver merges or pads what others return. */
 function rowSets(answer: unknown): Row[][] {
-  const results = (Array.isArray(answer) && !("command" in answer) ? answer : [answer]) as (Row[] & { columns?: unknown })[];
-  return results.filter((result) => result?.columns != null).map((result) => [...result]);
+  const results = (Array.isArray(answer) && !("command" in answer) ? answer : [answer]) as (Row[] & {
+    columns?: unknown;
+  })[];
+  return results.filter((result) => result.columns !== undefined && result.columns !== null).map((
+    result,
+  ) => [...result]);
 }
 
 /**
@@ -388,7 +446,9 @@ function tlsHint(reason: string): string {
   if (/UnknownIssuer|CaUsedAsEndEntity/.test(reason)) {
     return "The certificate was not issued by the root in --sslrootcert: give the right one.";
   }
-  if (/[Ee]xpired|NotValidYet/.test(reason)) return "Renew the server's certificate, and check both machines' clocks.";
+  if (/[Ee]xpired|NotValidYet/.test(reason)) {
+    return "Renew the server's certificate, and check both machines' clocks.";
+  }
   if (/not valid for name|NotValidForName/.test(reason)) {
     return "Connect by a name that the certificate holds, or use --sslmode verify-ca, which leaves the name unchecked.";
   }
@@ -399,10 +459,14 @@ function tlsHint(reason: string): string {
 function summary(problems: readonly PipeweaveError[], settings: ConnectionSettings): PipeweaveError {
   const last = problems.at(-1)!;
   if (settings.hosts.length === 1) return last;
-  return new PipeweaveError(last.kind, last.code, `None of ${settings.hosts.length} hosts serves: ${describeTarget(settings)}`, {
-    problems: [...new Set(problems.map((problem) => problem.message))],
-    ...(last.details.hint ? { hint: last.details.hint } : {}),
-    cause: last,
-  });
+  return new PipeweaveError(
+    last.kind,
+    last.code,
+    `None of ${settings.hosts.length} hosts serves: ${describeTarget(settings)}`,
+    {
+      problems: [...new Set(problems.map((problem) => problem.message))],
+      ...(last.details.hint ? { hint: last.details.hint } : {}),
+      cause: last,
+    },
+  );
 }
-

@@ -65,7 +65,11 @@ export async function openSocket(
       );
     }
     if (answer.length > 1) {
-      throw new PipeweaveError("connection", "tls_failed", "The server sent data before TLS was set up; not trusted");
+      throw new PipeweaveError(
+        "connection",
+        "tls_failed",
+        "The server sent data before TLS was set up; not trusted",
+      );
     }
     return await startTls(socket, settings, host, signal);
   } catch (error) {
@@ -139,7 +143,8 @@ function event(socket: net.Socket, name: string, signal: AbortSignal): Promise<u
     };
     const succeed = (...values: unknown[]) => settle(() => resolve(values));
     const fail = (error: unknown) => settle(() => reject(signal.aborted ? signal.reason : error));
-    const closed = () => fail(Object.assign(new Error("the server closed the connection"), { code: "ECONNRESET" }));
+    const closed = () =>
+      fail(Object.assign(new Error("the server closed the connection"), { code: "ECONNRESET" }));
     socket.once(name, succeed).once("error", fail).once("close", closed);
     if (signal.aborted) fail(signal.reason);
   });

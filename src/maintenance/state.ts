@@ -11,13 +11,17 @@ import { type Intent, nextMode, nextModeSql, type OrchestratorMode } from "./tra
 
 /** The row `singleton` of `orchestrator_state`, and the tasks that were active when it was read. */
 export interface OrchestratorState {
+  /** What the orchestrator does with tasks. */
   readonly mode: OrchestratorMode;
+  /** When the mode last changed. */
   readonly modeChangedAt: Date;
   /** Rows of `task_runs` with status `pending`. */
   readonly pendingTasksCount: number;
   /** Rows of `task_runs` with status `running`. */
   readonly runningTasksCount: number;
+  /** What others keep in the row. */
   readonly metadata: Readonly<Record<string, unknown>>;
+  /** When the row was last written. */
   readonly updatedAt: Date;
 }
 

@@ -9,13 +9,17 @@ import type { OrchestratorMode } from "./transitions.ts";
 
 /** What `maintenance:status` tells. */
 export interface MaintenanceStatus {
+  /** What the orchestrator does with tasks. */
   readonly mode: OrchestratorMode;
+  /** Tasks that wait for a worker. */
   readonly pendingTasks: number;
+  /** Tasks that a worker has. */
   readonly runningTasks: number;
   /** Whether no task stands in the way. */
   readonly canEnterMaintenance: boolean;
   /** The state in a sentence. */
   readonly message: string;
+  /** When the mode last changed. */
   readonly modeChangedAt: Date;
 }
 

@@ -46,7 +46,9 @@ export const TRANSITIONS: Readonly<Record<Intent, readonly Transition[]>> = {
 
 /** The mode that follows. */
 export function nextMode(intent: Intent, mode: OrchestratorMode, activeTasks: number): OrchestratorMode {
-  const arrow = TRANSITIONS[intent].find(({ from, onlyWhenIdle }) => from === mode && (!onlyWhenIdle || activeTasks === 0));
+  const arrow = TRANSITIONS[intent].find(({ from, onlyWhenIdle }) =>
+    from === mode && (!onlyWhenIdle || activeTasks === 0)
+  );
   return arrow?.to ?? mode;
 }
 

@@ -12,7 +12,15 @@ import { ConnectionLost, type Row, type Session, StatementError } from "../datab
 import { sleep } from "../database/sleep.ts";
 import { PipeweaveError, type SqlLocation } from "../errors.ts";
 import { locate } from "./finding.ts";
-import { createHistory, guard, GUARD, type History, lockKey, readHistory, recordMigration } from "./history.ts";
+import {
+  createHistory,
+  GUARD,
+  guard,
+  type History,
+  lockKey,
+  readHistory,
+  recordMigration,
+} from "./history.ts";
 import { type Migration, versionKey } from "./migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, type Tolerance } from "./plan.ts";
 import { parseStatements } from "./statements.ts";
@@ -28,6 +36,7 @@ const LOST_CONNECTIONS = 3;
 
 /** A migration that was applied by this run. */
 export interface AppliedNow {
+  /** What was applied. */
   readonly migration: Migration;
   /** Milliseconds, as the server measured and recorded them; null when only the history told that it is applied. */
   readonly executionTimeMs: number | null;
@@ -35,6 +44,7 @@ export interface AppliedNow {
 
 /** What happened: what is applied stays applied, whether or not something failed after it. */
 export interface ApplyResult {
+  /** In the order in which they were applied. */
   readonly applied: readonly AppliedNow[];
   /** The migration that failed, and why; everything of it was rolled back. */
   readonly failed: { readonly migration: Migration; readonly error: PipeweaveError } | null;
@@ -50,11 +60,15 @@ export interface ApplyOptions {
   readonly lockWaitMs?: number | undefined;
   /** Limit for each statement, in milliseconds, unless the migration's own directive sets one. */
   readonly statementTimeoutMs?: number | undefined;
+  /** What may be overlooked in the history. */
   readonly tolerance?: Tolerance;
+  /** Told before each migration. */
   readonly onApplying?: (migration: Migration) => void;
+  /** Told after each migration was committed. */
   readonly onApplied?: (applied: AppliedNow) => void;
   /** Told once when it turns out that another migrator is at work. */
   readonly onLockWait?: (holder: string) => void;
+  /** Ends what runs: the server rolls it back. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -136,14 +150,21 @@ export async function applyMigrations(
     });
     const status = planMigrations(migrations, [
       ...history.rows,
-      ...applied.map(({ migration, executionTimeMs }) => ({ ...migration, appliedAt: new Date(), executionTimeMs })),
+      ...applied.map(({ migration, executionTimeMs }) => ({
+        ...migration,
+        appliedAt: new Date(),
+        executionTimeMs,
+      })),
     ]);
     return { applied, failed: { migration, error: explained }, status };
   }
 }
 
 function outcomeOf(answer: Promise<Row[][]>): Promise<Outcome> {
-  return answer.then((sets) => ({ kind: "applied", row: sets.at(-1)![0]! }), (error) => ({ kind: "failed", error }));
+  return answer.then(
+    (sets) => ({ kind: "applied", row: sets.at(-1)![0]! }),
+    (error) => ({ kind: "failed", error }),
+  );
 }
 
 function sqlstateOf(error: unknown): string | undefined {
@@ -154,12 +175,15 @@ function sqlstateOf(error: unknown): string | undefined {
 function isTakenByAnother(error: unknown): boolean {
   const state = sqlstateOf(error);
   if (state === GUARD.locked || state === GUARD.applied || state === GUARD.predecessorMissing) return true;
-  const cause = error instanceof PipeweaveError ? error.details.cause as { table_name?: string } | undefined : undefined;
+  const cause = error instanceof PipeweaveError
+    ? error.details.cause as { table_name?: string } | undefined
+    : undefined;
   return state === "23505" && cause?.table_name === "schema_migrations";
 }
 
 function executionTime(status: MigrationStatus, { version }: Migration): number | null {
-  return status.applied.find((row) => versionKey(row.version) === versionKey(version))?.executionTimeMs ?? null;
+  return status.applied.find((row) => versionKey(row.version) === versionKey(version))?.executionTimeMs ??
+    null;
 }
 
 /** The migration that has to be in the history before this one: its version as the history writes it. */
@@ -192,7 +216,8 @@ function messageFor(
   options: ApplyOptions,
 ): Message {
   const { schema } = session.settings;
-  const lockTimeoutMs = migration.directives.lockTimeoutMs ?? options.lockTimeoutMs ?? MIGRATION_LOCK_TIMEOUT_MS;
+  const lockTimeoutMs = migration.directives.lockTimeoutMs ?? options.lockTimeoutMs ??
+    MIGRATION_LOCK_TIMEOUT_MS;
   const statementTimeoutMs = migration.directives.statementTimeoutMs ?? options.statementTimeoutMs;
   const before: SqlText[] = [
     // The guard has to see what the last holder of its lock committed, whatever the role's default is.
@@ -219,12 +244,18 @@ function messageFor(
 const CREATE_HISTORY_STATEMENTS = 3;
 
 /** The place in the file that an error is about: PostgreSQL's position, or else the statement that was running. */
-async function locateFailure(error: StatementError, migration: Migration, message: Message): Promise<SqlLocation | undefined> {
+async function locateFailure(
+  error: StatementError,
+  migration: Migration,
+  message: Message,
+): Promise<SqlLocation | undefined> {
   const { file, sql: text } = migration;
   const statements = await parseStatements(text).catch(() => []);
   const position = Number((error.details.cause as { position?: string } | undefined)?.position ?? 0);
   // PostgreSQL counts characters, from 1.
-  const offset = position === 0 ? -1 : [...message.text].slice(0, position - 1).join("").length - message.bodyStart;
+  const offset = position === 0
+    ? -1
+    : [...message.text].slice(0, position - 1).join("").length - message.bodyStart;
   if (offset >= 0 && offset <= text.length) {
     const statement = statements.findLast(({ start }) => start <= offset);
     return locate(file, text, offset, statement?.start ?? offset);
@@ -255,11 +286,19 @@ class LockWait {
     if (this.#since === undefined) {
       this.#since = Date.now();
     } else if (Date.now() - this.#since >= limit) {
-      throw new PipeweaveError("timeout", "migration_lock", `Another migrator was at work for more than ${formatDuration(limit)}: ${await this.#holder()}`, {
-        hint: "Wait for it with a longer --lock-wait, or find out whether it is stuck; run the command again then.",
-      });
+      throw new PipeweaveError(
+        "timeout",
+        "migration_lock",
+        `Another migrator was at work for more than ${formatDuration(limit)}: ${await this.#holder()}`,
+        {
+          hint:
+            "Wait for it with a longer --lock-wait, or find out whether it is stuck; run the command again then.",
+        },
+      );
     }
-    if (this.#pauseMs > LOCK_POLL_MS.most && this.options.onLockWait) this.options.onLockWait(await this.#holder());
+    if (this.#pauseMs > LOCK_POLL_MS.most && this.options.onLockWait) {
+      this.options.onLockWait(await this.#holder());
+    }
     await sleep(this.#pauseMs * (0.5 + Math.random()), this.options.signal);
     this.#pauseMs = Math.min(this.#pauseMs * LOCK_POLL_MS.growth, LOCK_POLL_MS.most + 1);
   }
@@ -274,6 +313,8 @@ class LockWait {
          AND (l.classid::bigint << 32) | l.objid::bigint = ${String(this.key)}::bigint;`);
     if (!row) return "it has just finished";
     const since = row["since"] instanceof Date ? `, since ${row["since"].toISOString()}` : "";
-    return `pid ${row["pid"]}, user ${row["usename"]}, host ${row["host"]}, application ${row["application"]}${since}`;
+    return `pid ${row["pid"]}, user ${row["usename"]}, host ${row["host"]}, application ${
+      row["application"]
+    }${since}`;
   }
 }

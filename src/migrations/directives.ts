@@ -28,7 +28,9 @@ export interface DirectiveProblem {
 const KNOWN = "no-transaction, requires maintenance, lock-timeout <duration>, statement-timeout <duration>";
 
 /** Reads the directives of a canonical text, and finds those that are wrong. */
-export function readDirectives(text: string): { directives: Directives; problems: readonly DirectiveProblem[] } {
+export function readDirectives(
+  text: string,
+): { directives: Directives; problems: readonly DirectiveProblem[] } {
   let directives: Directives = { noTransaction: false, requiresMaintenance: false };
   const problems: DirectiveProblem[] = [];
   for (const [index, line] of text.split("\n").entries()) {
@@ -39,12 +41,20 @@ export function readDirectives(text: string): { directives: Directives; problems
     const [name, ...values] = directive.split(/\s+/);
     const duration = values.length === 1 ? parseDuration(values[0]!) : undefined;
     if (directive === "no-transaction") directives = { ...directives, noTransaction: true };
-    else if (name === "requires" && values.join(" ") === "maintenance") directives = { ...directives, requiresMaintenance: true };
-    else if (name === "lock-timeout" && duration) directives = { ...directives, lockTimeoutMs: duration };
-    else if (name === "statement-timeout" && duration !== undefined) directives = { ...directives, statementTimeoutMs: duration };
-    else if (name === "lock-timeout" || name === "statement-timeout") {
-      problems.push({ line: index + 1, message: `"${name}" takes a duration such as 10s${name === "lock-timeout" ? ", greater than 0" : ""}` });
-    } else problems.push({ line: index + 1, message: `unknown directive "${directive}"; known are: ${KNOWN}` });
+    else if (name === "requires" && values.join(" ") === "maintenance") {
+      directives = { ...directives, requiresMaintenance: true };
+    } else if (name === "lock-timeout" && duration) directives = { ...directives, lockTimeoutMs: duration };
+    else if (name === "statement-timeout" && duration !== undefined) {
+      directives = { ...directives, statementTimeoutMs: duration };
+    } else if (name === "lock-timeout" || name === "statement-timeout") {
+      problems.push({
+        line: index + 1,
+        message: `"${name}" takes a duration such as 10s${name === "lock-timeout" ? ", greater than 0" : ""}`,
+      });
+    } else {problems.push({
+        line: index + 1,
+        message: `unknown directive "${directive}"; known are: ${KNOWN}`,
+      });}
   }
   return { directives, problems };
 }

@@ -22,7 +22,9 @@ export interface MigrationSources {
 
 /** What was found: the migrations in the order in which they apply, and what is wrong with the files. */
 export interface Discovery {
+  /** In the order in which they apply. */
   readonly migrations: readonly Migration[];
+  /** Everything that is wrong with the files, or worth a look. */
   readonly findings: readonly Finding[];
 }
 
@@ -40,11 +42,19 @@ const DATE_DIGITS = 8;
  * @throws {PipeweaveError} of kind `usage` when a folder cannot be read or holds no `.sql` file
  */
 export async function discover({ dirs = [], embedded = true }: MigrationSources = {}): Promise<Discovery> {
-  const folders = [...(embedded ? [{ source: EMBEDDED, folder: EMBEDDED_FOLDER }] : []), ...dirs.map((dir) => ({ source: dir, folder: dir }))];
+  const folders = [
+    ...(embedded ? [{ source: EMBEDDED, folder: EMBEDDED_FOLDER }] : []),
+    ...dirs.map((dir) => ({ source: dir, folder: dir })),
+  ];
   if (folders.length === 0) {
-    throw new PipeweaveError("usage", "no_migrations", "There are no migrations: --no-embedded leaves out PipeWeave's own", {
-      hint: "Add a folder with --dir <folder>.",
-    });
+    throw new PipeweaveError(
+      "usage",
+      "no_migrations",
+      "There are no migrations: --no-embedded leaves out PipeWeave's own",
+      {
+        hint: "Add a folder with --dir <folder>.",
+      },
+    );
   }
   const sets = await Promise.all(folders.map(({ source, folder }) => readSet(source, folder)));
   const migrations = sets.flatMap((set) => set.migrations);
@@ -61,10 +71,15 @@ async function readSet(source: string, folder: string): Promise<Discovery> {
     }
   } catch (error) {
     const missing = error instanceof Deno.errors.NotFound;
-    throw new PipeweaveError("usage", missing ? "no_such_folder" : "unreadable_folder", `The folder ${folder} ${missing ? "does not exist" : `cannot be read: ${messageOf(error)}`}`, {
-      hint: "Check --dir or PIPEWEAVE_MIGRATIONS_DIR; in a container, check the mount.",
-      cause: error,
-    });
+    throw new PipeweaveError(
+      "usage",
+      missing ? "no_such_folder" : "unreadable_folder",
+      `The folder ${folder} ${missing ? "does not exist" : `cannot be read: ${messageOf(error)}`}`,
+      {
+        hint: "Check --dir or PIPEWEAVE_MIGRATIONS_DIR; in a container, check the mount.",
+        cause: error,
+      },
+    );
   }
   if (names.length === 0) {
     throw new PipeweaveError("usage", "empty_folder", `The folder ${folder} holds no .sql file`, {
@@ -73,12 +88,18 @@ async function readSet(source: string, folder: string): Promise<Discovery> {
   }
   const read = await Promise.all(names.sort().map((name) => readMigration(source, folder, name)));
   return {
-    migrations: read.flatMap(({ migration }) => migration ?? []).sort((a, b) => compareVersions(a.version, b.version)),
+    migrations: read.flatMap(({ migration }) => migration ?? []).sort((a, b) =>
+      compareVersions(a.version, b.version)
+    ),
     findings: read.flatMap(({ findings }) => findings),
   };
 }
 
-async function readMigration(source: string, folder: string, name: string): Promise<{ migration?: Migration; findings: Finding[] }> {
+async function readMigration(
+  source: string,
+  folder: string,
+  name: string,
+): Promise<{ migration?: Migration; findings: Finding[] }> {
   const file = source === EMBEDDED ? `${EMBEDDED}/${name}` : join(folder, name);
   const invalid = (code: string, message: string, extra: Partial<Finding> = {}): { findings: Finding[] } => ({
     findings: [{ severity: "error", code, file, message, ...extra }],
@@ -94,7 +115,9 @@ async function readMigration(source: string, folder: string, name: string): Prom
     sql = canonicalText(await Deno.readFile(join(folder, name)));
   } catch (error) {
     if (error instanceof NotUtf8Error) {
-      return invalid("not_utf8", `is not UTF-8 (byte ${error.offset})`, { hint: `Convert it: iconv -f latin1 -t utf-8 ${file}` });
+      return invalid("not_utf8", `is not UTF-8 (byte ${error.offset})`, {
+        hint: `Convert it: iconv -f latin1 -t utf-8 ${file}`,
+      });
     }
     return invalid("unreadable", `cannot be read: ${messageOf(error)}`);
   }
@@ -107,7 +130,10 @@ async function readMigration(source: string, folder: string, name: string): Prom
     return { severity: "error", code: "bad_directive", file, message, location: locate(file, sql, offset) };
   });
   const [, version, bare] = match as unknown as [string, string, string];
-  return { migration: { version, name: bare, checksum: await checksumOf(sql), sql, file, source, directives }, findings };
+  return {
+    migration: { version, name: bare, checksum: await checksumOf(sql), sql, file, source, directives },
+    findings,
+  };
 }
 
 function duplicates(migrations: readonly Migration[]): Finding[] {
@@ -122,7 +148,9 @@ function duplicates(migrations: readonly Migration[]): Finding[] {
       severity: "error",
       code: "duplicate_version",
       file: migration.file,
-      message: `has the same version as ${first.file} (${versionKey(migration.version)}; versions are compared as numbers)`,
+      message: `has the same version as ${first.file} (${
+        versionKey(migration.version)
+      }; versions are compared as numbers)`,
       hint: "Give one of them the next free number.",
     }];
   });

@@ -8,6 +8,7 @@ import type { SqlLocation } from "../errors.ts";
 
 /** One thing that is wrong, or worth a look. */
 export interface Finding {
+  /** An error keeps migrations from being applied. */
   readonly severity: "error" | "warning";
   /** A stable identifier, for `--json`. */
   readonly code: string;
@@ -17,6 +18,7 @@ export interface Finding {
   readonly message: string;
   /** How to put it right. */
   readonly hint?: string;
+  /** The place in the file. */
   readonly location?: SqlLocation;
 }
 
@@ -42,7 +44,11 @@ export function locate(file: string, text: string, offset: number, from = 0): Sq
   const rows = shown.map((content, i) => {
     const number = first + i;
     const cut = number === line ? Math.max(0, column - EXCERPT_COLUMNS) : 0;
-    return { number, cut, content: [...content].slice(cut, cut + EXCERPT_COLUMNS).join("").replaceAll("\t", " ") };
+    return {
+      number,
+      cut,
+      content: [...content].slice(cut, cut + EXCERPT_COLUMNS).join("").replaceAll("\t", " "),
+    };
   });
   const cut = rows.at(-1)?.cut ?? 0;
   const excerpt = [

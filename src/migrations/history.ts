@@ -38,16 +38,24 @@ export async function readHistory(session: Session, alongside: SqlText = sql``):
   const { schema } = session.settings;
   try {
     const [rows = []] = await session.transaction(sql`${alongside}
-      SELECT version, name, checksum, applied_at, execution_time_ms FROM ${historyTable(schema)} ORDER BY id;`);
+      SELECT version, name, checksum, applied_at, execution_time_ms FROM ${
+      historyTable(schema)
+    } ORDER BY id;`);
     return { exists: true, rows: rows.map(historyRow) };
   } catch (error) {
     if (!(error instanceof StatementError)) throw error;
     if (error.details.sqlstate === "42P01") return { exists: false, rows: [] };
     if (error.details.sqlstate === "42703") {
-      throw new PipeweaveError("integrity", "foreign_history", `The table ${schema}.${TABLE} is not PipeWeave's: ${error.message}`, {
-        hint: "Another migration tool uses this name; give PipeWeave a schema of its own with --schema <name>.",
-        cause: error,
-      });
+      throw new PipeweaveError(
+        "integrity",
+        "foreign_history",
+        `The table ${schema}.${TABLE} is not PipeWeave's: ${error.message}`,
+        {
+          hint:
+            "Another migration tool uses this name; give PipeWeave a schema of its own with --schema <name>.",
+          cause: error,
+        },
+      );
     }
     throw error;
   }
@@ -74,7 +82,9 @@ export function createHistory(schema: string): SqlText {
   // Asked first, since even CREATE SCHEMA IF NOT EXISTS needs the right to create one.
   const create = sql`
 BEGIN
-  IF pg_catalog.to_regnamespace(${identifier(schema).text}) IS NULL THEN CREATE SCHEMA ${identifier(schema)}; END IF;
+  IF pg_catalog.to_regnamespace(${identifier(schema).text}) IS NULL THEN CREATE SCHEMA ${
+    identifier(schema)
+  }; END IF;
 END`;
   return sql`
 DO ${create.text};
@@ -89,7 +99,12 @@ CREATE INDEX IF NOT EXISTS idx_schema_migrations_applied_at ON ${table} (applied
  * that this migration is the next one. Raises one of {@linkcode GUARD} otherwise. Since it runs in the migration's own
  * transaction, nothing is left behind when the client dies.
  */
-export function guard(schema: string, key: bigint, migration: Migration, predecessor: string | undefined): SqlText {
+export function guard(
+  schema: string,
+  key: bigint,
+  migration: Migration,
+  predecessor: string | undefined,
+): SqlText {
   const table = historyTable(schema);
   const refuse = (message: string, version: string, code: string) =>
     sql`RAISE EXCEPTION ${message}, ${version} USING ERRCODE = ${code};`;

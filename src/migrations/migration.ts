@@ -20,14 +20,19 @@ export interface Migration {
   readonly file: string;
   /** The set that it belongs to: `embedded`, or the folder as it was given. */
   readonly source: string;
+  /** What the file asks of the tool. */
   readonly directives: Directives;
 }
 
 /** A row of `schema_migrations`, compared with its file. */
 export interface AppliedMigration {
+  /** As the history has it. */
   readonly version: string;
+  /** As the history has it. */
   readonly name: string;
+  /** SHA-256 of the file as it was applied, in hex. */
   readonly checksum: string;
+  /** When its transaction began. */
   readonly appliedAt: Date;
   /** Milliseconds; null where the tool that applied it did not say. */
   readonly executionTimeMs: number | null;

@@ -27,7 +27,10 @@ export interface MigrationStatus {
 }
 
 /** Compares files and history. */
-export function planMigrations(migrations: readonly Migration[], history: readonly HistoryRow[]): MigrationStatus {
+export function planMigrations(
+  migrations: readonly Migration[],
+  history: readonly HistoryRow[],
+): MigrationStatus {
   const rows = new Map(history.map((row) => [versionKey(row.version), row]));
   const applied: AppliedMigration[] = [];
   const pending: Migration[] = [];
@@ -46,7 +49,13 @@ export function planMigrations(migrations: readonly Migration[], history: readon
       behind.set(migration.source, [...behind.get(migration.source) ?? [], migration]);
     }
   }
-  return { current: applied.at(-1)?.version ?? null, applied, pending, missing: [...rows.values()], outOfOrder };
+  return {
+    current: applied.at(-1)?.version ?? null,
+    applied,
+    pending,
+    missing: [...rows.values()],
+    outOfOrder,
+  };
 }
 
 function hasDrifted(migration: Migration, row: HistoryRow): boolean {
@@ -71,21 +80,31 @@ export function assertApplicable(status: MigrationStatus, tolerance: Tolerance =
   const problems = [
     ...drifted.map((row) => `${labelOf(row)} was changed after it was applied`),
     ...missing.map((row) => `${labelOf(row)} is applied, but there is no file for it`),
-    ...status.outOfOrder.map((migration) => `${labelOf(migration)} is pending, but a later one of its set is applied`),
+    ...status.outOfOrder.map((migration) =>
+      `${labelOf(migration)} is pending, but a later one of its set is applied`
+    ),
   ];
   if (problems.length === 0) return;
   const [code, hint] = drifted.length > 0
     ? ["changed", "Restore the files as they were, and put the change into a new migration."]
     : missing.length > 0
-    ? ["missing", "Restore the files or give their folder with --dir; if a newer release applied them, use that release, or --allow-missing to go on without them."]
+    ? [
+      "missing",
+      "Restore the files or give their folder with --dir; if a newer release applied them, use that release, or --allow-missing to go on without them.",
+    ]
     : ["out_of_order", "Give the pending files numbers after the last applied one."];
-  throw new PipeweaveError("integrity", code, "The history and the migration files do not match. Nothing was applied.", {
-    problems,
-    hint,
-    data: {
-      changed: drifted.map((row) => row.version),
-      missing: missing.map((row) => row.version),
-      outOfOrder: status.outOfOrder.map((migration) => migration.version),
+  throw new PipeweaveError(
+    "integrity",
+    code,
+    "The history and the migration files do not match. Nothing was applied.",
+    {
+      problems,
+      hint,
+      data: {
+        changed: drifted.map((row) => row.version),
+        missing: missing.map((row) => row.version),
+        outOfOrder: status.outOfOrder.map((migration) => migration.version),
+      },
     },
-  });
+  );
 }

@@ -64,12 +64,19 @@ export function assertNoErrors(findings: readonly Finding[], state: string): voi
   const errors = findings.filter((finding) => finding.severity === "error");
   if (errors.length === 0) return;
   const [first] = errors as [Finding];
-  const count = errors.length === 1 ? "A migration file is invalid" : `${errors.length} problems in migration files`;
-  throw new PipeweaveError("integrity", errors.length === 1 ? first.code : "invalid_files", `${count}. ${state}.`, {
-    problems: errors.map(formatFinding),
-    ...(errors.length === 1 && first.location ? { data: { location: plainLocation(first) } } : {}),
-    hint: "Correct the files; `pipeweave db:validate --offline` checks them without a database.",
-  });
+  const count = errors.length === 1
+    ? "A migration file is invalid"
+    : `${errors.length} problems in migration files`;
+  throw new PipeweaveError(
+    "integrity",
+    errors.length === 1 ? first.code : "invalid_files",
+    `${count}. ${state}.`,
+    {
+      problems: errors.map(formatFinding),
+      ...(errors.length === 1 && first.location ? { data: { location: plainLocation(first) } } : {}),
+      hint: "Correct the files; `pipeweave db:validate --offline` checks them without a database.",
+    },
+  );
 }
 
 function plainLocation({ location }: Finding): Record<string, unknown> {
@@ -123,14 +130,18 @@ function needsNoTransaction(type: string, fields: Node["fields"]): string | unde
     case "ReindexStmt": {
       const params = JSON.stringify(fields["params"] ?? []);
       if (/"defname":"concurrently"/.test(params)) return "REINDEX CONCURRENTLY";
-      return /_(?:SCHEMA|SYSTEM|DATABASE)$/.test(String(fields["kind"])) ? "REINDEX of a schema or database" : undefined;
+      return /_(?:SCHEMA|SYSTEM|DATABASE)$/.test(String(fields["kind"]))
+        ? "REINDEX of a schema or database"
+        : undefined;
     }
     case "VacuumStmt":
       return fields["is_vacuumcmd"] ? "VACUUM" : undefined;
     case "ClusterStmt":
       return fields["relation"] === undefined ? "CLUSTER of all tables" : undefined;
     case "AlterTableStmt":
-      return /"concurrent":true/.test(JSON.stringify(fields["cmds"] ?? [])) ? "DETACH PARTITION CONCURRENTLY" : undefined;
+      return /"concurrent":true/.test(JSON.stringify(fields["cmds"] ?? []))
+        ? "DETACH PARTITION CONCURRENTLY"
+        : undefined;
     case "DiscardStmt":
       return fields["target"] === "DISCARD_ALL" ? "DISCARD ALL" : undefined;
     case "CreatedbStmt":

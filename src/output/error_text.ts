@@ -22,7 +22,8 @@ export function formatError(error: unknown, { verbose, paint }: ErrorTextOptions
     return [`${paint("error:")} ${messageOf(error)}`, hint, ...trace].join("\n");
   }
   const { hint, sqlstate, detail, serverHint, context, location, problems } = error.details;
-  const indented = (name: string, text: string | undefined) => text ? [`  ${name}: ${text.replaceAll("\n", "\n    ")}`] : [];
+  const indented = (name: string, text: string | undefined) =>
+    text ? [`  ${name}: ${text.replaceAll("\n", "\n    ")}`] : [];
   return [
     `${paint("error:")} ${error.message}`,
     ...(location ? [`  at ${location.file}:${location.line}:${location.column}`, location.excerpt] : []),

@@ -18,7 +18,8 @@ export function migrateJson({ applied, failed, status }: ApplyResult): unknown {
     applied: applied.map(({ migration, executionTimeMs }) => ({ ...shortly(migration), executionTimeMs })),
     pending: status.pending.map(shortly),
     current: status.current,
-    failed: failed && { version: failed.migration.version, name: failed.migration.name, error: errorJson(failed.error) },
+    failed: failed &&
+      { version: failed.migration.version, name: failed.migration.name, error: errorJson(failed.error) },
   };
 }
 

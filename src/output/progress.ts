@@ -38,7 +38,9 @@ export class Progress {
     this.#label = label;
     if (this.#timer !== undefined) return;
     this.#since = Date.now();
-    const tick = this.options.moving ? () => this.#draw() : () => this.write(`${this.#label} (${this.#elapsed()})\n`);
+    const tick = this.options.moving
+      ? () => this.#draw()
+      : () => this.write(`${this.#label} (${this.#elapsed()})\n`);
     this.#timer = setInterval(tick, this.options.moving ? DRAW_MS : LINE_MS);
   }
 
@@ -62,7 +64,9 @@ export class Progress {
   #draw(): void {
     if (Date.now() - this.#since < QUIET_MS) return;
     const frame = FRAMES[this.#frame++ % FRAMES.length];
-    const line = [...`${frame} ${this.#label} (${this.#elapsed()})`].slice(0, this.options.columns - 1).join("");
+    const line = [...`${frame} ${this.#label} (${this.#elapsed()})`].slice(0, this.options.columns - 1).join(
+      "",
+    );
     this.write(`\r\x1b[2K${line}`);
     this.#drawn = true;
   }

@@ -48,8 +48,11 @@ export function formatStatus(status: MigrationStatus): string {
 /** A report of `db:validate`: every finding, then the verdict. */
 export function formatValidation({ valid, files, comparedWithDatabase, findings }: ValidationResult): string {
   const scope = comparedWithDatabase ? "files and the database's history" : "files alone";
-  const verdict = valid ? `✓ ${files} migration(s) are valid (${scope})` : `✗ ${files} migration(s) checked (${scope}): not valid`;
-  return [...findings.flatMap((finding) => [`${finding.severity}: ${formatFinding(finding)}`, ""]), verdict].join("\n");
+  const verdict = valid
+    ? `✓ ${files} migration(s) are valid (${scope})`
+    : `✗ ${files} migration(s) checked (${scope}): not valid`;
+  return [...findings.flatMap((finding) => [`${finding.severity}: ${formatFinding(finding)}`, ""]), verdict]
+    .join("\n");
 }
 
 /** A report of `db:cleanup`. */

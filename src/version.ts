@@ -5,7 +5,7 @@
  */
 
 import { fromFileUrl } from "@std/path";
-import config from "../../deno.json" with { type: "json" };
+import config from "../deno.json" with { type: "json" };
 
 /** The release, as deno.json has it. */
 export const VERSION: string = config.version;
@@ -26,7 +26,7 @@ interface Build {
 export function versionText(): string {
   let build: Build | undefined;
   try {
-    build = JSON.parse(Deno.readTextFileSync(fromFileUrl(new URL("../../dist/build.json", import.meta.url))));
+    build = JSON.parse(Deno.readTextFileSync(fromFileUrl(new URL("../dist/build.json", import.meta.url))));
   } catch {
     // Run from source.
   }

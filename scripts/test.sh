@@ -1,0 +1,36 @@
+#!/bin/sh
+# Every check and every test, on a PostgreSQL of their own. Ends with the line "N passed, N failed".
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+./scripts/setup.sh
+PATH=$root/.toolchain:$PATH
+export NO_COLOR=1
+before=$(git status --porcelain 2>/dev/null || true)
+
+./scripts/check.sh
+./scripts/build.sh
+
+# deno test counts steps and documentation examples too; its own last line says how it went.
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+status=0
+deno run -A scripts/postgres_server.ts \
+  deno test --quiet --parallel --no-check --doc --allow-all src tests "$@" >"$log" 2>&1 || status=$?
+cat "$log"
+
+counts=$(sed -n 's/^\(ok\|FAILED\) | \([0-9]*\) passed.* | \([0-9]*\) failed.*/\2 \3/p' "$log" | tail -n 1)
+passed=${counts% *}
+failed=${counts#* }
+if [ "$before" != "$(git status --porcelain 2>/dev/null || true)" ]; then
+  echo "the tests changed the tree:" >&2
+  git status --short >&2
+  failed=$((${failed:-0} + 1))
+  status=1
+fi
+if [ -z "$counts" ] || [ "$passed" -eq 0 ]; then
+  echo "no test ran" >&2
+  exit 1
+fi
+echo "$passed passed, $failed failed"
+exit "$status"

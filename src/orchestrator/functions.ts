@@ -1,0 +1,140 @@
+/**
+ * The library's functions: each takes a database, does one thing, and leaves no connection behind.
+ *
+ * @module
+ */
+
+import {
+  enterMaintenance as enter,
+  exitMaintenance as exit,
+  getMaintenanceStatus as status,
+  requestMaintenance as request,
+} from "../commands/maintenance.ts";
+import { migrate, type MigrateOptions } from "../commands/migrate.ts";
+import { migrationStatus } from "../commands/status.ts";
+import { validateMigrations as validate, type ValidationResult } from "../commands/validate.ts";
+import type { ApplyResult } from "../migrations/apply.ts";
+import { discover, type Discovery, type MigrationSources } from "../migrations/discover.ts";
+import type { MigrationStatus } from "../migrations/plan.ts";
+import { type OrchestratorState, readState } from "../maintenance/state.ts";
+import type { MaintenanceStatus } from "../maintenance/status.ts";
+import { type DatabaseTarget, withSession } from "./database.ts";
+
+/**
+ * Applies pending migrations, each in a transaction of its own, in order, up to the first that fails. A migration that
+ * failed is in the result; what was applied before it stays applied.
+ *
+ * @example
+ * ```ts no-assert
+ * import { runMigrations } from "@pipeweave/cli";
+ *
+ * const databaseUrl = Deno.env.get("DATABASE_URL");
+ * if (databaseUrl) {
+ *   const { applied, failed } = await runMigrations(databaseUrl);
+ *   if (failed) throw failed.error;
+ *   console.log(`${applied.length} applied`);
+ * }
+ * ```
+ *
+ * @throws {PipeweaveError} of kind `integrity` when files are invalid or contradict the history, `condition` when a
+ *   migration needs maintenance, `timeout` when another migrator is at work for too long, `connection`
+ */
+export function runMigrations(database: DatabaseTarget, options: MigrateOptions = {}): Promise<ApplyResult> {
+  return withSession(database, (session) => migrate(session, options));
+}
+
+/**
+ * Compares a database with the migration files; changes nothing.
+ *
+ * @throws {PipeweaveError} of kind `integrity` when files are invalid, `connection`
+ */
+export function getMigrationStatus(
+  database: DatabaseTarget,
+  sources: MigrationSources = {},
+): Promise<MigrationStatus> {
+  return withSession(database, (session) => migrationStatus(session, sources));
+}
+
+/**
+ * Checks migration files, and compares them with a database's history.
+ *
+ * @param database undefined to check the files alone
+ *
+ * @example
+ * ```ts
+ * import { validateMigrations } from "@pipeweave/cli";
+ *
+ * const { valid, findings } = await validateMigrations(undefined);
+ * if (!valid) throw new Error(findings[0]?.message);
+ * ```
+ *
+ * @throws {PipeweaveError} of kind `usage` when a folder cannot be read, `connection`
+ */
+export function validateMigrations(
+  database: DatabaseTarget | undefined,
+  sources: MigrationSources = {},
+): Promise<ValidationResult> {
+  return database === undefined
+    ? validate(undefined, sources)
+    : withSession(database, (session) => validate(session, sources));
+}
+
+/**
+ * Finds migration files, PipeWeave's own and others', in the order in which they apply.
+ *
+ * @example
+ * ```ts
+ * import { discoverMigrations } from "@pipeweave/cli";
+ *
+ * const { migrations } = await discoverMigrations();
+ * if (migrations[0]?.name !== "migration_tracking") throw new Error("not found");
+ * ```
+ *
+ * @throws {PipeweaveError} of kind `usage` when a folder cannot be read or holds no `.sql` file
+ */
+export function discoverMigrations(sources: MigrationSources = {}): Promise<Discovery> {
+  return discover(sources);
+}
+
+/**
+ * Reads the state of the orchestrator and counts the active tasks; changes nothing.
+ *
+ * @throws {PipeweaveError} of kind `database` when the schema is not migrated, `connection`
+ */
+export function getOrchestratorState(database: DatabaseTarget): Promise<OrchestratorState> {
+  return withSession(database, readState);
+}
+
+/** Tells the status of maintenance, after completing a transition that is due. */
+export function getMaintenanceStatus(database: DatabaseTarget): Promise<MaintenanceStatus> {
+  return withSession(database, status);
+}
+
+/** Asks for maintenance; enters at once when nothing is active. */
+export function requestMaintenance(database: DatabaseTarget): Promise<MaintenanceStatus> {
+  return withSession(database, request);
+}
+
+/**
+ * Enters maintenance, which was requested before.
+ *
+ * @throws {PipeweaveError} of kind `condition` when tasks are active, or nobody requested it
+ */
+export function enterMaintenance(database: DatabaseTarget): Promise<MaintenanceStatus> {
+  return withSession(database, enter);
+}
+
+/** Ends maintenance, or the wait for it. */
+export function exitMaintenance(database: DatabaseTarget): Promise<MaintenanceStatus> {
+  return withSession(database, exit);
+}
+
+/** Whether the mode is `running`. A hint: the mode may change before the answer arrives. */
+export async function canAcceptTasks(database: DatabaseTarget): Promise<boolean> {
+  return (await getOrchestratorState(database)).mode === "running";
+}
+
+/** Completes a transition that is due, and tells whether the mode is `maintenance` now. */
+export async function checkMaintenanceTransition(database: DatabaseTarget): Promise<boolean> {
+  return (await getMaintenanceStatus(database)).mode === "maintenance";
+}

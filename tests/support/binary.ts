@@ -1,0 +1,91 @@
+/** Runs the compiled binary as a user would. */
+
+/** The binary that scripts/build.sh made. */
+export const BINARY = new URL("../../dist/pipeweave", import.meta.url).pathname;
+
+export interface Outcome {
+  readonly code: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+export interface RunOptions {
+  /** The whole environment. */
+  readonly env?: Record<string, string>;
+  readonly cwd?: string;
+  readonly binary?: string;
+}
+
+/** A run that goes on: to be waited for or signalled. */
+export class Run {
+  readonly outcome: Promise<Outcome>;
+  readonly #child: Deno.ChildProcess;
+  #stdout = "";
+  #stderr = "";
+
+  constructor(args: readonly string[], { env = {}, cwd, binary = BINARY }: RunOptions = {}) {
+    const child = this.#child = new Deno.Command(binary, {
+      args: [...args],
+      clearEnv: true,
+      env,
+      ...(cwd ? { cwd } : {}),
+      stdin: "null",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+    const read = async (stream: ReadableStream<Uint8Array>, add: (text: string) => void) => {
+      for await (const text of stream.pipeThrough(new TextDecoderStream())) add(text);
+    };
+    this.outcome = (async () => {
+      const [status] = await Promise.all([
+        child.status,
+        read(child.stdout, (text) => this.#stdout += text),
+        read(child.stderr, (text) => this.#stderr += text),
+      ]);
+      return { code: status.code, stdout: this.#stdout, stderr: this.#stderr };
+    })();
+  }
+
+  kill(signal: Deno.Signal): void {
+    this.#child.kill(signal);
+  }
+
+  /** Waits until something was printed. */
+  async printed(text: string, limitMs = 10_000): Promise<void> {
+    for (let waited = 0; waited < limitMs; waited += 10) {
+      if ((this.#stdout + this.#stderr).includes(text)) return;
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    throw new Error(`"${text}" was not printed within ${limitMs} ms: ${this.#stdout}${this.#stderr}`);
+  }
+}
+
+/** Runs the binary to its end. */
+export function pipeweave(args: readonly string[], options: RunOptions = {}): Promise<Outcome> {
+  return new Run(args, options).outcome;
+}
+
+/** A folder with the given files, removed when it goes out of scope. */
+export async function folderWith(
+  files: Readonly<Record<string, string | Uint8Array>>,
+): Promise<AsyncDisposable & { readonly path: string }> {
+  const path = await Deno.makeTempDir({ prefix: "pipeweave-test-" });
+  for (const [name, content] of Object.entries(files)) {
+    const bytes = typeof content === "string" ? new TextEncoder().encode(content) : content;
+    await Deno.writeFile(`${path}/${name}`, bytes);
+  }
+  return { path, [Symbol.asyncDispose]: () => Deno.remove(path, { recursive: true }) };
+}
+
+/** Waits until a condition holds. */
+export async function until(
+  condition: () => Promise<boolean>,
+  what: string,
+  limitMs = 15_000,
+): Promise<void> {
+  const deadline = Date.now() + limitMs;
+  while (!await condition()) {
+    if (Date.now() > deadline) throw new Error(`not within ${limitMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
