@@ -21,7 +21,7 @@ import {
   readHistory,
   recordMigration,
 } from "./history.ts";
-import { type Migration, versionKey } from "./migration.ts";
+import { labelOf, type Migration, versionKey } from "./migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, type Tolerance } from "./plan.ts";
 import { parseStatements } from "./statements.ts";
 
@@ -222,9 +222,9 @@ function messageFor(
   const before: SqlText[] = [
     // The guard has to see what the last holder of its lock committed, whatever the role's default is.
     sql`SET TRANSACTION ISOLATION LEVEL READ COMMITTED;`,
-    // A migration must not see what the one before left set in the session (pg_dump's output does that).
-    sql`RESET ROLE;`,
-    sql`RESET ALL;`,
+    // A pooled session may carry what others set in it.
+    ...RESET_IDENTITY,
+    RESET_SETTINGS,
     sql`SET LOCAL lock_timeout = ${lockTimeoutMs};`,
     ...(statementTimeoutMs === undefined ? [] : [sql`SET LOCAL statement_timeout = ${statementTimeoutMs};`]),
     sql`SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', ${identifier(schema).text},
@@ -232,14 +232,26 @@ function messageFor(
     guard(schema, key, migration, predecessor),
   ];
   if (historyIsMissing) before.push(createHistory(schema));
-  const head = before.map(({ text }) => text).join("\n") + "\n";
+  // pg_stat_activity shows the start of a message: there it says what is running.
+  const head = `-- pipeweave: ${labelOf(migration)}\n${before.map(({ text }) => text).join("\n")}\n`;
+  const reset = RESET_IDENTITY.map(({ text }) => text).join("\n");
   return {
-    text: `${head}${migration.sql}\n;${recordMigration(schema, migration).text}`,
+    text: `${head}${migration.sql}\n;\n${reset}${
+      recordMigration(schema, migration).text
+    }\n${RESET_SETTINGS.text}`,
     bodyStart: head.length,
     statementsBefore: before.length + (historyIsMissing ? CREATE_HISTORY_STATEMENTS - 1 : 0),
   };
 }
 
+/** Back to the role that connected, for the next migration and for the row in the history. */
+const RESET_IDENTITY = [sql`RESET SESSION AUTHORIZATION;`, sql`RESET ROLE;`];
+/**
+ * Back to the settings of the connection. It has to end a message: what a migration sets (pg_dump's output empties
+ * search_path) holds for the next one otherwise, and PostgreSQL reads a whole message, by the then value of
+ * standard_conforming_strings, before it runs the first statement of it.
+ */
+const RESET_SETTINGS = sql`RESET ALL;`;
 /** Statements in what {@linkcode createHistory} returns. */
 const CREATE_HISTORY_STATEMENTS = 3;
 

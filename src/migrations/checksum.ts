@@ -29,18 +29,22 @@ export function canonicalText(bytes: Uint8Array): string {
 }
 
 function firstInvalidByte(bytes: Uint8Array): number {
-  // Streaming keeps an unfinished character back, so the longest readable prefix ends where the first bad one starts.
+  const decode = (end: number) =>
+    new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes.subarray(0, end), {
+      stream: true,
+    });
   let [good, bad] = [0, bytes.length];
   while (good < bad) {
     const middle = Math.ceil((good + bad) / 2);
     try {
-      new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, middle), { stream: true });
+      decode(middle);
       good = middle;
     } catch {
       bad = middle - 1;
     }
   }
-  return good;
+  // Streaming keeps an unfinished character back: what it gave out ends where the bad one starts.
+  return new TextEncoder().encode(decode(good)).length;
 }
 
 /** SHA-256 of a canonical text, as 64 hexadecimal digits. */

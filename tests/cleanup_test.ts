@@ -1,0 +1,58 @@
+/** Cleanup against a real server. */
+
+import { assertEquals, assertRejects } from "@std/assert";
+import { cleanup } from "../src/cleanup/cleanup.ts";
+import { PipeweaveError } from "../src/errors.ts";
+import { TestDatabase } from "./support/database.ts";
+
+async function fill({ sql }: TestDatabase): Promise<void> {
+  await sql`INSERT INTO idempotency_cache (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
+    SELECT 'k' || i, 't', 'r', 1, '/', now() + CASE WHEN i <= 25 THEN interval '-1 hour' ELSE interval '1 hour' END
+      FROM generate_series(1, 40) i`;
+  await sql`INSERT INTO dlq (id, task_run_id, task_id, code_version, code_hash, error, attempts, previous_attempts, failed_at)
+    SELECT 'd' || i, 'r', 't', 1, 'x', 'e', 3, '[]', now() - make_interval(days => i) FROM generate_series(1, 40) i`;
+  await sql`INSERT INTO temp_uploads (id, storage_path, storage_backend_id, expires_at, deleted_at) VALUES
+    ('fresh', '/', 's', now() + interval '1 hour', NULL), ('expired', '/', 's', now() - interval '1 hour', NULL),
+    ('deleted', '/', 's', now(), now() - interval '1 day'), ('old', '/', 's', now(), now() - interval '31 days')`;
+}
+
+Deno.test("cleanup removes what has expired, and nothing else", async () => {
+  await using database = await TestDatabase.migrated();
+  await fill(database);
+  const session = database.session();
+  const counted = await cleanup(session, { dryRun: true });
+  const batches: number[] = [];
+  const removed = await cleanup(session, {
+    batchSize: 10,
+    onBatch: (table, n) => table === "idempotency_cache" && batches.push(n),
+  });
+  // At 30 days and some milliseconds, the entry of day 30 is older than 30 days.
+  const expected = { idempotencyCache: 25, dlq: 11, tempUploads: { expired: 1, archived: 1 } };
+  assertEquals(counted, { dryRun: true, ...expected });
+  assertEquals(removed, { dryRun: false, ...expected });
+  assertEquals(batches, [10, 20, 25]);
+  const left = await database
+    .sql`SELECT (SELECT count(*)::int FROM idempotency_cache) AS cache, (SELECT count(*)::int FROM dlq) AS dlq,
+    (SELECT string_agg(id, ',' ORDER BY id) FROM temp_uploads) AS uploads`;
+  assertEquals({ ...left[0] }, { cache: 15, dlq: 29, uploads: "deleted,expired,fresh" });
+  assertEquals((await cleanup(session, { dlqRetentionDays: 5 })).dlq, 25);
+});
+
+Deno.test("cleanup leaves locked rows to the next run", async () => {
+  await using database = await TestDatabase.migrated();
+  await fill(database);
+  await database.sql.begin(async (holder) => {
+    await holder`SELECT FROM idempotency_cache WHERE idempotency_key IN ('k1', 'k2') FOR UPDATE`;
+    assertEquals((await cleanup(database.session())).idempotencyCache, 23);
+  });
+  assertEquals((await cleanup(database.session())).idempotencyCache, 2);
+});
+
+Deno.test("cleanup does without temp_uploads, and names db:migrate where the rest is missing", async () => {
+  await using database = await TestDatabase.migrated();
+  await database.sql`DROP TABLE temp_uploads`;
+  assertEquals((await cleanup(database.session())).tempUploads, null);
+  await using empty = await TestDatabase.empty();
+  const error = await assertRejects(() => cleanup(empty.session()), PipeweaveError);
+  assertEquals([error.code, error.details.hint], ["not_migrated", "Run: pipeweave db:migrate"]);
+});
