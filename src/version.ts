@@ -24,12 +24,9 @@ interface Build {
 
 /** The text of `--version`: release, commit, Deno, and what the binary was made from. */
 export function versionText(): string {
-  let build: Build | undefined;
-  try {
-    build = JSON.parse(Deno.readTextFileSync(fromFileUrl(new URL("../dist/build.json", import.meta.url))));
-  } catch {
-    // Run from source.
-  }
+  const build: Build | undefined = Deno.build.standalone
+    ? JSON.parse(Deno.readTextFileSync(fromFileUrl(new URL("../dist/build.json", import.meta.url))))
+    : undefined;
   return [
     `pipeweave ${VERSION}`,
     `commit ${build?.commit ?? "unknown (run from source)"}`,

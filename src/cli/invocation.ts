@@ -67,9 +67,9 @@ export class Invocation {
     this.report(this.json ? JSON.stringify(json()) : text());
   }
 
-  /** Prints a line beside the report, unless --quiet. */
+  /** Prints a line beside the report, unless --quiet or --json. */
   note(text: string): void {
-    if (!this.quiet) this.progress.around(() => this.world.err(`${text}\n`));
+    if (!this.quiet && !this.json) this.progress.around(() => this.world.err(`${text}\n`));
   }
 
   /** Prints a warning. */

@@ -35,7 +35,6 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
   const session = await invocation.session();
   const { migrate } = await import("../commands/migrate.ts");
 
-  step("Checking migration status...");
   const result = await migrate(session, {
     ...invocation.sources(),
     lockTimeoutMs,
@@ -45,6 +44,7 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
     signal: invocation.signal,
     onWarning: ({ file, message }) => invocation.warn(`${file} ${message}`),
     onPlan: ({ current, pending, missing }, files) => {
+      step("Checking migration status...");
       step(`Found ${files} migration files`);
       step(`Current version: ${current ?? "none"}`);
       if (missing.length > 0) {

@@ -1,0 +1,99 @@
+/** The library, as a service uses it. */
+
+import { assertEquals, assertRejects } from "@std/assert";
+import * as library from "../src/mod.ts";
+import { folderWith, until } from "./support/binary.ts";
+import { queueTasks, TestDatabase } from "./support/database.ts";
+
+Deno.test("the library's functions do what the commands do, and leave no connection behind", async () => {
+  await using database = await TestDatabase.empty();
+  const { url, sql } = database;
+  assertEquals((await library.getMigrationStatus(url)).pending.length, 3);
+  const { applied, failed } = await library.runMigrations(url);
+  assertEquals([applied.length, failed], [3, null]);
+  assertEquals((await library.validateMigrations(url)).valid, true);
+  assertEquals((await library.discoverMigrations()).migrations.length, 3);
+  assertEquals(await library.canAcceptTasks(url), true);
+  await queueTasks(sql, ["pending"]);
+  assertEquals((await library.requestMaintenance(url)).mode, "waiting_for_maintenance");
+  assertEquals([await library.canAcceptTasks(url), await library.checkMaintenanceTransition(url)], [
+    false,
+    false,
+  ]);
+  await assertRejects(() => library.enterMaintenance(url), library.PipeweaveError, "1 task still active");
+  await sql`UPDATE task_runs SET status = 'completed'`;
+  assertEquals(await library.checkMaintenanceTransition(url), true);
+  assertEquals((await library.enterMaintenance(url)).mode, "maintenance");
+  assertEquals((await library.exitMaintenance(url)).mode, "running");
+  assertEquals((await library.getMaintenanceStatus({ databaseUrl: url, schema: "public" })).pendingTasks, 0);
+  const state = await library.getOrchestratorState(url);
+  assertEquals([state.mode, state.metadata, state.modeChangedAt instanceof Date], ["running", {}, true]);
+  await until(
+    async () =>
+      (await sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pipeweave/%'`)
+        .length === 0,
+    "all sessions have ended",
+  );
+});
+
+Deno.test("createOrchestrator: migrates when asked, reports the mode, completes the drain, stops", async () => {
+  await using database = await TestDatabase.empty();
+  const messages: string[] = [];
+  const orchestrator = library.createOrchestrator({
+    databaseUrl: database.url,
+    autoMigrate: true,
+    maintenanceCheckIntervalMs: 30,
+    onMessage: (message) => messages.push(message),
+  });
+  await orchestrator.start();
+  assertEquals(messages, ["Applied 3 migration(s)", "Mode: running (Orchestrator is running normally)"]);
+  await queueTasks(database.sql, ["running"]);
+  await orchestrator.requestMaintenance();
+  assertEquals(await orchestrator.canAcceptTasks(), false);
+  await database.sql`UPDATE task_runs SET status = 'completed'`;
+  await until(
+    async () => (await database.sql`SELECT mode FROM orchestrator_state`)[0]!["mode"] === "maintenance",
+    "the check completes the drain",
+  );
+  await until(
+    () => Promise.resolve(messages.at(-1)!.startsWith("Mode: maintenance")),
+    "the mode is reported",
+  );
+
+  // The connection is lost: the next check connects anew.
+  await database
+    .sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'pipeweave/%' AND datname = current_database()`;
+  await orchestrator.exitMaintenance().catch(() => orchestrator.exitMaintenance());
+  assertEquals((await orchestrator.getMaintenanceStatus()).mode, "running");
+  await orchestrator.stop();
+});
+
+Deno.test("createOrchestrator without autoMigrate refuses to start on an empty database", async () => {
+  await using database = await TestDatabase.empty();
+  const orchestrator = library.createOrchestrator({ databaseUrl: database.url });
+  await assertRejects(() => orchestrator.start(), library.PipeweaveError, "is not migrated");
+  await orchestrator.stop();
+});
+
+Deno.test("a signal ends a migration of the library's user", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({ "001_slow.sql": "SELECT pg_sleep(60);" });
+  const signal = AbortSignal.timeout(300);
+  const { failed } = await library.runMigrations({ databaseUrl: database.url, signal }, {
+    dirs: [folder.path],
+    embedded: false,
+    signal,
+  });
+  assertEquals(failed?.error.kind, "interrupted");
+});
+
+Deno.test("a wrong URL is refused without being repeated", async () => {
+  const error = await assertRejects(
+    () => library.canAcceptTasks("postgres//u:secret@h"),
+    library.PipeweaveError,
+  );
+  assertEquals([error.kind, error.details.problems?.[0]], [
+    "usage",
+    "databaseUrl must start with postgres:// or postgresql://",
+  ]);
+});
