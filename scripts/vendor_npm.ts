@@ -121,8 +121,14 @@ async function vendor(): Promise<void> {
   const fmt = await jsrPackage("@std/fmt", "1.0.8", { "./colors": "./colors.ts" });
   await carried(carrier, fmt, ["@std/fmt/1.0.8"], { "colors.ts": "@std/fmt/1.0.8/colors" });
 
-  const path = await jsrPackage("@std/path", "1.1.3", { ".": "./mod.ts" });
-  await carried(carrier, path, ["@std/path/1.1.3", "@std/internal"], { "mod.ts": "@std/path/1.1.3/mod" });
+  const path = await jsrPackage("@std/path", "1.1.3", {
+    "./from-file-url": "./from-file-url.ts",
+    "./join": "./join.ts",
+  });
+  await carried(carrier, path, ["@std/path/1.1.3", "@std/internal"], {
+    "from-file-url.ts": "@std/path/1.1.3/from_file_url",
+    "join.ts": "@std/path/1.1.3/join",
+  });
 
   // No tarball carries these two: stand-ins with only what the tests use.
   const assert = await jsrPackage("@std/assert", "1.0.0", { ".": "./mod.ts" });

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { fromFileUrl } from "@std/path";
 import config from "../deno.json" with { type: "json" };
 
 /** The release, as deno.json has it. */
@@ -25,7 +24,7 @@ interface Build {
 /** The text of `--version`: release, commit, Deno, and what the binary was made from. */
 export function versionText(): string {
   const build: Build | undefined = Deno.build.standalone
-    ? JSON.parse(Deno.readTextFileSync(fromFileUrl(new URL("../dist/build.json", import.meta.url))))
+    ? JSON.parse(Deno.readTextFileSync(new URL("../dist/build.json", import.meta.url)))
     : undefined;
   return [
     `pipeweave ${VERSION}`,

@@ -23,17 +23,12 @@ export async function run(args: readonly string[], world: World): Promise<number
   }
   let invocation: Invocation | undefined;
   try {
-    const [{ buildTree }, { COMMANDS }, { normalize }] = await Promise.all([
+    const [{ runTree }, { COMMANDS }, { normalize }] = await Promise.all([
       import("./tree.ts"),
       import("./commands.ts"),
       import("./arguments.ts"),
     ]);
-    const normal = normalize(args, COMMANDS.map(({ name }) => name));
-    if (normal[0] === "completions" && normal[1] === "bash") {
-      // Bash breaks words at colons, which every command's name holds; its own completions do this as well.
-      world.out("COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n");
-    }
-    await buildTree(world, (call) => invocation = call).parse([...normal]);
+    await runTree(normalize(args, COMMANDS.map(({ name }) => name)), world, (call) => invocation = call);
     return 0;
   } catch (thrown) {
     const error = await asUsageError(thrown, args);

@@ -8,7 +8,6 @@
  */
 
 import { Command } from "@cliffy/command";
-import { CompletionsCommand } from "@cliffy/command/completions";
 import { COMMANDS } from "./commands.ts";
 import { commandHelp, programHelp } from "./help.ts";
 import { Invocation, type ParsedOptions, type World } from "./invocation.ts";
@@ -16,14 +15,15 @@ import type { CommandSpec } from "./spec.ts";
 import { styleFor } from "../output/style.ts";
 
 /**
- * Builds the tree.
+ * Builds the tree, parses the arguments by it, and runs the command that they name.
  *
  * @param onInvocation receives the call as soon as its options are parsed, before it runs
  */
-export function buildTree(
+export async function runTree(
+  args: readonly string[],
   world: World,
   onInvocation: (invocation: Invocation) => void,
-): { parse(args: string[]): Promise<unknown> } {
+): Promise<void> {
   const style = styleFor(world.outIsTerminal && !world.env["NO_COLOR"]);
   const root = new Command()
     .name("pipeweave")
@@ -32,8 +32,13 @@ export function buildTree(
     .help(() => programHelp(COMMANDS, world.columns, style))
     .action(() => world.out(`${programHelp(COMMANDS, world.columns, style)}\n`));
   for (const spec of COMMANDS) root.command(spec.name, buildCommand(spec));
-  root.command("completions", new CompletionsCommand());
-  return root;
+  if (args[0] === "completions") {
+    // Bash breaks words at colons, which every command's name holds.
+    if (args[1] === "bash") world.out("COMP_WORDBREAKS=${COMP_WORDBREAKS//:}\n");
+    const { CompletionsCommand } = await import("@cliffy/command/completions");
+    root.command("completions", new CompletionsCommand());
+  }
+  await root.parse([...args]);
 
   function buildCommand(spec: CommandSpec) {
     // deno-lint-ignore no-explicit-any -- options come from data, so their types are known at run time alone

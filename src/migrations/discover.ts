@@ -4,7 +4,8 @@
  * @module
  */
 
-import { fromFileUrl, join } from "@std/path";
+import { fromFileUrl } from "@std/path/from-file-url";
+import { join } from "@std/path/join";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import { canonicalText, checksumOf, NotUtf8Error } from "./checksum.ts";
 import { readDirectives } from "./directives.ts";
