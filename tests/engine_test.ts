@@ -349,3 +349,14 @@ Deno.test("an interruption rolls back, and is told apart from a failure", async 
   assertEquals([failed.error.kind, applied.length], ["interrupted", 0]);
   assertEquals((await database.sql`SELECT to_regclass('a') AS t`)[0]!["t"], null);
 });
+
+Deno.test("no-transaction is refused, and not run in a transaction in silence", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({ "001_a.sql": "-- pipeweave: no-transaction\nVACUUM;" });
+  const error = await assertRejects(
+    () => migrate(database.session(), { dirs: [folder.path], embedded: false }),
+    PipeweaveError,
+  );
+  assertEquals([error.kind, error.code], ["integrity", "no_transaction"]);
+  assertEquals((await database.sql`SELECT FROM pg_tables WHERE schemaname = 'public'`).length, 0);
+});

@@ -45,7 +45,10 @@ export async function runTree(
     const command: Command<any> = new Command()
       .description(spec.summary)
       .help(() => commandHelp(spec, world.columns, style));
-    for (const { flags, description, repeatable } of spec.options.flatMap((group) => group.options)) {
+    // Declaring the options of all commands takes longer than running one of them.
+    const used = args[0] === spec.name || args[0] === "completions";
+    const options = used ? spec.options.flatMap((group) => group.options) : [];
+    for (const { flags, description, repeatable } of options) {
       command.option(flags, description, repeatable ? { collect: true } : {});
     }
     command.action(async (options: unknown) => {

@@ -43,6 +43,7 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   if (session.parameter("in_hot_standby") === "on") throw readOnlyServer(session, status);
   // PipeWeave's own were checked when the binary was made.
   await assertRunnable(status.pending.filter(({ source }) => source !== EMBEDDED));
+  assertTransactional(status);
   await assertMaintenance(session, status);
   return await applyMigrations(session, migrations, history, options);
 }
@@ -55,6 +56,19 @@ function readOnlyServer(session: Session, status: MigrationStatus): PipeweaveErr
     {
       hint: "Connect to the primary, or name all hosts and set PGTARGETSESSIONATTRS=read-write.",
     },
+  );
+}
+
+function assertTransactional({ pending }: MigrationStatus): void {
+  const marked = pending.filter(({ directives }) => directives.noTransaction);
+  if (marked.length === 0) return;
+  throw new PipeweaveError(
+    "integrity",
+    "no_transaction",
+    `${
+      marked.map(labelOf).join(", ")
+    } is marked no-transaction, which this release cannot apply. Nothing was applied.`,
+    { hint: "Apply its statements with psql, and leave the file out until a release that can." },
   );
 }
 
