@@ -53,5 +53,6 @@ printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$soc
 "$deno" compile --quiet --no-prompt --target "$target" --output "$output" \
   --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" \
   --include migrations --include dist/build.json \
+  --exclude node_modules/node-forge --exclude "$(echo node_modules/.deno/node-forge@*)" \
   main.ts
 echo "built $output" >&2

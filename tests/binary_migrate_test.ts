@@ -188,6 +188,7 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     const outcome = await run.outcome;
     assertEquals(outcome.code, code, outcome.stderr);
     assert(Date.now() - sent < 3000);
+    assertStringIncludes(outcome.stderr, "error: 001_slow was interrupted\n");
     assertStringIncludes(outcome.stderr, "001_slow was rolled back: nothing of it stays");
     assertStringIncludes(outcome.stderr, "not tried: 002_next");
     assertEquals(await active(), 0);

@@ -113,7 +113,9 @@ const status: CommandSpec = {
     const { migrationStatus, checkStatus } = await import("../commands/status.ts");
     const found = await migrationStatus(await invocation.session(), invocation.sources());
     const check = invocation.options["check"] === true;
-    if (!(check && invocation.quiet)) invocation.result(() => statusJson(found), () => formatStatus(found));
+    if (!(check && invocation.quiet)) {
+      invocation.result(() => statusJson(found), () => formatStatus(found, invocation.reportColumns));
+    }
     if (check) checkStatus(found);
   },
 };

@@ -57,6 +57,11 @@ export class Invocation {
     return this.world.signal;
   }
 
+  /** Columns that a report may take: any number where stdout is no terminal. */
+  get reportColumns(): number {
+    return this.world.outIsTerminal ? this.world.columns : Infinity;
+  }
+
   /** Prints a line of the report. */
   report(text: string): void {
     this.world.out(`${text}\n`);

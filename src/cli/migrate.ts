@@ -82,7 +82,10 @@ export class FailureReported extends PipeweaveError {
   constructor({ applied, failed, status }: ApplyResult, readonly documentPrinted: boolean) {
     const { migration, error } = failed!;
     const behind = status.pending.filter((other) => other !== migration);
-    super(error.kind, error.code, `${labelOf(migration)} failed: ${error.message}`, {
+    const interrupted = error.kind === "interrupted";
+    const what = interrupted ? "was interrupted" : `failed: ${error.message}`;
+    const again = "run db:migrate again: it goes on where it stopped.";
+    super(error.kind, error.code, `${labelOf(migration)} ${what}`, {
       ...error.details,
       problems: [
         `${labelOf(migration)} was rolled back: nothing of it stays`,
@@ -91,7 +94,8 @@ export class FailureReported extends PipeweaveError {
           : `applied by this run: ${applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
         ...(behind.length === 0 ? [] : [`not tried: ${behind.map(labelOf).join(", ")}`]),
       ],
-      hint: error.details.hint ?? "Correct the file, and run db:migrate again: it goes on where it stopped.",
+      hint: error.details.hint ??
+        (interrupted ? again.replace("run", "Run") : `Correct the file, and ${again}`),
       cause: error,
     });
   }

@@ -12,8 +12,12 @@ import { labelOf } from "../migrations/migration.ts";
 import type { MigrationStatus } from "../migrations/plan.ts";
 import { formatFinding } from "../migrations/validate.ts";
 
-/** A report of `db:status`: facts as `Key: value`, then a line a migration. */
-export function formatStatus(status: MigrationStatus): string {
+/**
+ * A report of `db:status`: facts as `Key: value`, then a line a migration, or two where the terminal is narrow.
+ *
+ * @param columns of the terminal; Infinity where there is none
+ */
+export function formatStatus(status: MigrationStatus, columns: number): string {
   const rows = [
     ...status.applied.map((row) => ({
       sign: row.drift ? "!" : "✓",
@@ -34,6 +38,7 @@ export function formatStatus(status: MigrationStatus): string {
   ];
   const drifted = status.applied.filter(({ drift }) => drift).length;
   const width = Math.max(...rows.map(({ label }) => label.length), 0);
+  const fits = rows.every(({ note }) => width + 4 + note.length <= columns);
   return [
     `Current version: ${status.current ?? "none"}`,
     `Applied migrations: ${status.applied.length}`,
@@ -41,7 +46,9 @@ export function formatStatus(status: MigrationStatus): string {
     ...(drifted > 0 ? [`Changed migrations: ${drifted}`] : []),
     ...(status.missing.length > 0 ? [`Missing migrations: ${status.missing.length}`] : []),
     "",
-    ...rows.map(({ sign, label, note }) => `${sign} ${label.padEnd(width)}  ${note}`),
+    ...rows.map(({ sign, label, note }) =>
+      fits ? `${sign} ${label.padEnd(width)}  ${note}` : `${sign} ${label}\n    ${note}`
+    ),
   ].join("\n");
 }
 
