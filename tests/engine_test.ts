@@ -194,6 +194,72 @@ Deno.test("directives set the limits of their own migration", async () => {
   assertEquals(failed?.error.details.sqlstate, "57014");
 });
 
+Deno.test("a lock that is not free is tried again, blockers are named, and others never queue for longer than the limit", async () => {
+  await using database = await TestDatabase.migrated();
+  await using folder = await folderWith({ "100_a.sql": "ALTER TABLE services ADD x int;" });
+  const blocked: string[] = [];
+  const retries: string[] = [];
+  let waitedMs = 0;
+  const { sql } = database;
+  await using reader = await database.hold("LOCK TABLE services IN ACCESS SHARE MODE");
+  const running = migrate(database.session(), {
+    dirs: [folder.path],
+    lockTimeoutMs: 1500,
+    onBlocked: (_, who) => blocked.push(who),
+    onRetry: (_, reason) => retries.push(reason),
+  });
+  const started = Date.now();
+  while (retries.length < 2) {
+    const before = performance.now();
+    await sql`SELECT count(*) FROM services`;
+    waitedMs = Math.max(waitedMs, performance.now() - before);
+    assert(Date.now() - started < 20_000, "it should have tried again");
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+  await reader.release();
+  const { applied, failed } = await running;
+  assertEquals([applied.length, failed], [1, null]);
+  assertMatch(
+    blocked[0] ?? "",
+    /^pid \d+ \(postgres, .*idle in transaction for .*: BEGIN; LOCK TABLE services/,
+  );
+  assertMatch(retries[0]!, /^a lock was not free in time, held by pid \d+ .*; attempt 2 in \d+ms$/);
+  assert(waitedMs < 1500 + 500, `a reader waited ${waitedMs} ms`);
+});
+
+Deno.test("a deadlock is tried again", async () => {
+  await using database = await TestDatabase.migrated();
+  await using folder = await folderWith({
+    "100_a.sql":
+      "SET LOCAL deadlock_timeout = '50ms'; ALTER TABLE services ADD x int; SELECT pg_sleep(0.3); ALTER TABLE tasks ADD x int;",
+  });
+  const retries: string[] = [];
+  await using other = await database.hold("LOCK TABLE tasks IN ACCESS SHARE MODE");
+  const running = migrate(database.session(), {
+    dirs: [folder.path],
+    onRetry: (_, reason) => retries.push(reason),
+  });
+  await new Promise((resolve) => setTimeout(resolve, 150));
+  // Closes the circle: it waits for the migration, which is about to wait for it.
+  const circle = other.run("LOCK TABLE services IN ACCESS SHARE MODE");
+  await until(() => Promise.resolve(retries.length > 0), "the deadlock ends the migration's attempt");
+  await circle;
+  await other.release();
+  assertEquals((await running).applied.length, 1);
+  assertEquals(retries[0]!.startsWith("a deadlock ended it; attempt 2 in "), true, retries[0]);
+});
+
+Deno.test("--timeout ends the tries", async () => {
+  await using database = await TestDatabase.migrated();
+  await using folder = await folderWith({ "100_a.sql": "ALTER TABLE services ADD x int;" });
+  await using _reader = await database.hold("LOCK TABLE services IN ACCESS SHARE MODE");
+  const error = await assertRejects(
+    () => migrate(database.session(), { dirs: [folder.path], lockTimeoutMs: 100, timeoutMs: 600 }),
+    PipeweaveError,
+  );
+  assertEquals([error.kind, error.code], ["timeout", "timeout"]);
+});
+
 Deno.test("a lock that is not free in time is a time-out, and nothing stays", async () => {
   await using database = await TestDatabase.migrated();
   await using folder = await folderWith({
@@ -201,7 +267,11 @@ Deno.test("a lock that is not free in time is a time-out, and nothing stays", as
   });
   await database.sql.begin(async (holder) => {
     await holder`LOCK TABLE services IN ACCESS SHARE MODE`;
-    const { failed } = await migrate(database.session(), { dirs: [folder.path], lockTimeoutMs: 100 });
+    const { failed } = await migrate(database.session(), {
+      dirs: [folder.path],
+      lockTimeoutMs: 100,
+      lockRetries: 1,
+    });
     assertEquals([failed?.error.kind, failed?.error.details.sqlstate], ["timeout", "55P03"]);
   });
   assertEquals((await database.sql`SELECT to_regclass('first') AS t`)[0]!["t"], null);

@@ -19,6 +19,14 @@ const APPLY_OPTIONS = {
       description: "Limit for each lock that a migration waits for. Default: 5s",
     },
     {
+      flags: "--lock-retries <n:string>",
+      description: "How often a migration is tried again when a lock was not free in time. Default: 20",
+    },
+    {
+      flags: "--timeout <duration:string>",
+      description: "Limit for all of it: no attempt starts after that. Default: none",
+    },
+    {
       flags: "--statement-timeout <duration:string>",
       description: "Limit for each statement of a migration, 0 for none. Default: the role's",
     },

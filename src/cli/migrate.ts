@@ -18,6 +18,8 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
   const lockTimeoutMs = invocation.duration("lockTimeout", "--lock-timeout");
   const lockWaitMs = invocation.duration("lockWait", "--lock-wait");
   const statementTimeoutMs = invocation.duration("statementTimeout", "--statement-timeout");
+  const lockRetries = invocation.integer("lockRetries", "--lock-retries", 0, 10_000);
+  const timeoutMs = invocation.duration("timeout", "--timeout");
   if (lockTimeoutMs === 0) {
     throw new PipeweaveError(
       "usage",
@@ -39,7 +41,9 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
     ...invocation.sources(),
     lockTimeoutMs,
     lockWaitMs,
+    lockRetries,
     statementTimeoutMs,
+    timeoutMs,
     tolerance: { missing: invocation.options["allowMissing"] === true },
     signal: invocation.signal,
     onWarning: ({ file, message }) => invocation.warn(`${file} ${message}`),
@@ -62,6 +66,9 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
       const time = executionTimeMs === null ? "" : ` (${formatDuration(executionTimeMs)})`;
       step(`${good("✓")} Applied ${labelOf(migration)}${time}`);
     },
+    onBlocked: (migration, blockers) =>
+      progress.update(`Applying ${labelOf(migration)}: waits for a lock held by ${blockers}`),
+    onRetry: (migration, reason) => invocation.note(`${labelOf(migration)}: ${reason}`),
     onLockWait: (holder) => progress.update(`Another migrator is at work (${holder})`),
   });
   progress.stop();

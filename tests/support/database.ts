@@ -42,6 +42,17 @@ export class TestDatabase implements AsyncDisposable {
     return session;
   }
 
+  /** A transaction of a connection of its own that stays open, and holds what it locked. */
+  async hold(
+    statement: string,
+  ): Promise<AsyncDisposable & { run(statement: string): Promise<void>; release(): Promise<void> }> {
+    const holder = postgres(this.url, { max: 1, onnotice: () => {}, fetch_types: false });
+    const run = async (text: string) => void await holder.unsafe(text);
+    await run(`BEGIN; ${statement}`);
+    const release = () => holder.end({ timeout: 1 });
+    return { run, release, [Symbol.asyncDispose]: release };
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#sessions.map((session) => session.close()));
     await this.sql.end({ timeout: 1 });

@@ -1,0 +1,81 @@
+/**
+ * Waiting until another migrator is done.
+ *
+ * @module
+ */
+
+import { formatDuration } from "../config/duration.ts";
+import type { Session } from "../database/session.ts";
+import { sleep } from "../database/sleep.ts";
+import { sql } from "../database/sql.ts";
+import { PipeweaveError } from "../errors.ts";
+
+/** Default limit for waiting until another migrator is done. */
+export const LOCK_WAIT_MS = 60_000;
+/** Pause between two looks while another migrator works; a random part keeps many of them apart. */
+const LOCK_POLL_MS = { base: 20, growth: 1.5, most: 500 };
+
+/** How long to wait for another migrator, and whom to tell. */
+export interface LockWaitOptions {
+  /** Milliseconds. Default: 60 000 */
+  readonly lockWaitMs?: number | undefined;
+  /** Told who is at work, when it takes long. */
+  readonly onLockWait?: (holder: string) => void;
+  /** Ends the wait. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Waiting for another migrator: by asking again, never by standing in the lock's queue, where one can deadlock. */
+export class LockWait {
+  #since: number | undefined;
+  #pauseMs = LOCK_POLL_MS.base;
+
+  constructor(readonly session: Session, readonly key: bigint, readonly options: LockWaitOptions) {}
+
+  get waiting(): boolean {
+    return this.#since !== undefined;
+  }
+
+  done(): void {
+    this.#since = undefined;
+    this.#pauseMs = LOCK_POLL_MS.base;
+  }
+
+  /** @throws {PipeweaveError} of kind `timeout` when the wait has been long enough */
+  async wait(): Promise<void> {
+    const limit = this.options.lockWaitMs ?? LOCK_WAIT_MS;
+    if (this.#since === undefined) {
+      this.#since = Date.now();
+    } else if (Date.now() - this.#since >= limit) {
+      throw new PipeweaveError(
+        "timeout",
+        "migration_lock",
+        `Another migrator was at work for more than ${formatDuration(limit)}: ${await this.#holder()}`,
+        {
+          hint:
+            "Wait for it with a longer --lock-wait, or find out whether it is stuck; run the command again then.",
+        },
+      );
+    }
+    if (this.#pauseMs > LOCK_POLL_MS.most && this.options.onLockWait) {
+      this.options.onLockWait(await this.#holder());
+    }
+    await sleep(this.#pauseMs * (0.5 + Math.random()), this.options.signal);
+    this.#pauseMs = Math.min(this.#pauseMs * LOCK_POLL_MS.growth, LOCK_POLL_MS.most + 1);
+  }
+
+  async #holder(): Promise<string> {
+    const [[row] = []] = await this.session.transaction(sql`
+      SELECT a.pid, a.usename, coalesce(a.client_addr::text, 'local') AS host, a.application_name AS application,
+             a.xact_start AS since, pg_catalog.regexp_replace(pg_catalog.left(a.query, 60), '\\s+', ' ', 'g') AS query
+        FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+         AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+         AND (l.classid::bigint << 32) | l.objid::bigint = ${String(this.key)}::bigint;`);
+    if (!row) return "it has just finished";
+    const since = row["since"] instanceof Date ? `, since ${row["since"].toISOString()}` : "";
+    return `pid ${row["pid"]}, user ${row["usename"]}, host ${row["host"]}, application ${
+      row["application"]
+    }${since}`;
+  }
+}
