@@ -31,6 +31,8 @@ export { type ErrorDetails, type ErrorKind, PipeweaveError, type SqlLocation } f
 export type { MigrateOptions } from "./commands/migrate.ts";
 export type { ValidationResult } from "./commands/validate.ts";
 export type { AppliedNow, ApplyOptions, ApplyResult } from "./migrations/apply.ts";
+export type { LockWaitOptions } from "./migrations/lock_wait.ts";
+export type { Limits } from "./migrations/message.ts";
 export type { Directives } from "./migrations/directives.ts";
 export type { Discovery, MigrationSources } from "./migrations/discover.ts";
 export type { Finding } from "./migrations/finding.ts";

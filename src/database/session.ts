@@ -283,7 +283,10 @@ ${statements}`.text,
     if (error instanceof PipeweaveError && !(error instanceof ConnectionLost)) return error;
     const encrypted = connection !== undefined && connection.encryption !== "plain";
     const reason = encrypted ? await handshakeFailure(connection.socket) : undefined;
-    if (!reason) return hostProblem(cause, this.settings, host);
+    const closed = Object.assign(new Error("the server closed the connection", { cause }), {
+      code: "ECONNRESET",
+    });
+    if (!reason) return hostProblem(cause instanceof ConnectionLost ? closed : cause, this.settings, host);
     const what = `TLS with ${
       describeHost(host)
     } failed under sslmode ${this.settings.sslmode}: ${reason.message}`;
@@ -366,6 +369,8 @@ ${statements}`.text,
         // deno-lint-ignore no-explicit-any -- the driver's types lack `socket`, `publications` and null lifetimes
       } as any)
     );
+    // Without this the driver would keep what it had queued for a connection that it cannot make.
+    socket.once("close", () => void driver.end({ timeout: 0 }));
     return { driver, socket, observer, host, encryption, parameters, sent: 1, lost: false };
   }
 

@@ -84,71 +84,88 @@ export async function applyMigrations(
   const key = await lockKey(session.settings.schema);
   const lock = new LockWait(session, key, options);
   const deadline = options.timeoutMs === undefined ? Infinity : Date.now() + options.timeoutMs;
+  const unanswered = new Set<Migration>();
   let announced: Migration | undefined;
   let lost = 0;
   let retries = 0;
 
-  for (;;) {
-    const status = planMigrations(migrations, history.rows);
-    assertApplicable(status, options.tolerance);
-    const { pending } = status;
-    // Known only now: committed just before the connection broke.
-    if (announced && !pending.includes(announced)) {
-      applied.push({ migration: announced, executionTimeMs: executionTime(status, announced) });
-      options.onApplied?.(applied.at(-1)!);
-      announced = undefined;
-    }
-    if (pending.length === 0) return { applied, failed: null, status };
+  try {
+    return await run();
+  } catch (error) {
+    throw error instanceof PipeweaveError ? withOutcome(error, applied, unanswered) : error;
+  }
 
-    // Every message is on its way before the first answer; an unanswered one is awaited below or by the session.
-    const outcomes = pending.map((migration, index) => {
-      const message = messageFor(migration, {
-        schema: session.settings.schema,
-        key,
-        predecessor: predecessorOf(migration, migrations, index === 0 ? history : undefined),
-        historyIsMissing: index === 0 && !history.exists,
-        limits: options,
-      });
-      return { migration, message, outcome: outcomeOf(session.send(message.text)) };
-    });
-    for (const { migration, message, outcome: promised } of outcomes) {
-      if (announced !== migration && !lock.waiting) options.onApplying?.(announced = migration);
-      await using blockers = new Blockers(session, migration, options.onBlocked);
-      const outcome = await promised;
-      if (outcome.kind === "applied") {
+  async function run(): Promise<ApplyResult> {
+    for (;;) {
+      const status = planMigrations(migrations, history.rows);
+      assertApplicable(status, options.tolerance);
+      const { pending } = status;
+      // A lost connection left these unanswered, and the server went on with them: known only now.
+      for (const migration of unanswered) {
+        if (pending.includes(migration)) continue;
+        unanswered.delete(migration);
         if (announced !== migration) options.onApplying?.(migration);
         announced = undefined;
-        lost = 0;
-        retries = 0;
-        lock.done();
-        applied.push({ migration, executionTimeMs: outcome.row["execution_time_ms"] as number });
+        applied.push({ migration, executionTimeMs: executionTime(status, migration) });
         options.onApplied?.(applied.at(-1)!);
-        continue;
       }
-      // Those behind it refuse by their guards; their answers are due all the same.
-      await Promise.all(outcomes.map(({ outcome }) => outcome));
-      const { error } = outcome;
-      if (isTakenByAnother(error)) {
-        announced = undefined;
-        if (sqlstateOf(error) === GUARD.locked) await lock.wait();
-      } else if (
-        isLockConflict(error) && retries < (options.lockRetries ?? LOCK_RETRIES) && !options.signal?.aborted
-      ) {
-        const pause = pauseBefore(++retries);
-        if (Date.now() + pause > deadline) throw outOfTime(migration, blockers.last);
-        const held = blockers.last ? `, held by ${blockers.last}` : "";
-        const what = sqlstateOf(error) === "40P01"
-          ? "a deadlock ended it"
-          : `a lock was not free in time${held}`;
-        options.onRetry?.(migration, `${what}; attempt ${retries + 1} in ${formatDuration(pause)}`);
-        await sleep(pause, options.signal);
-      } else if (!(error instanceof ConnectionLost) || ++lost > LOST_CONNECTIONS || options.signal?.aborted) {
-        return await failure(error, migration, message, blockers.last);
+      if (pending.length === 0) return { applied, failed: null, status };
+
+      // Every message is on its way before the first answer; an unanswered one is awaited below or by the session.
+      const outcomes = pending.map((migration, index) => {
+        const message = messageFor(migration, {
+          schema: session.settings.schema,
+          key,
+          predecessor: predecessorOf(migration, migrations, index === 0 ? history : undefined),
+          historyIsMissing: index === 0 && !history.exists,
+          limits: options,
+        });
+        return { migration, message, outcome: outcomeOf(session.send(message.text)) };
+      });
+      for (const { migration, message, outcome: promised } of outcomes) {
+        if (announced !== migration && !lock.waiting) options.onApplying?.(announced = migration);
+        await using blockers = new Blockers(session, migration, options.onBlocked);
+        const outcome = await promised;
+        if (outcome.kind === "applied") {
+          if (announced !== migration) options.onApplying?.(migration);
+          announced = undefined;
+          unanswered.delete(migration);
+          lost = 0;
+          retries = 0;
+          lock.done();
+          applied.push({ migration, executionTimeMs: outcome.row["execution_time_ms"] as number });
+          options.onApplied?.(applied.at(-1)!);
+          continue;
+        }
+        // Those behind it refuse by their guards; their answers are due all the same.
+        await Promise.all(outcomes.map(({ outcome }) => outcome));
+        const { error } = outcome;
+        if (isTakenByAnother(error)) {
+          if (!unanswered.has(migration)) announced = undefined;
+          if (sqlstateOf(error) === GUARD.locked) await lock.wait();
+        } else if (
+          isLockConflict(error) && retries < (options.lockRetries ?? LOCK_RETRIES) && !options.signal?.aborted
+        ) {
+          const pause = pauseBefore(++retries);
+          if (Date.now() + pause > deadline) throw outOfTime(migration, blockers.last);
+          const held = blockers.last ? `, held by ${blockers.last}` : "";
+          const what = sqlstateOf(error) === "40P01"
+            ? "a deadlock ended it"
+            : `a lock was not free in time${held}`;
+          options.onRetry?.(migration, `${what}; attempt ${retries + 1} in ${formatDuration(pause)}`);
+          await sleep(pause, options.signal);
+        } else if (
+          error instanceof ConnectionLost && ++lost <= LOST_CONNECTIONS && !options.signal?.aborted
+        ) {
+          for (const sent of pending.slice(pending.indexOf(migration))) unanswered.add(sent);
+        } else {
+          return await failure(error, migration, message, blockers.last);
+        }
+        break;
       }
-      break;
+      // What became of a message that a lost connection left unanswered, only the history tells.
+      history = await readHistory(session);
     }
-    // What became of a message that a lost connection left unanswered, only the history tells.
-    history = await readHistory(session);
   }
 
   async function failure(
@@ -224,6 +241,31 @@ function predecessorOf(
   if (!before) return undefined;
   const row = history?.rows.find(({ version }) => versionKey(version) === versionKey(before.version));
   return row?.version ?? before.version;
+}
+
+/** What happened before an error that is not about one migration. */
+function withOutcome(
+  error: PipeweaveError,
+  applied: readonly AppliedNow[],
+  unanswered: Set<Migration>,
+): PipeweaveError {
+  if (applied.length === 0 && unanswered.size === 0) return error;
+  const names = applied.map(({ migration }) => labelOf(migration));
+  const unknown = [...unanswered].map(labelOf);
+  return new PipeweaveError(error.kind, error.code, error.message, {
+    ...error.details,
+    problems: [
+      ...(error.details.problems ?? []),
+      names.length === 0
+        ? "this run applied nothing that it knows of"
+        : `applied by this run: ${names.join(", ")}`,
+      ...(unknown.length === 0
+        ? []
+        : [`sent, and not known to be applied or not: ${unknown.join(", ")}; db:status tells`]),
+    ],
+    data: { ...error.details.data, applied: names, unanswered: unknown },
+    cause: error,
+  });
 }
 
 function outOfTime(migration: Migration, heldBy: string | undefined): PipeweaveError {

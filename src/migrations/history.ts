@@ -5,7 +5,7 @@
  */
 
 import { identifier, sql, type SqlText } from "../database/sql.ts";
-import { type Row, type Session, StatementError } from "../database/session.ts";
+import { ConnectionLost, type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { checksumOf } from "./checksum.ts";
 import type { Migration } from "./migration.ts";
@@ -35,6 +35,19 @@ export function historyTable(schema: string): SqlText {
  * @throws {PipeweaveError} of kind `integrity` when a table of that name is another tool's
  */
 export async function readHistory(session: Session, alongside: SqlText = sql``): Promise<History> {
+  // Reading twice does no harm, so a lost connection is no reason to leave anybody without an answer.
+  for (let attempt = 1;; attempt++) {
+    try {
+      return await readOnce(session, alongside);
+    } catch (error) {
+      if (!(error instanceof ConnectionLost) || attempt === READ_ATTEMPTS) throw error;
+    }
+  }
+}
+
+const READ_ATTEMPTS = 3;
+
+async function readOnce(session: Session, alongside: SqlText): Promise<History> {
   const { schema } = session.settings;
   try {
     const [rows = []] = await session.transaction(sql`${alongside}
