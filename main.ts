@@ -11,13 +11,13 @@ import { run } from "./src/cli/run.ts";
 
 const encoder = new TextEncoder();
 
-/** Writes all of a text; a reader that went away (`| head`) is no error. */
+/** Writes all of a text; a reader that went away (`| head`) is no error, and on stderr nothing is. */
 function writer(stream: { writeSync(data: Uint8Array): number }): (text: string) => void {
   return (text) => {
     try {
       for (let data = encoder.encode(text); data.length > 0;) data = data.subarray(stream.writeSync(data));
     } catch (error) {
-      if (!(error instanceof Deno.errors.BrokenPipe)) throw error;
+      if (stream !== Deno.stderr && !(error instanceof Deno.errors.BrokenPipe)) throw error;
     }
   };
 }
@@ -42,12 +42,14 @@ function columns(): number {
 const SIGNALS: readonly (readonly [Deno.Signal, number])[] = Deno.build.os === "windows"
   ? [["SIGINT", 130]]
   : [["SIGINT", 130], ["SIGTERM", 143]];
+const LAST_WORD_MS = 200;
 const interruption = new AbortController();
 let signalCode: number | undefined;
 for (const [signal, code] of SIGNALS) {
   Deno.addSignalListener(signal, () => {
-    // The first signal lets the work clean up after itself; a second one is not swallowed.
-    if (signalCode !== undefined) Deno.exit(code);
+    // The first signal lets the work clean up after itself. A second one is not swallowed; it leaves just the time to
+    // send what asks the server to stop.
+    if (signalCode !== undefined) return void setTimeout(() => Deno.exit(code), LAST_WORD_MS);
     signalCode = code;
     interruption.abort();
   });

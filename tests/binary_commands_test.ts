@@ -177,6 +177,8 @@ Deno.test("every report is one JSON document under --json, errors too", async ()
     ["maintenance:exit", 0],
     ["db:status --schema nowhere", 0],
     ["maintenance:status --schema nowhere", 1],
+    ["db:status --check --schema nowhere", 3],
+    ["maintenance:status --expect maintenance", 3],
     ["db:status --port x", 2],
     ["db:status --port 1", 6],
   ];

@@ -58,6 +58,15 @@ Deno.test("wrong settings are refused, all together, before anything is tried: e
     "--lock-timeout must be greater than 0",
   );
   assertRefused(await pipeweave(["db:status"]), 2, "No database user is named");
+  for (
+    const args of [["postgres://u:SECRET@h/d"], ["--url", "postgres://u:SECRET@h/d", "db:status"], [
+      "db:status",
+      "--pasword=SECRET",
+    ]]
+  ) {
+    const { code, stdout, stderr } = await pipeweave(args);
+    assertEquals([code, (stdout + stderr).includes("SECRET")], [2, false], stderr);
+  }
   const json = await pipeweave(["db:status", "--json", "--url", "x", "--user", "u"]);
   assertEquals([json.code, JSON.parse(json.stdout).error.code, json.stderr], [2, "bad_option", ""]);
 });

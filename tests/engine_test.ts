@@ -5,7 +5,7 @@ import { migrate } from "../src/commands/migrate.ts";
 import { migrationStatus } from "../src/commands/status.ts";
 import { PipeweaveError } from "../src/errors.ts";
 import { lockKey } from "../src/migrations/history.ts";
-import { folderWith, until } from "./support/binary.ts";
+import { folderWith, Run, until } from "./support/binary.ts";
 import { TestDatabase } from "./support/database.ts";
 
 const NODE_CHECKSUMS = [
@@ -317,7 +317,7 @@ Deno.test("two migrators, ours and one without a lock: what the other applied is
   );
 });
 
-Deno.test("a connection lost in the middle: the history tells what is applied, and the rest follows", async () => {
+Deno.test("a migration that an administrator ends has failed, and is not started again", async () => {
   await using database = await TestDatabase.empty();
   await using folder = await folderWith({
     "001_a.sql": "CREATE TABLE a (x int);",
@@ -330,12 +330,75 @@ Deno.test("a connection lost in the middle: the history tells what is applied, a
       WHERE application_name = 'pipeweave test' AND query LIKE '-- pipeweave: 002_b%' AND datname = current_database()`;
     return rows.length > 0;
   }, "the session is cut off");
-  const { applied, failed } = await running;
-  assertEquals([applied.map(({ migration }) => migration.version), failed], [["001", "002", "003"], null]);
-  assertEquals(
-    (await database.sql`SELECT version FROM schema_migrations ORDER BY id`).map(({ version }) => version),
-    ["001", "002", "003"],
-  );
+  const { applied, failed, status } = await running;
+  assertEquals([applied.map(({ migration }) => migration.version), failed?.error.code], [
+    ["001"],
+    "terminated",
+  ]);
+  assertEquals(status.pending.map(({ version }) => version), ["002", "003"]);
+  assertEquals((await database.sql`SELECT version FROM schema_migrations`).map(({ version }) => version), [
+    "001",
+  ]);
+});
+
+Deno.test("a migration that records itself fails, and does not go round for ever", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "001_a.sql":
+      "CREATE TABLE a (x int); INSERT INTO schema_migrations (version, name, checksum) VALUES ('001', 'a', 'x');",
+  });
+  const { failed } = await migrate(database.session(), { dirs: [folder.path], embedded: false });
+  assertEquals(failed?.error.details.sqlstate, "23505");
+});
+
+Deno.test("a migration's own SQLSTATE is not taken for the guard's", async () => {
+  await using database = await TestDatabase.empty();
+  for (const code of ["PW001", "PW002", "PW003"]) {
+    await using folder = await folderWith({
+      "001_a.sql": `DO $$ BEGIN RAISE EXCEPTION 'mine' USING ERRCODE = '${code}'; END $$;`,
+    });
+    const { failed } = await migrate(database.session(), { dirs: [folder.path], embedded: false });
+    assertEquals([failed?.error.message, failed?.error.details.sqlstate], ["mine", code]);
+  }
+});
+
+Deno.test("temporary tables, encodings and read-only defaults end with their migration", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "001_a.sql":
+      "CREATE TEMP TABLE scratch (x int); SET client_encoding = 'LATIN1'; SET default_transaction_read_only = on;",
+    "002_b.sql": "CREATE TEMP TABLE scratch (x int); CREATE TABLE t AS SELECT 'é😀'::text AS s;",
+  });
+  const { failed } = await migrate(database.session(), { dirs: [folder.path], embedded: false });
+  assertEquals(failed, null);
+  assertEquals((await database.sql`SELECT s FROM t`)[0]!["s"], "é😀");
+});
+
+Deno.test("times are read right under any DateStyle", async () => {
+  await using database = await TestDatabase.migrated();
+  await database.sql.unsafe(`ALTER DATABASE ${database.name} SET datestyle = 'SQL, DMY'`);
+  await database.sql`UPDATE schema_migrations SET applied_at = '2026-03-04T05:06:07Z' WHERE version = '000'`;
+  const { applied } = await migrationStatus(database.session());
+  assertEquals(applied[0]!.appliedAt.toISOString(), "2026-03-04T05:06:07.000Z");
+});
+
+Deno.test("a client that died is noticed by the server, and its transaction ends", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "001_a.sql": "CREATE TABLE a (x int); SELECT pg_sleep(60);",
+    "002_b.sql": "CREATE TABLE b (x int);",
+  });
+  const run = new Run(["db:migrate", "--no-embedded", "--dir", folder.path], {
+    env: { DATABASE_URL: database.url },
+  });
+  const active = async () =>
+    (await database
+      .sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '-- pipeweave: %' AND state = 'active'`)
+      .length;
+  await until(async () => await active() === 1, "the migration runs");
+  run.kill("SIGKILL");
+  await until(async () => await active() === 0, "the server notices", 5000);
+  assertEquals((await database.sql`SELECT FROM pg_tables WHERE schemaname = 'public'`).length, 0);
 });
 
 Deno.test("a table of another tool with the same name is not touched", async () => {
@@ -376,6 +439,13 @@ Deno.test("db:migrate puts a missing row of orchestrator_state back", async () =
     mode: "running",
   }]);
   assertEquals(warnings.length, 1);
+
+  await database.sql`DROP TABLE orchestrator_state`;
+  await migrate(session);
+  assertEquals((await database.sql`SELECT mode FROM orchestrator_state`).map(({ mode }) => mode), [
+    "running",
+  ]);
+  assertEquals(warnings[1], "the table of orchestrator_state was missing; restored, with mode running");
 });
 
 Deno.test("roles with unusual defaults", async () => {

@@ -250,7 +250,7 @@ const selftest: CommandSpec = {
       (settings, how) => invocation.openSession(settings, how),
       onCheck,
     );
-    if (invocation.json) invocation.report(JSON.stringify(result.document));
+    if (invocation.json) invocation.document = result.document;
     if (result.failure) throw result.failure;
     if (!invocation.json) {
       invocation.report(

@@ -42,6 +42,8 @@ export class Invocation {
   readonly progress: Progress;
   readonly #problems: string[] = [];
   #session: Session | undefined;
+  /** The JSON document so far; an error that follows becomes part of it, since there is one document a command. */
+  document: object | undefined;
 
   constructor(readonly command: string, readonly options: ParsedOptions, readonly world: World) {
     this.json = options["json"] === true;
@@ -67,9 +69,10 @@ export class Invocation {
     this.world.out(`${text}\n`);
   }
 
-  /** Prints the report: a JSON document or text, as was asked for. */
-  result(json: () => unknown, text: () => string): void {
-    this.report(this.json ? JSON.stringify(json()) : text());
+  /** Takes the report: text is printed at once, a JSON document when the command has ended. */
+  result(json: () => object, text: () => string): void {
+    if (this.json) this.document = json();
+    else this.report(text());
   }
 
   /** Prints a line beside the report, unless --quiet or --json. */
@@ -133,8 +136,7 @@ export class Invocation {
 
   /** Whether `AUTO_MIGRATE` asks for pending migrations to be applied first. */
   autoMigrate(): boolean {
-    const { AUTO_MIGRATE: value, AUTO_INIT_DB: old } = this.world.env;
-    if (old) this.warn("AUTO_INIT_DB is no longer read; use AUTO_MIGRATE=true (development only)");
+    const value = this.world.env["AUTO_MIGRATE"];
     if (value && !["true", "false", "1", "0"].includes(value.toLowerCase())) {
       this.#problems.push(`AUTO_MIGRATE must be true or false, not "${value}"`);
     }
@@ -182,6 +184,9 @@ export class Invocation {
     this.assertUsable();
     if (!decision.ok) throw new Error("unreachable: problems were thrown");
     for (const warning of decision.warnings) this.warn(warning);
+    if (this.world.env["AUTO_INIT_DB"]) {
+      this.warn("AUTO_INIT_DB is no longer read; use AUTO_MIGRATE=true (development only)");
+    }
     return this.#session = await this.openSession(decision.settings, { interruptible: true });
   }
 
@@ -195,12 +200,12 @@ export class Invocation {
     return new Session(settings, {
       signal: interruptible ? this.signal : undefined,
       onWait: (reason) => this.progress.update(`Waiting for the database: ${reason}`),
-      onNotice: ({ severity, code, message }) => {
+      onNotice: ({ severity, code, message, hint }) => {
+        const text = hint ? `${message} (${hint})` : message;
         // "… already exists, skipping" is what safe-to-repeat migrations are made of.
-        if (severity === "WARNING") this.warn(message);
-        else if (this.verbose || (!code.startsWith("42") && code !== "00000")) {
-          this.note(`${severity.toLowerCase()}: ${message}`);
-        }
+        const expected = code.startsWith("42") || message.endsWith(", skipping");
+        if (severity === "WARNING") this.warn(text);
+        else if (this.verbose || !expected) this.note(`${severity.toLowerCase()}: ${text}`);
       },
     });
   }

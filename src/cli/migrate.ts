@@ -8,8 +8,8 @@ import { formatDuration } from "../config/duration.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { Session } from "../database/session.ts";
 import { labelOf } from "../migrations/migration.ts";
-import type { ApplyResult } from "../migrations/apply.ts";
 import { migrateJson } from "../output/json.ts";
+import { FailureReported } from "./failure_reported.ts";
 import type { Invocation } from "./invocation.ts";
 
 /** `db:migrate`: prints each step as it happens. */
@@ -68,44 +68,20 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
     },
     onBlocked: (migration, blockers) =>
       progress.update(`Applying ${labelOf(migration)}: waits for a lock held by ${blockers}`),
+    onTaken: (migration) => step(`${labelOf(migration)} is applied by another migrator`),
     onRetry: (migration, reason) => invocation.note(`${labelOf(migration)}: ${reason}`),
     onLockWait: (holder) => progress.update(`Another migrator is at work (${holder})`),
   });
   progress.stop();
-  if (json) invocation.report(JSON.stringify(migrateJson(result)));
+  if (json) invocation.document = migrateJson(result);
   if (result.failed) {
     step(`${bad("✗")} Failed ${labelOf(result.failed.migration)}`);
-    throw new FailureReported(result, json);
+    throw new FailureReported(result);
   }
   if (json || quiet) return;
   if (result.applied.length === 0) return step(`${good("✓")} All migrations up to date`);
   step("");
   step(`${good("✓")} Applied ${result.applied.length} migration(s)`);
-}
-
-/** A failed migration, with the state that things are in now. */
-export class FailureReported extends PipeweaveError {
-  /** @param documentPrinted whether stdout has the JSON document already, and must not get another */
-  constructor({ applied, failed, status }: ApplyResult, readonly documentPrinted: boolean) {
-    const { migration, error } = failed!;
-    const behind = status.pending.filter((other) => other !== migration);
-    const interrupted = error.kind === "interrupted";
-    const what = interrupted ? "was interrupted" : `failed: ${error.message}`;
-    const again = "run db:migrate again: it goes on where it stopped.";
-    super(error.kind, error.code, `${labelOf(migration)} ${what}`, {
-      ...error.details,
-      problems: [
-        `${labelOf(migration)} was rolled back: nothing of it stays`,
-        applied.length === 0
-          ? "this run applied nothing"
-          : `applied by this run: ${applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
-        ...(behind.length === 0 ? [] : [`not tried: ${behind.map(labelOf).join(", ")}`]),
-      ],
-      hint: error.details.hint ??
-        (interrupted ? again.replace("run", "Run") : `Correct the file, and ${again}`),
-      cause: error,
-    });
-  }
 }
 
 /** A session with a schema that is there: where AUTO_MIGRATE asks for it, pending migrations are applied first. */
@@ -120,6 +96,6 @@ export async function migratedSession(invocation: Invocation): Promise<Session> 
       `AUTO_MIGRATE: applied ${result.applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
     );
   }
-  if (result.failed) throw new FailureReported(result, false);
+  if (result.failed) throw new FailureReported(result);
   return session;
 }

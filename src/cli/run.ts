@@ -5,6 +5,7 @@
  */
 
 import { EXIT_CODES, PipeweaveError } from "../errors.ts";
+import { FailureReported } from "./failure_reported.ts";
 import { formatError } from "../output/error_text.ts";
 import { errorJson } from "../output/json.ts";
 import { styleFor } from "../output/style.ts";
@@ -29,17 +30,21 @@ export async function run(args: readonly string[], world: World): Promise<number
       import("./arguments.ts"),
     ]);
     await runTree(normalize(args, COMMANDS.map(({ name }) => name)), world, (call) => invocation = call);
+    if (invocation?.document) world.out(`${JSON.stringify(invocation.document)}\n`);
     return 0;
   } catch (thrown) {
     const error = await asUsageError(thrown, args);
     invocation?.progress.stop();
     const json = invocation ? invocation.json : args.includes("--json");
-    const documentPrinted = (error as { documentPrinted?: boolean }).documentPrinted === true;
-    if (json && !documentPrinted) {
+    if (json) {
       const document = error instanceof PipeweaveError
         ? errorJson(error)
         : { code: "unexpected", message: String(error) };
-      world.out(`${JSON.stringify({ error: document })}\n`);
+      // A failed migration is in its own document already.
+      const whole = error instanceof FailureReported
+        ? invocation?.document
+        : { ...invocation?.document, error: document };
+      world.out(`${JSON.stringify(whole ?? { error: document })}\n`);
     }
     const verbose = invocation ? invocation.verbose : args.includes("--verbose");
     const color = world.errIsTerminal && !world.env["NO_COLOR"] && invocation?.options["color"] !== false;
@@ -54,10 +59,15 @@ export async function run(args: readonly string[], world: World): Promise<number
 async function asUsageError(error: unknown, args: readonly string[]): Promise<unknown> {
   const { ValidationError } = await import("@cliffy/command");
   if (!(error instanceof ValidationError)) return error;
-  const command = args.find((arg) => !arg.startsWith("-"));
+  // Only a known name is repeated: any other word may be a misplaced URL.
+  const { COMMANDS } = await import("./commands.ts");
+  const command = COMMANDS.find(({ name }) => args.includes(name))?.name;
   // A mistyped option may hold a value, and the value may be a secret.
-  const message = error.message.replace(/("--?[^"=]*)=[^"]*"/g, '$1=…"');
+  const message = error.message.replace(/("--?[^"=]*)=[^"]*"/g, '$1=…"').replace(
+    /"[^"]*(?::\/\/|@)[^"]*"/g,
+    '"…"',
+  );
   return new PipeweaveError("usage", "bad_arguments", message, {
-    hint: `See: pipeweave ${command?.includes(":") ? `${command} ` : ""}--help`,
+    hint: `See: pipeweave ${command ? `${command} ` : ""}--help`,
   });
 }

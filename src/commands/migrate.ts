@@ -11,8 +11,8 @@ import { tasks } from "../maintenance/status.ts";
 import { applyMigrations, type ApplyOptions, type ApplyResult } from "../migrations/apply.ts";
 import { discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
-import { readHistory } from "../migrations/history.ts";
-import { labelOf } from "../migrations/migration.ts";
+import { historyTable, readHistory } from "../migrations/history.ts";
+import { labelOf, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations } from "../migrations/plan.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 
@@ -35,7 +35,12 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   assertNoErrors(findings, "Nothing was applied");
   for (const finding of findings) options.onWarning?.(finding);
 
-  const history = await readHistory(session, restoreState(session.settings.schema));
+  const { schema } = session.settings;
+  const tracking = migrations.find(({ source, version }) =>
+    source === EMBEDDED && versionKey(version) === "0"
+  );
+  const restore = tracking && restoreState(schema, historyTable(schema), tracking.sql);
+  const history = await readHistory(session, restore);
   const status = planMigrations(migrations, history.rows);
   assertApplicable(status, options.tolerance);
   options.onPlan?.(status, migrations.length);

@@ -75,7 +75,9 @@ export async function selfTest(
     await scratch.close();
     const remover = await open(settings, { interruptible: false });
     await check(`remove schema ${schema}`, async () => {
-      await remover.transaction(sql`DROP SCHEMA IF EXISTS ${identifier(schema)} CASCADE;`);
+      await remover.transaction(
+        sql`SET LOCAL client_min_messages = warning; DROP SCHEMA IF EXISTS ${identifier(schema)} CASCADE;`,
+      );
     });
     await remover.close();
   }
@@ -91,36 +93,18 @@ export async function selfTest(
         ...(error === undefined ? {} : { error: messageOf(error) }),
       })),
     },
-    failure: failed && asFailure(failed, session),
+    failure: failed && asFailure(failed),
   };
 }
 
-function asFailure({ name, error }: Check, session: Session): PipeweaveError {
+function asFailure({ name, error }: Check): PipeweaveError {
   if (error instanceof PipeweaveError && error.kind === "interrupted") return error;
   const details = error instanceof PipeweaveError ? error.details : { cause: error };
   return new PipeweaveError("database", "selftest_failed", `Check "${name}" failed: ${messageOf(error)}`, {
     ...details,
-    hint: adviceFor(details.sqlstate, session) ?? details.hint ??
+    hint: details.hint ??
       "Run it again with --verbose for the details.",
   });
-}
-
-/** What to grant or set, by SQLSTATE. */
-function adviceFor(sqlstate: string | undefined, { settings }: Session): string | undefined {
-  const { user, database } = settings;
-  switch (sqlstate) {
-    case "42501":
-      return `Grant what is missing: GRANT CREATE ON DATABASE "${database}" TO "${user}"; extensions may need a superuser: CREATE EXTENSION IF NOT EXISTS "uuid-ossp";`;
-    case "0A000":
-    case "58P01":
-      return 'Install the contrib package of this PostgreSQL on the server: it holds the extension "uuid-ossp".';
-    case "25006":
-      return "Connect to the primary: this server is read-only (PGTARGETSESSIONATTRS=read-write finds it among several hosts).";
-    case "55P03":
-      return "Another session holds a lock for long: see pg_stat_activity, and run it again.";
-    default:
-      return undefined;
-  }
 }
 
 function cycle(session: Session, scratch: Session): readonly (readonly [string, () => Promise<void>])[] {

@@ -8,7 +8,7 @@ import type { Session } from "../database/session.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import { readHistory } from "../migrations/history.ts";
-import { labelOf } from "../migrations/migration.ts";
+import { labelOf, versionKey } from "../migrations/migration.ts";
 import { planMigrations } from "../migrations/plan.ts";
 import { validateSql } from "../migrations/validate.ts";
 
@@ -38,7 +38,8 @@ export async function validateMigrations(
   if (session) {
     const status = planMigrations(migrations, (await readHistory(session)).rows);
     const fileOf = (version: string) =>
-      migrations.find((migration) => migration.version === version)?.file ?? "schema_migrations";
+      migrations.find((migration) => versionKey(migration.version) === versionKey(version))?.file ??
+        "schema_migrations";
     const add = (code: string, file: string, message: string, hint: string) =>
       findings.push({ severity: "error", code, file, message, hint });
     for (const row of status.applied.filter(({ drift }) => drift)) {

@@ -324,6 +324,12 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   }
   const database = get("dbname") ?? user ?? "";
   const schema = flags.schema ?? "public";
+  if (flags.host !== undefined && /:\/\/|@/.test(flags.host)) {
+    problems.push("--host takes a host; a URL goes to --url");
+  }
+  if (schema.startsWith("$") || schema.startsWith("pg_")) {
+    problems.push(`--schema must not start with $ or pg_`);
+  }
   if (schema === "" || new TextEncoder().encode(schema).length > 63 || schema.includes("\0")) {
     problems.push("--schema must be 1 to 63 bytes long");
   }

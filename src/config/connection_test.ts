@@ -255,6 +255,8 @@ Deno.test("decideConnection refuses, and reports all that is wrong together", ()
       '--connect-timeout must be a duration such as 500ms, 30s, 10m or 2h, not "10"',
     ],
     [{ env: { PGCONNECT_TIMEOUT: "10s" } }, "PGCONNECT_TIMEOUT must be a whole number of seconds"],
+    [{ flags: { schema: "$user" } }, "--schema must not start with $ or pg_"],
+    [{ flags: { host: "postgres://u:p@h/d" } }, "--host takes a host; a URL goes to --url"],
     [{ flags: { schema: "" } }, "--schema must be 1 to 63 bytes long"],
     [
       { flags: { url: "postgres://h/d?schema=x" } },

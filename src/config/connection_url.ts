@@ -60,6 +60,8 @@ export function parseConnectionUrl(url: string): ConnectionParameters {
   }
   const [path, query = ""] = splitOnce(rest, "?");
   const [authority, database = ""] = splitOnce(path, "/");
+  // An unescaped @ belonged to the password, and so would part of what is taken for host or database.
+  if (path.includes("@")) throw new ConnectionUrlError(`has more than one @; ${ENCODING_HELP}`);
   if (database !== "") parameters["dbname"] = decoded(database, "database name");
   if (authority !== "") {
     const { hosts, ports } = readHosts(authority);

@@ -173,3 +173,22 @@ export function mayComeUp(error: PipeweaveError): boolean {
   ]
     .includes(error.code);
 }
+
+/** What to grant or set, where a SQLSTATE tells it. */
+export function adviceFor(
+  sqlstate: string,
+  { user, database, schema }: ConnectionSettings,
+): string | undefined {
+  switch (sqlstate) {
+    case "42501":
+      return `Grant what is missing, as the owner: GRANT CREATE ON DATABASE "${database}" TO "${user}"; ` +
+        `GRANT USAGE, CREATE ON SCHEMA "${schema}" TO "${user}"; (some extensions need a superuser).`;
+    case "58P01":
+    case "0A000":
+      return 'If an extension is missing, install the contrib package of this PostgreSQL on the server ("uuid-ossp").';
+    case "25006":
+      return "The server or the session is read-only: connect to the primary (PGTARGETSESSIONATTRS=read-write finds it).";
+    default:
+      return undefined;
+  }
+}

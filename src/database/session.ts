@@ -15,6 +15,7 @@ import { describeHost, describeTarget } from "../config/connection.ts";
 import { formatDuration } from "../config/duration.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
 import {
+  adviceFor,
   ConnectTimeout,
   hostProblem,
   isServerError,
@@ -25,7 +26,7 @@ import {
 import { type Encryption, encryptionAttempts, handshakeFailure, openSocket } from "./socket.ts";
 import { sql, type SqlText } from "./sql.ts";
 import { sleep } from "./sleep.ts";
-import { WireObserver } from "./wire_observer.ts";
+import { type LastWord, WireObserver } from "./wire_observer.ts";
 
 /** How long a command's own statements wait for a lock; migrations have limits of their own. */
 export const LOCK_TIMEOUT_MS = 5000;
@@ -43,6 +44,7 @@ export interface Notice {
   readonly severity: string;
   readonly code: string;
   readonly message: string;
+  readonly hint?: string | undefined;
 }
 
 /** What a session reports while it works. */
@@ -72,8 +74,18 @@ export class StatementError extends PipeweaveError {
 
 /** The connection ended while a message was unanswered: it may have been committed or not. */
 export class ConnectionLost extends PipeweaveError {
-  constructor(target: string, cause: unknown) {
-    super("connection", "connection_lost", `The connection to ${target} was lost`, { cause });
+  constructor(target: string, cause: unknown, lastWord?: LastWord) {
+    super(
+      "connection",
+      "connection_lost",
+      `The connection to ${target} was lost${lastWord ? `: ${lastWord.message}` : ""}`,
+      {
+        ...(lastWord ? { sqlstate: lastWord.sqlstate } : {}),
+        cause,
+        hint:
+          "See the server's log for the reason, and run the command again: it goes on where the database stands.",
+      },
+    );
   }
 }
 
@@ -345,6 +357,8 @@ ${statements}`.text,
         ssl: false,
         connection: {
           application_name: settings.applicationName,
+          // The driver reads times in this form alone.
+          DateStyle: "ISO, MDY",
           ...(settings.options === undefined ? {} : { options: settings.options }),
         },
         connect_timeout: 0,
@@ -364,6 +378,7 @@ ${statements}`.text,
             severity: notice["severity"] ?? "NOTICE",
             code: notice["code"] ?? "",
             message: notice["message"] ?? "",
+            hint: notice["hint"],
           }),
         onparameter: (name: string, value: string) => parameters.set(name, value),
         // deno-lint-ignore no-explicit-any -- the driver's types lack `socket`, `publications` and null lifetimes
@@ -392,7 +407,8 @@ ${statements}`.text,
     if (!isServerError(error) || (error.severity === "FATAL" && connection.observer.answered > 0)) {
       connection.lost = true;
       const target = describeTarget({ ...this.settings, hosts: [connection.host] });
-      return new ConnectionLost(target, error instanceof ConnectionLost ? error.details.cause : error);
+      const cause = error instanceof ConnectionLost ? error.details.cause : error;
+      return new ConnectionLost(target, cause, connection.observer.lastWord);
     }
     const completed = connection.observer.completed(index);
     const details = serverDetails(error);
@@ -418,7 +434,11 @@ ${statements}`.text,
         },
       );
     }
-    return new StatementError("database", "statement_failed", error.message, completed, details);
+    const hint = adviceFor(error.code, this.settings);
+    return new StatementError("database", "statement_failed", error.message, completed, {
+      ...details,
+      ...(hint ? { hint } : {}),
+    });
   }
 }
 

@@ -1,21 +1,31 @@
 /**
- * Reads along what the server sends, for two facts that the driver keeps to itself: how many statements of a
- * message were done when it failed, and the key that cancels it.
+ * Reads along what the server sends, for three facts that the driver keeps to itself: how many statements of a
+ * message were done when it failed, the key that cancels it, and the server's last word before it closed.
  *
  * Message formats: PostgreSQL documentation, 54.7.
  *
  * @module
  */
 
-const [COMMAND_COMPLETE, READY, BACKEND_KEY] = ["C", "Z", "K"].map((letter) => letter.charCodeAt(0));
+const [COMMAND_COMPLETE, READY, BACKEND_KEY, ERROR] = ["C", "Z", "K", "E"].map((letter) =>
+  letter.charCodeAt(0)
+);
 /** A type byte and a length of four bytes that counts itself. */
 const HEADER_BYTES = 5;
 const KEY_BYTES = 8;
+
+/** What the server said before it closed the connection. */
+export interface LastWord {
+  readonly sqlstate: string;
+  readonly message: string;
+}
 
 /** Observes one connection; feed it every chunk that the server sent, in order. */
 export class WireObserver {
   /** Process id and secret for a cancel request, once the server sent them. */
   backendKey: Uint8Array | undefined;
+  /** A FATAL error: the server closes the connection after it. */
+  lastWord: LastWord | undefined;
   /** Resolves when the server is ready for the first query. */
   readonly ready: Promise<void>;
   readonly #done: number[] = [];
@@ -25,6 +35,8 @@ export class WireObserver {
   readonly #head = new Uint8Array(HEADER_BYTES + KEY_BYTES);
   #read = 0;
   #size = 0;
+  /** The body of an error, which alone is kept whole. */
+  #error: Uint8Array[] = [];
 
   constructor() {
     this.ready = new Promise((resolve) => this.#markReady = resolve);
@@ -50,6 +62,7 @@ export class WireObserver {
         if (this.#read === HEADER_BYTES) this.#size = 1 + new DataView(this.#head.buffer).getUint32(1);
       } else {
         const rest = Math.min(this.#size - this.#read, chunk.length - at);
+        if (this.#head[0] === ERROR) this.#error.push(chunk.slice(at, at + rest));
         this.#read += rest;
         at += rest;
       }
@@ -61,6 +74,7 @@ export class WireObserver {
     const type = this.#head[0];
     if (type === COMMAND_COMPLETE) this.#current++;
     else if (type === BACKEND_KEY) this.backendKey = this.#head.slice(HEADER_BYTES, HEADER_BYTES + KEY_BYTES);
+    else if (type === ERROR) this.#finishError();
     else if (type === READY) {
       this.#done.push(this.#current);
       this.#current = 0;
@@ -68,5 +82,18 @@ export class WireObserver {
     }
     this.#read = 0;
     this.#size = 0;
+  }
+
+  #finishError(): void {
+    // Fields are a letter and a text each: V is the severity, C the SQLSTATE, M the message.
+    const head = this.#head.slice(HEADER_BYTES, Math.min(this.#size, this.#head.length));
+    const body = Uint8Array.from([head, ...this.#error].flatMap((part) => [...part]));
+    const fields = new Map(
+      new TextDecoder().decode(body).split("\0").map((field) => [field[0], field.slice(1)]),
+    );
+    this.#error = [];
+    if (fields.get("V") === "FATAL") {
+      this.lastWord = { sqlstate: fields.get("C") ?? "", message: fields.get("M") ?? "" };
+    }
   }
 }

@@ -26,11 +26,12 @@ const stream = [
   ...complete,
   ...message("D", ...new Array(300).fill(67)),
   ...complete,
-  ...message("E", 83, 0, 0),
+  ...message("E", ...new TextEncoder().encode("SERROR\0VERROR\0C22012\0Mdivision by zero\0\0")),
   ...message("Z", 73),
   ...complete,
   ...message("Z", 73),
   ...complete,
+  ...message("E", ...new TextEncoder().encode("SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0")),
 ];
 
 Deno.test("WireObserver counts statements per message, however the stream is cut", async () => {
@@ -42,6 +43,7 @@ Deno.test("WireObserver counts statements per message, however the stream is cut
     await observer.ready;
     assertEquals([...observer.backendKey!], [0, 0, 1, 2, 9, 8, 7, 6]);
     assertEquals(observer.answered, 3);
+    assertEquals(observer.lastWord, { sqlstate: "57P01", message: "terminating connection" });
     assertEquals([0, 1, 2, 3].map((index) => observer.completed(index)), [0, 2, 1, 1], `chunks of ${size}`);
   }
 });

@@ -80,14 +80,14 @@ export async function changeMode(session: Session, intent: Intent): Promise<Mode
   return { before: sets[0]![0]!["before"] as OrchestratorMode, state };
 }
 
-/** Reads the state, and completes a transition that is due. On a read-only server it stays due. */
+/** Reads the state, and completes a transition that is due. Where it may not be changed it stays due. */
 export async function lookAtState(session: Session): Promise<OrchestratorState> {
   const state = await readState(session);
   if (nextMode("look", state.mode, activeCount(state)) === state.mode) return state;
   try {
     return (await changeMode(session, "look")).state;
   } catch (error) {
-    if (error instanceof StatementError && error.details.sqlstate === "25006") return state;
+    if (error instanceof StatementError && ["25006", "42501"].includes(error.details.sqlstate!)) return state;
     throw error;
   }
 }
@@ -97,20 +97,34 @@ export function activeCount({ pendingTasksCount, runningTasksCount }: Orchestrat
   return pendingTasksCount + runningTasksCount;
 }
 
-/** A DO statement that puts the row back where somebody removed it, and warns that it did. */
-export function restoreState(schema: string): SqlText {
+/**
+ * A DO statement that puts the state back where somebody removed it, and warns that it did: the row, or the whole table
+ * of a database whose history says that it was made.
+ *
+ * @param history the history's table
+ * @param create the migration that makes the table, safe to repeat
+ */
+export function restoreState(schema: string, history: SqlText, create: string): SqlText {
   const table = stateTable(schema);
-  // By EXECUTE, since a database without PipeWeave's own migrations has no such table.
-  const exists = sql`SELECT EXISTS (SELECT FROM ${table} WHERE id = 'singleton')`;
-  const insert = sql`INSERT INTO ${table} (id) VALUES ('singleton') ON CONFLICT DO NOTHING`;
+  const warn = (what: string) =>
+    sql`RAISE WARNING ${`${what} of orchestrator_state was missing; restored, with mode running`};`;
+  // By EXECUTE, since a database without PipeWeave's own migrations has no such tables.
   const body = sql`
-DECLARE present boolean := true;
+DECLARE found boolean := false;
 BEGIN
-  IF pg_catalog.to_regclass(${table.text}) IS NULL THEN RETURN; END IF;
-  EXECUTE ${exists.text} INTO present;
-  IF NOT present THEN
-    EXECUTE ${insert.text};
-    RAISE WARNING ${"the row of orchestrator_state was missing; restored, with mode running"};
+  IF pg_catalog.to_regclass(${table.text}) IS NOT NULL THEN
+    EXECUTE ${sql`SELECT EXISTS (SELECT FROM ${table} WHERE id = 'singleton')`.text} INTO found;
+    IF NOT found THEN
+      EXECUTE ${sql`INSERT INTO ${table} (id) VALUES ('singleton') ON CONFLICT DO NOTHING`.text};
+      ${warn("the row")}
+    END IF;
+  ELSIF pg_catalog.to_regclass(${history.text}) IS NOT NULL THEN
+    EXECUTE ${sql`SELECT EXISTS (SELECT FROM ${history} WHERE version::text ~ '^0+$')`.text} INTO found;
+    IF found THEN
+      PERFORM pg_catalog.set_config('search_path', ${identifier(schema).text}, true);
+      EXECUTE ${create};
+      ${warn("the table")}
+    END IF;
   END IF;
 END`;
   return sql`DO ${body.text};`;

@@ -19,6 +19,8 @@ import { assertApplicable, type MigrationStatus, planMigrations, type Tolerance 
 
 /** Connections that may be lost in a row before it is given up. */
 const LOST_CONNECTIONS = 3;
+/** SQLSTATE of a session that somebody ended, by pg_terminate_backend or a shutdown. */
+const ADMIN_SHUTDOWN = "57P01";
 /** How often a migration is tried again when a lock was not free or a deadlock ended it. */
 export const LOCK_RETRIES = 20;
 /** Pause before a migration is tried again; it grows, and a random part keeps others' rhythms apart. */
@@ -56,6 +58,8 @@ export interface ApplyOptions extends Limits, LockWaitOptions {
   readonly onApplied?: (applied: AppliedNow) => void;
   /** Told while a migration waits for a lock: who holds it. */
   readonly onBlocked?: (migration: Migration, blockers: string) => void;
+  /** Told when another migrator turns out to apply what was announced. */
+  readonly onTaken?: (migration: Migration) => void;
   /** Told before a migration is tried again. */
   readonly onRetry?: (migration: Migration, reason: string) => void;
   /** Ends what runs: the server rolls it back. */
@@ -140,9 +144,12 @@ export async function applyMigrations(
         // Those behind it refuse by their guards; their answers are due all the same.
         await Promise.all(outcomes.map(({ outcome }) => outcome));
         const { error } = outcome;
-        if (isTakenByAnother(error)) {
-          if (!unanswered.has(migration)) announced = undefined;
-          if (sqlstateOf(error) === GUARD.locked) await lock.wait();
+        if (isRefusedByGuard(error, message)) {
+          if (announced === migration && !unanswered.has(migration)) {
+            options.onTaken?.(migration);
+            announced = undefined;
+          }
+          if (error.details.sqlstate === GUARD.locked) await lock.wait();
         } else if (
           isLockConflict(error) && retries < (options.lockRetries ?? LOCK_RETRIES) && !options.signal?.aborted
         ) {
@@ -155,9 +162,19 @@ export async function applyMigrations(
           options.onRetry?.(migration, `${what}; attempt ${retries + 1} in ${formatDuration(pause)}`);
           await sleep(pause, options.signal);
         } else if (
-          error instanceof ConnectionLost && ++lost <= LOST_CONNECTIONS && !options.signal?.aborted
+          error instanceof ConnectionLost && sqlstateOf(error) !== ADMIN_SHUTDOWN &&
+          ++lost <= LOST_CONNECTIONS &&
+          !options.signal?.aborted
         ) {
+          options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
           for (const sent of pending.slice(pending.indexOf(migration))) unanswered.add(sent);
+        } else if (isRecordedTwice(error) || sqlstateOf(error) === ADMIN_SHUTDOWN) {
+          // By now the history knows: somebody else's row, or our own commit just before the end.
+          history = await readHistory(session);
+          if (history.rows.some(({ version }) => versionKey(version) === versionKey(migration.version))) {
+            break;
+          }
+          return await failure(error, migration, message);
         } else {
           return await failure(error, migration, message, blockers.last);
         }
@@ -174,6 +191,22 @@ export async function applyMigrations(
     message: Message,
     heldBy?: string,
   ): Promise<ApplyResult> {
+    if (error instanceof ConnectionLost && sqlstateOf(error) === ADMIN_SHUTDOWN) {
+      const ended = new PipeweaveError(
+        "database",
+        "terminated",
+        "An administrator ended the session; the server rolled it back",
+        {
+          ...error.details,
+          hint: "Find out why before you run db:migrate again.",
+        },
+      );
+      return {
+        applied,
+        failed: { migration, error: ended },
+        status: planMigrations(migrations, history.rows),
+      };
+    }
     if (!(error instanceof StatementError)) throw error;
     const location = await locateFailure(error, migration, message);
     const explained = new PipeweaveError(error.kind, error.code, error.message, {
@@ -216,10 +249,15 @@ function sqlstateOf(error: unknown): string | undefined {
   return error instanceof PipeweaveError ? error.details.sqlstate : undefined;
 }
 
-/** Whether another migrator, ours or the Node tool's, was there first: what is left is to be found out anew. */
-function isTakenByAnother(error: unknown): boolean {
+/** Whether the guard refused, and not the migration itself with a SQLSTATE of the same name. */
+function isRefusedByGuard(error: unknown, message: Message): error is StatementError {
+  return error instanceof StatementError && error.completed === message.statementsBeforeGuard &&
+    Object.values<string | undefined>(GUARD).includes(error.details.sqlstate);
+}
+
+/** Whether a migrator without our lock, such as the Node tool, may have recorded the same version just now. */
+function isRecordedTwice(error: unknown): boolean {
   const state = sqlstateOf(error);
-  if (state === GUARD.locked || state === GUARD.applied || state === GUARD.predecessorMissing) return true;
   const cause = error instanceof PipeweaveError
     ? error.details.cause as { table_name?: string } | undefined
     : undefined;

@@ -33,10 +33,8 @@ export function readDirectives(
 ): { directives: Directives; problems: readonly DirectiveProblem[] } {
   let directives: Directives = { noTransaction: false, requiresMaintenance: false };
   const problems: DirectiveProblem[] = [];
-  for (const [index, line] of text.split("\n").entries()) {
-    const trimmed = line.trim();
-    if (trimmed !== "" && !trimmed.startsWith("--")) break;
-    const directive = /^--\s*pipeweave:\s*(.*)$/.exec(trimmed)?.[1];
+  for (const { index, line } of commentLines(text)) {
+    const directive = /^--\s*pipeweave:\s*(.*)$/.exec(line)?.[1];
     if (directive === undefined) continue;
     const [name, ...values] = directive.split(/\s+/);
     const duration = values.length === 1 ? parseDuration(values[0]!) : undefined;
@@ -57,4 +55,25 @@ export function readDirectives(
       });}
   }
   return { directives, problems };
+}
+
+/** The `--` lines before the first statement; block comments, which nest, are passed over. */
+function commentLines(text: string): { index: number; line: string }[] {
+  const found: { index: number; line: string }[] = [];
+  let depth = 0;
+  for (const [index, raw] of text.split("\n").entries()) {
+    let line = raw.trim();
+    if (depth === 0 && line.startsWith("--")) {
+      found.push({ index, line });
+      continue;
+    }
+    while (line !== "") {
+      const mark = depth === 0 ? (line.startsWith("/*") ? 0 : -1) : line.search(/\/\*|\*\//);
+      if (depth === 0 && mark === -1) return found;
+      if (mark === -1) break;
+      depth += line.startsWith("/*", mark) ? 1 : -1;
+      line = line.slice(mark + 2).trim();
+    }
+  }
+  return found;
 }

@@ -13,6 +13,10 @@ Deno.test("readDirectives reads the comment lines before the first statement", (
       statementTimeoutMs: 0,
     }],
     ["SELECT 1;\n-- pipeweave: no-transaction", {}],
+    ["/* licence /* nested */\n ; */\n-- pipeweave: requires maintenance\nSELECT 1;", {
+      requiresMaintenance: true,
+    }],
+    ["/* a */ SELECT 1;\n-- pipeweave: no-transaction", {}],
     ["-- we like pipeweave: it is good\nSELECT 1;", {}],
   ];
   for (const [text, expected] of table) {

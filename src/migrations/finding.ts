@@ -53,7 +53,15 @@ export function locate(file: string, text: string, offset: number, from = 0): Sq
   const cut = rows.at(-1)?.cut ?? 0;
   const excerpt = [
     ...rows.map(({ number, content }) => `  ${String(number).padStart(width)} | ${content}`.trimEnd()),
-    `  ${" ".repeat(width)} | ${" ".repeat(column - 1 - cut)}^`,
+    `  ${" ".repeat(width)} | ${" ".repeat(columnsOf([...before[line - 1]!].slice(cut)))}^`,
   ].join("\n");
   return { file, line, column, excerpt };
+}
+
+/** Characters that a terminal draws two columns wide (Unicode's East Asian Width W and F, in broad ranges). */
+const WIDE =
+  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}]/u;
+
+function columnsOf(characters: readonly string[]): number {
+  return characters.reduce((columns, character) => columns + (WIDE.test(character) ? 2 : 1), 0);
 }

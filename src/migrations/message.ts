@@ -25,6 +25,8 @@ export interface Message {
   readonly bodyStart: number;
   /** Statements before the migration's own. */
   readonly statementsBefore: number;
+  /** Statements before the guard. */
+  readonly statementsBeforeGuard: number;
 }
 
 /** What a message has to know besides its migration. */
@@ -50,6 +52,9 @@ export interface Limits {
 /** Default limit for each lock that a migration waits for: others queue behind it for that long. */
 export const MIGRATION_LOCK_TIMEOUT_MS = 5000;
 
+/** How often the server looks whether the client of a running statement is still there. */
+const CONNECTION_CHECK_MS = 1000;
+
 /** Builds the message of a migration. */
 export function messageFor(migration: Migration, context: MessageContext): Message {
   const { schema, key, predecessor, historyIsMissing, limits } = context;
@@ -63,19 +68,24 @@ export function messageFor(migration: Migration, context: MessageContext): Messa
     ...RESET_IDENTITY,
     RESET_SETTINGS,
     sql`SET LOCAL lock_timeout = ${lockTimeoutMs};`,
+    // So that the transaction of a client that died ends soon, where the server can tell (PostgreSQL 14, not Windows).
+    sql`SELECT pg_catalog.set_config(name, ${String(CONNECTION_CHECK_MS)}, true) FROM pg_catalog.pg_settings
+      WHERE name = 'client_connection_check_interval' AND pg_catalog.version() !~ 'mingw|Visual C';`,
     ...(statementTimeoutMs === undefined ? [] : [sql`SET LOCAL statement_timeout = ${statementTimeoutMs};`]),
     sql`SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', ${identifier(schema).text},
       nullif(pg_catalog.current_setting('search_path'), '')), true);`,
     guard(schema, key, migration, predecessor),
   ];
+  const statementsBeforeGuard = before.length - 1;
   if (historyIsMissing) before.push(createHistory(schema));
   const head = `${messageHead(migration)}${before.map(({ text }) => text).join("\n")}\n`;
   const reset = RESET_IDENTITY.map(({ text }) => text).join("\n");
   return {
     text: `${head}${migration.sql}\n;\n${reset}${
       recordMigration(schema, migration).text
-    }\n${RESET_SETTINGS.text}`,
+    }\n${RESET_SETTINGS.text}\n${DISCARD_TEMPORARY.text}`,
     bodyStart: head.length,
+    statementsBeforeGuard,
     statementsBefore: before.length + (historyIsMissing ? CREATE_HISTORY_STATEMENTS - 1 : 0),
   };
 }
@@ -88,6 +98,8 @@ const RESET_IDENTITY = [sql`RESET SESSION AUTHORIZATION;`, sql`RESET ROLE;`];
  * standard_conforming_strings, before it runs the first statement of it.
  */
 const RESET_SETTINGS = sql`RESET ALL;`;
+/** What else a migration may leave in the session. */
+const DISCARD_TEMPORARY = sql`DISCARD TEMP;`;
 /** Statements in what {@linkcode createHistory} returns. */
 const CREATE_HISTORY_STATEMENTS = 3;
 

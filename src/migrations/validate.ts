@@ -25,6 +25,7 @@ export async function validateSql(migration: Migration): Promise<readonly Findin
     statements = await parseStatements(sql);
   } catch (error) {
     if (!(error instanceof SqlSyntaxError)) throw error;
+    const copied = /^\s*copy\b[^;]*\bfrom\s+stdin\b/im.test(sql.slice(0, error.offset));
     const meta = /^\s*\\\w/.test(sql.slice(sql.lastIndexOf("\n", error.offset) + 1));
     return [{
       severity: "error",
@@ -32,6 +33,9 @@ export async function validateSql(migration: Migration): Promise<readonly Findin
       file,
       message: error.message,
       location: locate(file, sql, error.offset),
+      ...(copied && !meta
+        ? { hint: "COPY … FROM STDIN needs a client that streams data: use INSERT … VALUES." }
+        : {}),
       ...(meta ? { hint: "Commands that start with a backslash are psql's own; write SQL instead." } : {}),
     }];
   }

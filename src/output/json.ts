@@ -13,7 +13,7 @@ import type { MigrationStatus } from "../migrations/plan.ts";
 const shortly = ({ version, name, checksum }: Migration) => ({ version, name, checksum });
 
 /** The document of `db:migrate`. */
-export function migrateJson({ applied, failed, status }: ApplyResult): unknown {
+export function migrateJson({ applied, failed, status }: ApplyResult): object {
   return {
     applied: applied.map(({ migration, executionTimeMs }) => ({ ...shortly(migration), executionTimeMs })),
     pending: status.pending.map(shortly),
@@ -24,12 +24,12 @@ export function migrateJson({ applied, failed, status }: ApplyResult): unknown {
 }
 
 /** The document of `db:status`. */
-export function statusJson({ current, applied, pending, missing }: MigrationStatus): unknown {
+export function statusJson({ current, applied, pending, missing }: MigrationStatus): object {
   return { current, applied: applied.map((row) => ({ ...row })), pending: pending.map(shortly), missing };
 }
 
 /** A finding of `db:validate`. */
-export function findingJson({ severity, code, file, message, hint, location }: Finding): unknown {
+export function findingJson({ severity, code, file, message, hint, location }: Finding): object {
   return { severity, code, file, line: location?.line, column: location?.column, message, hint };
 }
 
