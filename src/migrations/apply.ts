@@ -19,6 +19,8 @@ import { assertApplicable, type MigrationStatus, planMigrations, type Tolerance 
 
 /** Connections that may be lost in a row before it is given up. */
 const LOST_CONNECTIONS = 3;
+const LOCK_NOT_AVAILABLE = "55P03";
+const DEADLOCK = "40P01";
 /** SQLSTATE of a session that somebody ended, by pg_terminate_backend or a shutdown. */
 const ADMIN_SHUTDOWN = "57P01";
 /** How often a migration is tried again when a lock was not free or a deadlock ended it. */
@@ -76,7 +78,7 @@ type Outcome =
  *
  * @param history as it was just read
  * @throws {PipeweaveError} when nothing can be said of a single migration: integrity, the lock of all migrators, the
- *   connection, an interruption. What was applied before is applied; the history tells.
+ *   connection, an interruption. It tells what was applied before, and what is unknown.
  */
 export async function applyMigrations(
   session: Session,
@@ -84,115 +86,158 @@ export async function applyMigrations(
   history: History,
   options: ApplyOptions = {},
 ): Promise<ApplyResult> {
-  const applied: AppliedNow[] = [];
   const key = await lockKey(session.settings.schema);
-  const lock = new LockWait(session, key, options);
-  const deadline = options.timeoutMs === undefined ? Infinity : Date.now() + options.timeoutMs;
-  const unanswered = new Set<Migration>();
-  let announced: Migration | undefined;
-  let lost = 0;
-  let retries = 0;
+  return await new Migrator(session, migrations, history, key, options).run();
+}
 
-  try {
-    return await run();
-  } catch (error) {
-    throw error instanceof PipeweaveError ? withOutcome(error, applied, unanswered) : error;
+/** One run: what it has done so far, and what it does about each way in which a message can end. */
+class Migrator {
+  readonly #applied: AppliedNow[] = [];
+  /** Sent over a connection that was lost; the server may have gone on with them. */
+  readonly #unanswered = new Set<Migration>();
+  readonly #lock: LockWait;
+  readonly #deadline: number;
+  /** The migration that was last said to be applied now, until it is known how that ended. */
+  #announced: Migration | undefined;
+  #history: History;
+  #lost = 0;
+  #retries = 0;
+
+  constructor(
+    readonly session: Session,
+    readonly migrations: readonly Migration[],
+    history: History,
+    readonly key: bigint,
+    readonly options: ApplyOptions,
+  ) {
+    this.#history = history;
+    this.#lock = new LockWait(session, key, options);
+    this.#deadline = options.timeoutMs === undefined ? Infinity : Date.now() + options.timeoutMs;
   }
 
-  async function run(): Promise<ApplyResult> {
-    for (;;) {
-      const status = planMigrations(migrations, history.rows);
-      assertApplicable(status, options.tolerance);
-      const { pending } = status;
-      // A lost connection left these unanswered, and the server went on with them: known only now.
-      for (const migration of unanswered) {
-        if (pending.includes(migration)) continue;
-        unanswered.delete(migration);
-        if (announced !== migration) options.onApplying?.(migration);
-        announced = undefined;
-        applied.push({ migration, executionTimeMs: executionTime(status, migration) });
-        options.onApplied?.(applied.at(-1)!);
+  async run(): Promise<ApplyResult> {
+    try {
+      for (;;) {
+        const status = planMigrations(this.migrations, this.#history.rows);
+        assertApplicable(status, this.options.tolerance);
+        this.#settleUnanswered(status);
+        if (status.pending.length === 0) return { applied: this.#applied, failed: null, status };
+        const failed = await this.#pass(status.pending);
+        if (failed) return failed;
+        this.#history = await readHistory(this.session);
       }
-      if (pending.length === 0) return { applied, failed: null, status };
-
-      // Every message is on its way before the first answer; an unanswered one is awaited below or by the session.
-      const outcomes = pending.map((migration, index) => {
-        const message = messageFor(migration, {
-          schema: session.settings.schema,
-          key,
-          predecessor: predecessorOf(migration, migrations, index === 0 ? history : undefined),
-          historyIsMissing: index === 0 && !history.exists,
-          limits: options,
-        });
-        return { migration, message, outcome: outcomeOf(session.send(message.text)) };
-      });
-      for (const { migration, message, outcome: promised } of outcomes) {
-        if (announced !== migration && !lock.waiting) options.onApplying?.(announced = migration);
-        await using blockers = new Blockers(session, migration, options.onBlocked);
-        const outcome = await promised;
-        if (outcome.kind === "applied") {
-          if (announced !== migration) options.onApplying?.(migration);
-          announced = undefined;
-          unanswered.delete(migration);
-          lost = 0;
-          retries = 0;
-          lock.done();
-          applied.push({ migration, executionTimeMs: outcome.row["execution_time_ms"] as number });
-          options.onApplied?.(applied.at(-1)!);
-          continue;
-        }
-        // Those behind it refuse by their guards; their answers are due all the same.
-        await Promise.all(outcomes.map(({ outcome }) => outcome));
-        const { error } = outcome;
-        if (isRefusedByGuard(error, message)) {
-          if (announced === migration && !unanswered.has(migration)) {
-            options.onTaken?.(migration);
-            announced = undefined;
-          }
-          if (error.details.sqlstate === GUARD.locked) await lock.wait();
-        } else if (
-          isLockConflict(error) && retries < (options.lockRetries ?? LOCK_RETRIES) && !options.signal?.aborted
-        ) {
-          const pause = pauseBefore(++retries);
-          if (Date.now() + pause > deadline) throw outOfTime(migration, blockers.last);
-          const held = blockers.last ? `, held by ${blockers.last}` : "";
-          const what = sqlstateOf(error) === "40P01"
-            ? "a deadlock ended it"
-            : `a lock was not free in time${held}`;
-          options.onRetry?.(migration, `${what}; attempt ${retries + 1} in ${formatDuration(pause)}`);
-          await sleep(pause, options.signal);
-        } else if (
-          error instanceof ConnectionLost && sqlstateOf(error) !== ADMIN_SHUTDOWN &&
-          ++lost <= LOST_CONNECTIONS &&
-          !options.signal?.aborted
-        ) {
-          options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
-          for (const sent of pending.slice(pending.indexOf(migration))) unanswered.add(sent);
-        } else if (isRecordedTwice(error) || sqlstateOf(error) === ADMIN_SHUTDOWN) {
-          // By now the history knows: somebody else's row, or our own commit just before the end.
-          history = await readHistory(session);
-          if (history.rows.some(({ version }) => versionKey(version) === versionKey(migration.version))) {
-            break;
-          }
-          return await failure(error, migration, message);
-        } else {
-          return await failure(error, migration, message, blockers.last);
-        }
-        break;
-      }
-      // What became of a message that a lost connection left unanswered, only the history tells.
-      history = await readHistory(session);
+    } catch (error) {
+      throw error instanceof PipeweaveError ? withOutcome(error, this.#applied, this.#unanswered) : error;
     }
   }
 
-  async function failure(
+  /** Of what a lost connection left unanswered, only the history tells what became. */
+  #settleUnanswered({ pending, applied }: MigrationStatus): void {
+    for (const migration of this.#unanswered) {
+      if (pending.includes(migration)) continue;
+      const row = applied.find(({ version }) => versionKey(version) === versionKey(migration.version));
+      this.#succeeded(migration, row?.executionTimeMs ?? null);
+    }
+  }
+
+  /** Sends every pending migration, the next before the last is answered; ends at the first that is not applied. */
+  async #pass(pending: readonly Migration[]): Promise<ApplyResult | undefined> {
+    const sent = pending.map((migration, index) => {
+      const message = messageFor(migration, {
+        schema: this.session.settings.schema,
+        key: this.key,
+        predecessor: predecessorOf(migration, this.migrations, index === 0 ? this.#history : undefined),
+        historyIsMissing: index === 0 && !this.#history.exists,
+        limits: this.options,
+      });
+      return { migration, message, outcome: outcomeOf(this.session.send(message.text)) };
+    });
+    for (const { migration, message, outcome: promised } of sent) {
+      if (!this.#lock.waiting) this.#announce(migration);
+      await using blockers = new Blockers(this.session, migration, this.options.onBlocked);
+      const outcome = await promised;
+      if (outcome.kind === "applied") {
+        this.#succeeded(migration, outcome.row["execution_time_ms"] as number);
+        continue;
+      }
+      // Those behind it refuse by their guards; their answers are due all the same.
+      await Promise.all(sent.map(({ outcome }) => outcome));
+      return await this.#goOnOrFail(outcome.error, migration, message, blockers.last);
+    }
+    return undefined;
+  }
+
+  #announce(migration: Migration): void {
+    if (this.#announced !== migration) this.options.onApplying?.(migration);
+    this.#announced = migration;
+  }
+
+  #succeeded(migration: Migration, executionTimeMs: number | null): void {
+    this.#announce(migration);
+    this.#announced = undefined;
+    this.#unanswered.delete(migration);
+    this.#lost = 0;
+    this.#retries = 0;
+    this.#lock.done();
+    this.#applied.push({ migration, executionTimeMs });
+    this.options.onApplied?.(this.#applied.at(-1)!);
+  }
+
+  /** Returns nothing when it is worth another look at the history and another pass. */
+  async #goOnOrFail(
     error: unknown,
     migration: Migration,
     message: Message,
-    heldBy?: string,
+    heldBy: string | undefined,
+  ): Promise<ApplyResult | undefined> {
+    const { options } = this;
+    const mayGoOn = !options.signal?.aborted;
+    if (isRefusedByGuard(error, message)) {
+      if (this.#announced === migration && !this.#unanswered.has(migration)) {
+        options.onTaken?.(migration);
+        this.#announced = undefined;
+      }
+      if (error.details.sqlstate === GUARD.locked) await this.#lock.wait();
+      return undefined;
+    }
+    if (isLockConflict(error) && mayGoOn && this.#retries < (options.lockRetries ?? LOCK_RETRIES)) {
+      const pause = pauseBefore(++this.#retries);
+      if (Date.now() + pause > this.#deadline) throw outOfTime(migration, heldBy);
+      const deadlock = sqlstateOf(error) === DEADLOCK;
+      const what = deadlock
+        ? "a deadlock ended it"
+        : `a lock was not free in time${heldBy ? `, held by ${heldBy}` : ""}`;
+      options.onRetry?.(migration, `${what}; attempt ${this.#retries + 1} in ${formatDuration(pause)}`);
+      await sleep(pause, options.signal);
+      return undefined;
+    }
+    if (wasEndedByAdministrator(error) || isRecordedTwice(error)) {
+      // By now the history knows: our own commit just before the end, or somebody else's row.
+      this.#history = await readHistory(this.session);
+      const recorded = this.#history.rows.some(({ version }) =>
+        versionKey(version) === versionKey(migration.version)
+      );
+      return recorded ? undefined : await this.#failure(error, migration, message, heldBy);
+    }
+    if (error instanceof ConnectionLost && mayGoOn && ++this.#lost <= LOST_CONNECTIONS) {
+      options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
+      const { pending } = planMigrations(this.migrations, this.#history.rows);
+      for (const sent of pending.slice(pending.indexOf(migration))) this.#unanswered.add(sent);
+      return undefined;
+    }
+    return await this.#failure(error, migration, message, heldBy);
+  }
+
+  /** The result of a run that a migration ended. Rethrows what is not about one migration. */
+  async #failure(
+    error: unknown,
+    migration: Migration,
+    message: Message,
+    heldBy: string | undefined,
   ): Promise<ApplyResult> {
-    if (error instanceof ConnectionLost && sqlstateOf(error) === ADMIN_SHUTDOWN) {
-      const ended = new PipeweaveError(
+    let explained: PipeweaveError;
+    if (wasEndedByAdministrator(error)) {
+      explained = new PipeweaveError(
         "database",
         "terminated",
         "An administrator ended the session; the server rolled it back",
@@ -201,36 +246,36 @@ export async function applyMigrations(
           hint: "Find out why before you run db:migrate again.",
         },
       );
-      return {
-        applied,
-        failed: { migration, error: ended },
-        status: planMigrations(migrations, history.rows),
-      };
-    }
-    if (!(error instanceof StatementError)) throw error;
-    const location = await locateFailure(error, migration, message);
-    const explained = new PipeweaveError(error.kind, error.code, error.message, {
-      ...error.details,
-      ...(location ? { location } : {}),
-      ...(isLockConflict(error) && heldBy
-        ? { hint: `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.` }
-        : {}),
-    });
-    const status = planMigrations(migrations, [
-      ...history.rows,
-      ...applied.map(({ migration, executionTimeMs }) => ({
-        ...migration,
-        appliedAt: new Date(),
-        executionTimeMs,
-      })),
-    ]);
-    return { applied, failed: { migration, error: explained }, status };
+    } else if (error instanceof StatementError) {
+      const location = await locateFailure(error, migration, message);
+      explained = new PipeweaveError(error.kind, error.code, error.message, {
+        ...error.details,
+        ...(location ? { location } : {}),
+        ...(isLockConflict(error) && heldBy
+          ? { hint: `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.` }
+          : {}),
+      });
+    } else throw error;
+    const known = new Set(this.#history.rows.map(({ version }) => versionKey(version)));
+    const since = this.#applied.filter((now) => !known.has(versionKey(now.migration.version)));
+    const rows = since.map(({ migration, executionTimeMs }) => ({
+      ...migration,
+      appliedAt: new Date(),
+      executionTimeMs,
+    }));
+    const status = planMigrations(this.migrations, [...this.#history.rows, ...rows]);
+    return { applied: this.#applied, failed: { migration, error: explained }, status };
   }
+}
+
+/** A session that somebody ended on purpose, which is no reason to start again behind his back. */
+function wasEndedByAdministrator(error: unknown): error is ConnectionLost {
+  return error instanceof ConnectionLost && sqlstateOf(error) === ADMIN_SHUTDOWN;
 }
 
 /** Whether a lock was not free in time, or a deadlock had to end somebody: to be tried again. */
 function isLockConflict(error: unknown): boolean {
-  return sqlstateOf(error) === "55P03" || sqlstateOf(error) === "40P01";
+  return sqlstateOf(error) === LOCK_NOT_AVAILABLE || sqlstateOf(error) === DEADLOCK;
 }
 
 function pauseBefore(attempt: number): number {
@@ -262,11 +307,6 @@ function isRecordedTwice(error: unknown): boolean {
     ? error.details.cause as { table_name?: string } | undefined
     : undefined;
   return state === "23505" && cause?.table_name === "schema_migrations";
-}
-
-function executionTime(status: MigrationStatus, { version }: Migration): number | null {
-  return status.applied.find((row) => versionKey(row.version) === versionKey(version))?.executionTimeMs ??
-    null;
 }
 
 /** The migration that has to be in the history before this one: its version as the history writes it. */
