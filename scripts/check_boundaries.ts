@@ -3,7 +3,7 @@
  * but through what is injected.
  */
 
-/** What each folder of src may import, besides itself, errors.ts and version.ts. */
+/** What each folder of src may import, besides itself and errors.ts. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   config: [],
   database: ["config"],

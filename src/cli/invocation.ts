@@ -12,7 +12,7 @@ import type { Session } from "../database/session.ts";
 import type { MigrationSources } from "../migrations/discover.ts";
 import { Progress } from "../output/progress.ts";
 import { type Style, styleFor } from "../output/style.ts";
-import { applicationName } from "../version.ts";
+import { applicationName } from "../config/version.ts";
 
 /** The outside world, injected. */
 export interface World {

@@ -7,7 +7,7 @@
 import { decideConnection } from "../config/connection.ts";
 import { Session, type SessionOptions } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { VERSION } from "../version.ts";
+import { VERSION } from "../config/version.ts";
 
 /** A database: a URL, or a URL with what else matters. */
 export type DatabaseTarget = string | DatabaseOptions;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import config from "../deno.json" with { type: "json" };
+import config from "../../deno.json" with { type: "json" };
 
 /** The release, as deno.json has it. */
 export const VERSION: string = config.version;
@@ -24,7 +24,7 @@ interface Build {
 /** The text of `--version`: release, commit, Deno, and what the binary was made from. */
 export function versionText(): string {
   const build: Build | undefined = Deno.build.standalone
-    ? JSON.parse(Deno.readTextFileSync(new URL("../dist/build.json", import.meta.url)))
+    ? JSON.parse(Deno.readTextFileSync(new URL("../../dist/build.json", import.meta.url)))
     : undefined;
   return [
     `pipeweave ${VERSION}`,
