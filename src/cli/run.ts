@@ -68,6 +68,8 @@ async function asUsageError(error: unknown, args: readonly string[]): Promise<un
     '"…"',
   );
   return new PipeweaveError("usage", "bad_arguments", message, {
-    hint: `See: pipeweave ${command ? `${command} ` : ""}--help`,
+    hint: command && command !== args[0] && args[0]?.startsWith("-")
+      ? `Options come after the command: pipeweave ${command} [options]`
+      : `See: pipeweave ${command ? `${command} ` : ""}--help`,
   });
 }

@@ -160,7 +160,7 @@ function compact(entries: Record<string, string | undefined>): ConnectionParamet
 }
 
 function readUrl(url: string | undefined, name: string, problems: string[]): Layer {
-  const source = () => name;
+  const source = (keyword: string) => `${keyword} in ${name}`;
   if (url === undefined || url === "") return { parameters: {}, source };
   try {
     return { parameters: parseConnectionUrl(url), source };
@@ -298,14 +298,14 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   for (const layer of layers) {
     for (const [keyword, value] of Object.entries(layer.parameters)) {
       if (KNOWN.has(keyword) || IGNORED.has(keyword) || LIMITED[keyword]?.includes(value)) continue;
+      const source = layer.source(keyword);
       if (LIMITED[keyword]) {
         problems.push(
-          `${layer.source(keyword)}: ${keyword}=${value} is not supported; leave it out or use ` +
-            LIMITED[keyword].join(" or "),
+          `${source}: "${value}" is not supported; leave it out or use ${LIMITED[keyword].join(" or ")}`,
         );
       } else {
         const advice = keyword === "schema" ? "; to choose the schema, use --schema" : "";
-        problems.push(`${layer.source(keyword)}: "${keyword}" is not a connection parameter${advice}`);
+        problems.push(`${source} is not a connection parameter${advice}`);
       }
     }
   }

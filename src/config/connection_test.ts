@@ -260,11 +260,11 @@ Deno.test("decideConnection refuses, and reports all that is wrong together", ()
     [{ flags: { schema: "" } }, "--schema must be 1 to 63 bytes long"],
     [
       { flags: { url: "postgres://h/d?schema=x" } },
-      '"schema" is not a connection parameter; to choose the schema, use --schema',
+      "schema in --url is not a connection parameter; to choose the schema, use --schema",
     ],
     [
       { flags: { url: "postgres://h/d?channel_binding=require" } },
-      "channel_binding=require is not supported",
+      'channel_binding in --url: "require" is not supported',
     ],
     [{ osUser: "" }, "No database user is named"],
   ];
