@@ -101,6 +101,20 @@ Deno.test("a crash of the server in the middle: what was committed is there, the
   }
 });
 
+Deno.test("racers: what is applied is reported by exactly one of them", async () => {
+  await using folder = await folderWith(numbered(15, (i) => `CREATE TABLE m${i} (id int);`));
+  for (let round = 0; round < 15; round++) {
+    await using database = await TestDatabase.empty();
+    const sessions = Array.from({ length: 6 }, () => database.session());
+    const results = await Promise.all(
+      sessions.map((session) => migrate(session, { dirs: [folder.path], embedded: false })),
+    );
+    const reported = results.flatMap(({ applied }) => applied.map(({ migration }) => migration.version));
+    assertEquals(reported.sort(), await versions(database), `round ${round}`);
+    await Promise.all(sessions.map((session) => session.close()));
+  }
+});
+
 Deno.test("migrators that are killed at random moments: each version applied exactly once, no lock left", async () => {
   await using folder = await folderWith(
     numbered(12, (i) => `CREATE TABLE m${i} (id int); INSERT INTO m${i} SELECT generate_series(1, 2000);`),

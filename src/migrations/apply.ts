@@ -152,7 +152,7 @@ class Migrator {
       });
       return { migration, message, outcome: outcomeOf(this.session.send(message.text)) };
     });
-    for (const { migration, message, outcome: promised } of sent) {
+    for (const [index, { migration, message, outcome: promised }] of sent.entries()) {
       if (!this.#lock.waiting) this.#announce(migration);
       await using blockers = new Blockers(this.session, migration, this.options.onBlocked);
       const outcome = await promised;
@@ -160,11 +160,29 @@ class Migrator {
         this.#succeeded(migration, outcome.row["execution_time_ms"] as number);
         continue;
       }
-      // Those behind it refuse by their guards; their answers are due all the same.
-      await Promise.all(sent.map(({ outcome }) => outcome));
+      if (isRefusedByGuard(outcome.error, message)) this.#taken(migration);
+      await this.#settleBehind(sent.slice(index + 1));
       return await this.#goOnOrFail(outcome.error, migration, message, blockers.last);
     }
     return undefined;
+  }
+
+  /**
+   * Takes the answers to those behind one that was not applied. Most refuse by their guards; but where another migrator
+   * applied that one meanwhile, the next of ours may have been applied.
+   */
+  async #settleBehind(sent: readonly { migration: Migration; outcome: Promise<Outcome> }[]): Promise<void> {
+    for (const { migration, outcome: promised } of sent) {
+      const outcome = await promised;
+      if (outcome.kind === "applied") this.#succeeded(migration, outcome.row["execution_time_ms"] as number);
+      else if (outcome.error instanceof ConnectionLost) this.#unanswered.add(migration);
+    }
+  }
+
+  #taken(migration: Migration): void {
+    if (this.#announced !== migration || this.#unanswered.has(migration)) return;
+    this.options.onTaken?.(migration);
+    this.#announced = undefined;
   }
 
   #announce(migration: Migration): void {
@@ -193,10 +211,6 @@ class Migrator {
     const { options } = this;
     const mayGoOn = !options.signal?.aborted;
     if (isRefusedByGuard(error, message)) {
-      if (this.#announced === migration && !this.#unanswered.has(migration)) {
-        options.onTaken?.(migration);
-        this.#announced = undefined;
-      }
       if (error.details.sqlstate === GUARD.locked) await this.#lock.wait();
       return undefined;
     }
@@ -221,8 +235,7 @@ class Migrator {
     }
     if (error instanceof ConnectionLost && mayGoOn && ++this.#lost <= LOST_CONNECTIONS) {
       options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
-      const { pending } = planMigrations(this.migrations, this.#history.rows);
-      for (const sent of pending.slice(pending.indexOf(migration))) this.#unanswered.add(sent);
+      this.#unanswered.add(migration);
       return undefined;
     }
     return await this.#failure(error, migration, message, heldBy);
