@@ -121,7 +121,7 @@ class Migrator {
         const status = planMigrations(this.migrations, this.#history.rows);
         assertApplicable(status, this.options.tolerance);
         this.#settleUnanswered(status);
-        if (status.pending.length === 0) return { applied: this.#applied, failed: null, status };
+        if (status.pending.length === 0) return { applied: this.#inOrder(), failed: null, status };
         const failed = await this.#pass(status.pending);
         if (failed) return failed;
         this.#history = await readHistory(this.session);
@@ -133,8 +133,8 @@ class Migrator {
 
   /** Of what a lost connection left unanswered, only the history tells what became. */
   #settleUnanswered({ pending, applied }: MigrationStatus): void {
-    for (const migration of this.#unanswered) {
-      if (pending.includes(migration)) continue;
+    for (const migration of this.migrations) {
+      if (!this.#unanswered.has(migration) || pending.includes(migration)) continue;
       const row = applied.find(({ version }) => versionKey(version) === versionKey(migration.version));
       this.#succeeded(migration, row?.executionTimeMs ?? null);
     }
@@ -277,7 +277,13 @@ class Migrator {
       executionTimeMs,
     }));
     const status = planMigrations(this.migrations, [...this.#history.rows, ...rows]);
-    return { applied: this.#applied, failed: { migration, error: explained }, status };
+    return { applied: this.#inOrder(), failed: { migration, error: explained }, status };
+  }
+
+  /** What was applied, in the order of the migrations: some may have been found out about late. */
+  #inOrder(): readonly AppliedNow[] {
+    const place = ({ migration }: AppliedNow) => this.migrations.indexOf(migration);
+    return this.#applied.toSorted((a, b) => place(a) - place(b));
   }
 }
 
