@@ -54,7 +54,7 @@ printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$soc
 rm -rf dist/bundle
 "$deno" bundle --quiet --platform deno --code-splitting --external libpg-query --outdir dist/bundle main.ts
 "$deno" compile --quiet --no-prompt --no-check --target "$target" --output "$output" \
-  --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" \
+  --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" --allow-sys=hostname,uid \
   --include migrations --include dist/build.json \
   --exclude node_modules/node-forge --exclude "$(echo node_modules/.deno/node-forge@*)" \
   dist/bundle/main.js

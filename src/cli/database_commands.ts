@@ -35,6 +35,16 @@ const APPLY_OPTIONS = {
       description: "How long to wait for another migrator. Default: 60s",
     },
     {
+      flags: "--lease <duration:string>",
+      description:
+        "How long a run of a no-transaction migration keeps its turn without a sign of life. Default: 30s",
+    },
+    { flags: "--to <version:string>", description: "The last version to apply. Default: all" },
+    {
+      flags: "--out-of-order",
+      description: "Apply also what is pending behind an applied migration of its set.",
+    },
+    {
       flags: "--allow-missing",
       description: "Go on although the history holds migrations that no file is for.",
     },

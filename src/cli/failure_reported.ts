@@ -5,7 +5,7 @@ import { labelOf } from "../migrations/migration.ts";
 /** A failed migration, with the state that things are in now. */
 export class FailureReported extends PipeweaveError {
   constructor({ applied, failed, status }: ApplyResult) {
-    const { migration, error } = failed!;
+    const { migration, error, left } = failed!;
     const behind = status.pending.filter((other) => other !== migration);
     const interrupted = error.kind === "interrupted";
     const what = interrupted ? "was interrupted" : `failed: ${error.message}`;
@@ -13,7 +13,7 @@ export class FailureReported extends PipeweaveError {
     super(error.kind, error.code, `${labelOf(migration)} ${what}`, {
       ...error.details,
       problems: [
-        `${labelOf(migration)} was rolled back: nothing of it stays`,
+        left,
         applied.length === 0
           ? "this run applied nothing"
           : `applied by this run: ${applied.map(({ migration }) => labelOf(migration)).join(", ")}`,

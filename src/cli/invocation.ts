@@ -5,6 +5,7 @@
  */
 
 import { type ConnectionSettings, decideConnection, type FoundFile } from "../config/connection.ts";
+import { type Actor, currentActor } from "../config/actor.ts";
 import { parseDuration } from "../config/duration.ts";
 import { type Environment, osUserOf } from "../config/environment.ts";
 import { PipeweaveError } from "../errors.ts";
@@ -53,6 +54,11 @@ export class Invocation {
     this.style = styleFor(color && world.outIsTerminal && !this.json);
     const moving = world.errIsTerminal && options["progress"] !== false;
     this.progress = new Progress(world.err, { shown: !this.quiet, moving, columns: world.columns });
+  }
+
+  /** Who calls, for what is logged. */
+  get actor(): Actor {
+    return currentActor(this.world.env);
   }
 
   get signal(): AbortSignal {

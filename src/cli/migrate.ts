@@ -7,10 +7,15 @@
 import { formatDuration } from "../config/duration.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { Session } from "../database/session.ts";
-import { labelOf } from "../migrations/migration.ts";
+import type { Activity } from "../migrations/activity.ts";
+import { labelOf, type Migration } from "../migrations/migration.ts";
+import type { Step } from "../output/progress.ts";
 import { migrateJson } from "../output/json.ts";
 import { FailureReported } from "./failure_reported.ts";
 import type { Invocation } from "./invocation.ts";
+
+/** A shorter lease would run out on a busy machine. */
+const LEAST_LEASE_MS = 1000;
 
 /** `db:migrate`: prints each step as it happens. */
 export async function runMigrate(invocation: Invocation): Promise<void> {
@@ -20,6 +25,17 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
   const statementTimeoutMs = invocation.duration("statementTimeout", "--statement-timeout");
   const lockRetries = invocation.integer("lockRetries", "--lock-retries", 0, 10_000);
   const timeoutMs = invocation.duration("timeout", "--timeout");
+  const leaseMs = invocation.duration("lease", "--lease");
+  if (leaseMs !== undefined && leaseMs < LEAST_LEASE_MS) {
+    throw new PipeweaveError(
+      "usage",
+      "bad_option",
+      "--lease must be 1s or longer: it has to outlast a heartbeat",
+      {
+        hint: "See: pipeweave db:migrate --help",
+      },
+    );
+  }
   if (lockTimeoutMs === 0) {
     throw new PipeweaveError(
       "usage",
@@ -44,7 +60,13 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
     lockRetries,
     statementTimeoutMs,
     timeoutMs,
-    tolerance: { missing: invocation.options["allowMissing"] === true },
+    leaseMs,
+    to: invocation.text("to"),
+    actor: invocation.actor,
+    tolerance: {
+      missing: invocation.options["allowMissing"] === true,
+      outOfOrder: invocation.options["outOfOrder"] === true,
+    },
     signal: invocation.signal,
     onWarning: ({ file, message }) => invocation.warn(`${file} ${message}`),
     onPlan: ({ current, pending, missing }, files) => {
@@ -66,8 +88,8 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
       const time = executionTimeMs === null ? "" : ` (${formatDuration(executionTimeMs)})`;
       step(`${good("✓")} Applied ${labelOf(migration)}${time}`);
     },
-    onBlocked: (migration, blockers) =>
-      progress.update(`Applying ${labelOf(migration)}: waits for a lock held by ${blockers}`),
+    onActivity: (migration, activity) => progress.update(stepOf(migration, activity)),
+    onNote: (migration, text) => invocation.note(`${labelOf(migration)}: ${text}`),
     onTaken: (migration) => step(`${labelOf(migration)} is applied by another migrator`),
     onRetry: (migration, reason) => invocation.note(`${labelOf(migration)}: ${reason}`),
     onLockWait: (holder) => progress.update(`Another migrator is at work (${holder})`),
@@ -84,13 +106,28 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
   step(`${good("✓")} Applied ${result.applied.length} migration(s)`);
 }
 
+/** What a migration is at, as a line of progress. */
+function stepOf(migration: Migration, { statement, phase, fraction, blockers }: Activity): Step {
+  const what = [
+    `Applying ${labelOf(migration)}`,
+    ...(statement && statement.of > 1 ? [`statement ${statement.number} of ${statement.of}`] : []),
+    ...(phase ? [phase] : []),
+  ].join(", ");
+  if (blockers) return { label: `${what}: waits for a lock held by ${blockers}` };
+  return { label: what, fraction, more: statement?.firstLine };
+}
+
 /** A session with a schema that is there: where AUTO_MIGRATE asks for it, pending migrations are applied first. */
 export async function migratedSession(invocation: Invocation): Promise<Session> {
   const auto = invocation.autoMigrate();
   const session = await invocation.session();
   if (!auto) return session;
   const { migrate } = await import("../commands/migrate.ts");
-  const result = await migrate(session, { ...invocation.sources(), signal: invocation.signal });
+  const result = await migrate(session, {
+    ...invocation.sources(),
+    actor: invocation.actor,
+    signal: invocation.signal,
+  });
   if (result.applied.length > 0) {
     invocation.note(
       `AUTO_MIGRATE: applied ${result.applied.map(({ migration }) => labelOf(migration)).join(", ")}`,

@@ -12,8 +12,8 @@ import { applyMigrations, type ApplyOptions, type ApplyResult } from "../migrati
 import { discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import { historyTable, readHistory } from "../migrations/history.ts";
-import { labelOf, versionKey } from "../migrations/migration.ts";
-import { assertApplicable, type MigrationStatus, planMigrations } from "../migrations/plan.ts";
+import { labelOf, type Migration, versionKey } from "../migrations/migration.ts";
+import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 
 /** What to apply, how, and whom to tell. */
@@ -43,13 +43,13 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   const history = await readHistory(session, restore);
   const status = planMigrations(migrations, history.rows);
   assertApplicable(status, options.tolerance);
-  options.onPlan?.(status, migrations.length);
-  if (status.pending.length === 0) return { applied: [], failed: null, status };
+  const pending = upTo(options.to, migrations, status.pending);
+  options.onPlan?.({ ...status, pending }, migrations.length);
+  if (pending.length === 0) return { applied: [], failed: null, status };
   if (session.parameter("in_hot_standby") === "on") throw readOnlyServer(session, status);
   // PipeWeave's own were checked when the binary was made.
-  await assertRunnable(status.pending.filter(({ source }) => source !== EMBEDDED));
-  assertTransactional(status);
-  await assertMaintenance(session, status);
+  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED));
+  await assertMaintenance(session, pending);
   return await applyMigrations(session, migrations, history, options);
 }
 
@@ -64,20 +64,7 @@ function readOnlyServer(session: Session, status: MigrationStatus): PipeweaveErr
   );
 }
 
-function assertTransactional({ pending }: MigrationStatus): void {
-  const marked = pending.filter(({ directives }) => directives.noTransaction);
-  if (marked.length === 0) return;
-  throw new PipeweaveError(
-    "integrity",
-    "no_transaction",
-    `${
-      marked.map(labelOf).join(", ")
-    } is marked no-transaction, which this release cannot apply. Nothing was applied.`,
-    { hint: "Apply its statements with psql, and leave the file out until a release that can." },
-  );
-}
-
-async function assertMaintenance(session: Session, { pending }: MigrationStatus): Promise<void> {
+async function assertMaintenance(session: Session, pending: readonly Migration[]): Promise<void> {
   const marked = pending.filter(({ directives }) => directives.requiresMaintenance);
   if (marked.length === 0) return;
   const state = await readState(session);

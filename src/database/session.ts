@@ -150,6 +150,19 @@ ${statements}`.text,
     return await this.#sendOver(this.#connection, message);
   }
 
+  /**
+   * Sends messages that belong together back to back, over the connection that there is and never over a new one.
+   *
+   * @returns how each of them ended; they are transactions of their own, so one that fails does not stop the next
+   * @throws {ConnectionLost} when there is no connection: nothing was sent
+   */
+  async sendTogether(messages: readonly string[]): Promise<readonly PromiseSettledResult<Row[][]>[]> {
+    if (this.options.signal?.aborted) throw interrupted("Interrupted before anything was sent");
+    const connection = this.#connection;
+    if (!connection || connection.lost) throw new ConnectionLost(this.target, undefined);
+    return await Promise.allSettled(messages.map((message) => this.#sendOver(connection, message)));
+  }
+
   /** Asks the server to cancel what runs now. Comes to nothing when nothing does. */
   async cancel(): Promise<void> {
     const connection = this.#connection;

@@ -6,27 +6,41 @@
  * @module
  */
 
+import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Row, type Session, StatementError } from "../database/session.ts";
+import { sql } from "../database/sql.ts";
 import { sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
-import { Blockers } from "./blockers.ts";
-import { GUARD, type History, lockKey, readHistory } from "./history.ts";
-import { LockWait, type LockWaitOptions } from "./lock_wait.ts";
-import { type Limits, locateFailure, type Message, messageFor } from "./message.ts";
+import { type Activity, Watch } from "./activity.ts";
+import { EMBEDDED } from "./discover.ts";
+import { GUARD, type GuardTerms, type History, lockKey, readHistory } from "./history.ts";
+import { Lease, LEASE_MS } from "./lease.ts";
+import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
+import { writeLog } from "./log.ts";
+import { freshSession, type Limits, limitsOf, locateFailure, type Message, messageFor } from "./message.ts";
 import { labelOf, type Migration, versionKey } from "./migration.ts";
-import { assertApplicable, type MigrationStatus, planMigrations, type Tolerance } from "./plan.ts";
+import {
+  assertApplicable,
+  type HistoryRow,
+  type MigrationStatus,
+  planMigrations,
+  type Tolerance,
+  upTo,
+} from "./plan.ts";
+import {
+  describeConflict,
+  isLockConflict,
+  LOCK_RETRIES,
+  LOST_CONNECTIONS,
+  pauseBefore,
+  sqlstateOf,
+} from "./retry.ts";
+import { statementsOf } from "./statements.ts";
+import { runUntransacted, UntransactedFailure } from "./untransacted.ts";
 
-/** Connections that may be lost in a row before it is given up. */
-const LOST_CONNECTIONS = 3;
-const LOCK_NOT_AVAILABLE = "55P03";
-const DEADLOCK = "40P01";
 /** SQLSTATE of a session that somebody ended, by pg_terminate_backend or a shutdown. */
 const ADMIN_SHUTDOWN = "57P01";
-/** How often a migration is tried again when a lock was not free or a deadlock ended it. */
-export const LOCK_RETRIES = 20;
-/** Pause before a migration is tried again; it grows, and a random part keeps others' rhythms apart. */
-const RETRY_PAUSE_MS = { base: 100, growth: 1.6, most: 10_000 };
 
 /** A migration that was applied by this run. */
 export interface AppliedNow {
@@ -34,14 +48,24 @@ export interface AppliedNow {
   readonly migration: Migration;
   /** Milliseconds, as the server measured and recorded them; null when only the history told that it is applied. */
   readonly executionTimeMs: number | null;
+  /** When its transaction began; null when only the history told. */
+  readonly appliedAt: Date | null;
+}
+
+/** A migration that was not applied. */
+export interface FailedMigration {
+  readonly migration: Migration;
+  readonly error: PipeweaveError;
+  /** The state that it is in now, in a sentence. */
+  readonly left: string;
 }
 
 /** What happened: what is applied stays applied, whether or not something failed after it. */
 export interface ApplyResult {
   /** In the order in which they were applied. */
   readonly applied: readonly AppliedNow[];
-  /** The migration that failed, and why; everything of it was rolled back. */
-  readonly failed: { readonly migration: Migration; readonly error: PipeweaveError } | null;
+  /** The migration that failed, why, and what is left of it. */
+  readonly failed: FailedMigration | null;
   /** Where the database stands now. */
   readonly status: MigrationStatus;
 }
@@ -54,12 +78,25 @@ export interface ApplyOptions extends Limits, LockWaitOptions {
   readonly timeoutMs?: number | undefined;
   /** What may be overlooked in the history. */
   readonly tolerance?: Tolerance;
+  /** The last version to apply. Default: all */
+  readonly to?: string | undefined;
+  /** Who applies, for the log. */
+  readonly actor?: Actor | undefined;
+  /** What the log notes beside a migration. */
+  readonly detailsOf?: (migration: Migration) => Readonly<Record<string, unknown>> | undefined;
+  /**
+   * How long the turn of a run outside a transaction stays its own without a sign of life, in milliseconds.
+   * Default: 30 000
+   */
+  readonly leaseMs?: number | undefined;
   /** Told before each migration. */
   readonly onApplying?: (migration: Migration) => void;
   /** Told after each migration was committed. */
   readonly onApplied?: (applied: AppliedNow) => void;
-  /** Told while a migration waits for a lock: who holds it. */
-  readonly onBlocked?: (migration: Migration, blockers: string) => void;
+  /** Told once a second what a migration is at, when it takes longer than that. */
+  readonly onActivity?: (migration: Migration, activity: Activity) => void;
+  /** Told what is worth knowing of a migration besides. */
+  readonly onNote?: (migration: Migration, text: string) => void;
   /** Told when another migrator turns out to apply what was announced. */
   readonly onTaken?: (migration: Migration) => void;
   /** Told before a migration is tried again. */
@@ -67,6 +104,9 @@ export interface ApplyOptions extends Limits, LockWaitOptions {
   /** Ends what runs: the server rolls it back. */
   readonly signal?: AbortSignal | undefined;
 }
+
+/** How a pass ended: all of it was applied, another look at the history is worth while, or it is over. */
+type PassResult = "applied" | "look again" | ApplyResult;
 
 /** How one message of the pipeline ended. */
 type Outcome =
@@ -121,10 +161,14 @@ class Migrator {
         const status = planMigrations(this.migrations, this.#history.rows);
         assertApplicable(status, this.options.tolerance);
         this.#settleUnanswered(status);
-        if (status.pending.length === 0) return { applied: this.#inOrder(), failed: null, status };
-        const failed = await this.#pass(status.pending);
-        if (failed) return failed;
-        this.#history = await readHistory(this.session);
+        const pending = upTo(this.options.to, this.migrations, status.pending);
+        if (pending.length === 0) return { applied: this.#inOrder(), failed: null, status };
+        const result = pending[0]!.directives.noTransaction
+          ? await this.#passUntransacted(pending[0]!)
+          : await this.#pass(pending.slice(0, firstUntransacted(pending)));
+        if (result === "look again") this.#history = await readHistory(this.session);
+        else if (result === "applied") this.#history = this.#historyNow();
+        else return result;
       }
     } catch (error) {
       throw error instanceof PipeweaveError ? withOutcome(error, this.#applied, this.#unanswered) : error;
@@ -136,35 +180,103 @@ class Migrator {
     for (const migration of this.migrations) {
       if (!this.#unanswered.has(migration) || pending.includes(migration)) continue;
       const row = applied.find(({ version }) => versionKey(version) === versionKey(migration.version));
-      this.#succeeded(migration, row?.executionTimeMs ?? null);
+      this.#succeeded(migration, {
+        execution_time_ms: row?.executionTimeMs ?? null,
+        applied_at: row?.appliedAt ?? null,
+      });
     }
   }
 
-  /** Sends every pending migration, the next before the last is answered; ends at the first that is not applied. */
-  async #pass(pending: readonly Migration[]): Promise<ApplyResult | undefined> {
+  /** Sends migrations, the next before the last is answered; ends at the first that is not applied. */
+  async #pass(pending: readonly Migration[]): Promise<PassResult> {
+    const { schema, applicationName } = this.session.settings;
+    const statements = await Promise.all(
+      // PipeWeave's own are short, and parsing them would take longer than most of them.
+      pending.map((migration) => migration.source === EMBEDDED ? undefined : statementsOf(migration)),
+    );
     const sent = pending.map((migration, index) => {
       const message = messageFor(migration, {
-        schema: this.session.settings.schema,
-        key: this.key,
-        predecessor: predecessorOf(migration, this.migrations, index === 0 ? this.#history : undefined),
-        historyIsMissing: index === 0 && !this.#history.exists,
+        schema,
+        applicationName,
+        ...this.#termsFor(migration, index),
         limits: this.options,
+        statements: statements[index],
+        actor: this.options.actor ?? UNKNOWN_ACTOR,
+        details: this.options.detailsOf?.(migration),
       });
       return { migration, message, outcome: outcomeOf(this.session.send(message.text)) };
     });
     for (const [index, { migration, message, outcome: promised }] of sent.entries()) {
       if (!this.#lock.waiting) this.#announce(migration);
-      await using blockers = new Blockers(this.session, migration, this.options.onBlocked);
+      await using watch = new Watch(this.session, migration, this.options.onActivity);
       const outcome = await promised;
       if (outcome.kind === "applied") {
-        this.#succeeded(migration, outcome.row["execution_time_ms"] as number);
+        this.#succeeded(migration, outcome.row);
         continue;
       }
-      if (isRefusedByGuard(outcome.error, message)) this.#taken(migration);
       await this.#settleBehind(sent.slice(index + 1));
-      return await this.#goOnOrFail(outcome.error, migration, message, blockers.last);
+      // Only now, since the history is read again before anything is said of it.
+      if (isRefusedByGuard(outcome.error, message) && sqlstateOf(outcome.error) !== GUARD.locked) {
+        this.#taken(migration);
+      }
+      return await this.#goOnOrFail(outcome.error, migration, message, watch.lastBlockers);
     }
-    return undefined;
+    return "applied";
+  }
+
+  /** Takes the turn, and runs one migration outside a transaction. */
+  async #passUntransacted(migration: Migration): Promise<PassResult> {
+    const { session, options } = this;
+    const limits = limitsOf(migration, options);
+    const terms = { ...this.#termsFor(migration, 0), version: migration.version, limits };
+    const actor = options.actor ?? UNKNOWN_ACTOR;
+    const holder = `${session.settings.applicationName}${actor.host ? ` on ${actor.host}` : ""}${
+      actor.osUser ? ` by ${actor.osUser}` : ""
+    }`;
+    if (!this.#lock.waiting) this.#announce(migration);
+    let lease: Lease;
+    try {
+      lease = await Lease.acquire(session, terms, { holder, leaseMs: options.leaseMs ?? LEASE_MS });
+    } catch (error) {
+      const guardAt = { statementsBeforeGuard: freshSession(session.settings.schema, limits).length };
+      if (isRefusedByGuard(error, guardAt) && sqlstateOf(error) !== GUARD.locked) this.#taken(migration);
+      return await this.#goOnOrFail(error, migration, guardAt, undefined);
+    }
+    await using _turn = lease;
+    if (this.#lock.waiting) this.#announce(migration);
+    const onNote = (text: string) => options.onNote?.(migration, text);
+    if (lease.tookOverFrom) onNote(`takes over from ${lease.tookOverFrom}, whose lease ran out`);
+    try {
+      const row = await runUntransacted(session, migration, lease, {
+        limits,
+        actor,
+        details: options.detailsOf?.(migration),
+        lockRetries: options.lockRetries ?? LOCK_RETRIES,
+        waitMs: options.lockWaitMs ?? LOCK_WAIT_MS,
+        deadline: this.#deadline,
+        signal: options.signal,
+        onNote,
+        onActivity: options.onActivity,
+      });
+      this.#succeeded(migration, row);
+      return "applied";
+    } catch (error) {
+      if (error instanceof UntransactedFailure) return await this.#failed(migration, error.cause, error.left);
+      if (error instanceof ConnectionLost && ++this.#lost <= LOST_CONNECTIONS && !options.signal?.aborted) {
+        this.#unanswered.add(migration);
+        return "look again";
+      }
+      throw error;
+    }
+  }
+
+  /** @param index in the pass: what is sent behind another finds what that one made */
+  #termsFor(migration: Migration, index: number): Pick<GuardTerms, "key" | "predecessor" | "complete"> {
+    return {
+      key: this.key,
+      predecessor: predecessorOf(migration, this.migrations, this.#history),
+      complete: index > 0 || this.#history.complete,
+    };
   }
 
   /**
@@ -174,7 +286,7 @@ class Migrator {
   async #settleBehind(sent: readonly { migration: Migration; outcome: Promise<Outcome> }[]): Promise<void> {
     for (const { migration, outcome: promised } of sent) {
       const outcome = await promised;
-      if (outcome.kind === "applied") this.#succeeded(migration, outcome.row["execution_time_ms"] as number);
+      if (outcome.kind === "applied") this.#succeeded(migration, outcome.row);
       else if (outcome.error instanceof ConnectionLost) this.#unanswered.add(migration);
     }
   }
@@ -190,40 +302,43 @@ class Migrator {
     this.#announced = migration;
   }
 
-  #succeeded(migration: Migration, executionTimeMs: number | null): void {
+  #succeeded(migration: Migration, row: Row): void {
     this.#announce(migration);
     this.#announced = undefined;
     this.#unanswered.delete(migration);
     this.#lost = 0;
     this.#retries = 0;
     this.#lock.done();
-    this.#applied.push({ migration, executionTimeMs });
+    this.#applied.push({
+      migration,
+      executionTimeMs: row["execution_time_ms"] as number | null,
+      appliedAt: row["applied_at"] as Date | null,
+    });
     this.options.onApplied?.(this.#applied.at(-1)!);
   }
 
-  /** Returns nothing when it is worth another look at the history and another pass. */
+  /** What to do about a migration that was not applied. */
   async #goOnOrFail(
     error: unknown,
     migration: Migration,
-    message: Message,
+    message: Message | Pick<Message, "statementsBeforeGuard">,
     heldBy: string | undefined,
-  ): Promise<ApplyResult | undefined> {
+  ): Promise<PassResult> {
     const { options } = this;
     const mayGoOn = !options.signal?.aborted;
     if (isRefusedByGuard(error, message)) {
       if (error.details.sqlstate === GUARD.locked) await this.#lock.wait();
-      return undefined;
+      return "look again";
     }
     if (isLockConflict(error) && mayGoOn && this.#retries < (options.lockRetries ?? LOCK_RETRIES)) {
       const pause = pauseBefore(++this.#retries);
       if (Date.now() + pause > this.#deadline) throw outOfTime(migration, heldBy);
-      const deadlock = sqlstateOf(error) === DEADLOCK;
-      const what = deadlock
-        ? "a deadlock ended it"
-        : `a lock was not free in time${heldBy ? `, held by ${heldBy}` : ""}`;
-      options.onRetry?.(migration, `${what}; attempt ${this.#retries + 1} in ${formatDuration(pause)}`);
+      options.onRetry?.(
+        migration,
+        `${describeConflict(error, heldBy)}; attempt ${this.#retries + 1} in ${formatDuration(pause)}`,
+      );
       await sleep(pause, options.signal);
-      return undefined;
+      return "look again";
     }
     if (wasEndedByAdministrator(error) || isRecordedTwice(error)) {
       // By now the history knows: our own commit just before the end, or somebody else's row.
@@ -231,12 +346,12 @@ class Migrator {
       const recorded = this.#history.rows.some(({ version }) =>
         versionKey(version) === versionKey(migration.version)
       );
-      return recorded ? undefined : await this.#failure(error, migration, message, heldBy);
+      return recorded ? "look again" : await this.#failure(error, migration, message, heldBy);
     }
     if (error instanceof ConnectionLost && mayGoOn && ++this.#lost <= LOST_CONNECTIONS) {
       options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
       this.#unanswered.add(migration);
-      return undefined;
+      return "look again";
     }
     return await this.#failure(error, migration, message, heldBy);
   }
@@ -245,7 +360,7 @@ class Migrator {
   async #failure(
     error: unknown,
     migration: Migration,
-    message: Message,
+    message: Message | Pick<Message, "statementsBeforeGuard">,
     heldBy: string | undefined,
   ): Promise<ApplyResult> {
     let explained: PipeweaveError;
@@ -260,7 +375,7 @@ class Migrator {
         },
       );
     } else if (error instanceof StatementError) {
-      const location = await locateFailure(error, migration, message);
+      const location = "text" in message ? await locateFailure(error, migration, message) : undefined;
       explained = new PipeweaveError(error.kind, error.code, error.message, {
         ...error.details,
         ...(location ? { location } : {}),
@@ -269,15 +384,43 @@ class Migrator {
           : {}),
       });
     } else throw error;
+    return await this.#failed(
+      migration,
+      explained,
+      `${labelOf(migration)} was rolled back: nothing of it stays`,
+    );
+  }
+
+  async #failed(migration: Migration, error: PipeweaveError, left: string): Promise<ApplyResult> {
+    const { version, name } = migration;
+    // Where it cannot be logged, the failure is the news.
+    await this.session.transaction(sql`${
+      writeLog(this.session.settings.schema, {
+        ...{ action: "apply", version, name, outcome: "failed" },
+        actor: this.options.actor ?? UNKNOWN_ACTOR,
+        details: { error: error.message, sqlstate: error.details.sqlstate },
+      })
+    };`).catch(() => {});
+    const status = planMigrations(this.migrations, this.#historyNow().rows);
+    return { applied: this.#inOrder(), failed: { migration, error, left }, status };
+  }
+
+  /** The history as it was read, and what this run has added since. */
+  #historyNow(): History {
     const known = new Set(this.#history.rows.map(({ version }) => versionKey(version)));
-    const since = this.#applied.filter((now) => !known.has(versionKey(now.migration.version)));
-    const rows = since.map(({ migration, executionTimeMs }) => ({
-      ...migration,
-      appliedAt: new Date(),
-      executionTimeMs,
+    const added = this.#applied.filter(({ migration }) => !known.has(versionKey(migration.version)));
+    const rows = added.map((
+      { migration: { version, name, checksum }, executionTimeMs, appliedAt },
+    ): HistoryRow => ({
+      ...{ version, name, checksum, executionTimeMs },
+      appliedAt: appliedAt ?? new Date(),
     }));
-    const status = planMigrations(this.migrations, [...this.#history.rows, ...rows]);
-    return { applied: this.#inOrder(), failed: { migration, error: explained }, status };
+    const made = rows.length > 0;
+    return {
+      exists: this.#history.exists || made,
+      complete: this.#history.complete || made,
+      rows: [...this.#history.rows, ...rows],
+    };
   }
 
   /** What was applied, in the order of the migrations: some may have been found out about late. */
@@ -292,14 +435,10 @@ function wasEndedByAdministrator(error: unknown): error is ConnectionLost {
   return error instanceof ConnectionLost && sqlstateOf(error) === ADMIN_SHUTDOWN;
 }
 
-/** Whether a lock was not free in time, or a deadlock had to end somebody: to be tried again. */
-function isLockConflict(error: unknown): boolean {
-  return sqlstateOf(error) === LOCK_NOT_AVAILABLE || sqlstateOf(error) === DEADLOCK;
-}
-
-function pauseBefore(attempt: number): number {
-  const { base, growth, most } = RETRY_PAUSE_MS;
-  return Math.min(base * growth ** (attempt - 1), most) * (0.5 + Math.random());
+/** How many of them can be sent in one go. */
+function firstUntransacted(pending: readonly Migration[]): number {
+  const index = pending.findIndex(({ directives }) => directives.noTransaction);
+  return index === -1 ? pending.length : index;
 }
 
 function outcomeOf(answer: Promise<Row[][]>): Promise<Outcome> {
@@ -309,12 +448,11 @@ function outcomeOf(answer: Promise<Row[][]>): Promise<Outcome> {
   );
 }
 
-function sqlstateOf(error: unknown): string | undefined {
-  return error instanceof PipeweaveError ? error.details.sqlstate : undefined;
-}
-
 /** Whether the guard refused, and not the migration itself with a SQLSTATE of the same name. */
-function isRefusedByGuard(error: unknown, message: Message): error is StatementError {
+function isRefusedByGuard(
+  error: unknown,
+  message: Pick<Message, "statementsBeforeGuard">,
+): error is StatementError {
   return error instanceof StatementError && error.completed === message.statementsBeforeGuard &&
     Object.values<string | undefined>(GUARD).includes(error.details.sqlstate);
 }
@@ -332,11 +470,11 @@ function isRecordedTwice(error: unknown): boolean {
 function predecessorOf(
   migration: Migration,
   migrations: readonly Migration[],
-  history: History | undefined,
+  history: History,
 ): string | undefined {
   const before = migrations[migrations.indexOf(migration) - 1];
   if (!before) return undefined;
-  const row = history?.rows.find(({ version }) => versionKey(version) === versionKey(before.version));
+  const row = history.rows.find(({ version }) => versionKey(version) === versionKey(before.version));
   return row?.version ?? before.version;
 }
 

@@ -37,6 +37,11 @@ const FILE_NAME = /^(\d+)_([a-z0-9]+(?:_[a-z0-9]+)*)\.sql$/;
 /** From this many digits on, versions are dates rather than counted numbers, and gaps mean nothing. */
 const DATE_DIGITS = 8;
 
+/** The text of a file of PipeWeave's own set. */
+export function embeddedFile(name: string): string {
+  return Deno.readTextFileSync(join(EMBEDDED_FOLDER, name));
+}
+
 /**
  * Reads all migrations of the given sources: the embedded set, then each folder, each ordered by version.
  *

@@ -1,17 +1,22 @@
 /**
- * `schema_migrations`: reading it, making it, and the statements that guard and record a migration.
+ * `schema_migrations`: reading it, making it and what the engine keeps beside it, and the statements that guard and
+ * record a migration.
  *
  * @module
  */
 
-import { identifier, sql, type SqlText } from "../database/sql.ts";
+import { identifier, sql, SqlText } from "../database/sql.ts";
 import { ConnectionLost, type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { checksumOf } from "./checksum.ts";
+import { embeddedFile } from "./discover.ts";
+import { type LogEntry, writeLog } from "./log.ts";
 import type { Migration } from "./migration.ts";
 import type { HistoryRow } from "./plan.ts";
 
 const TABLE = "schema_migrations";
+/** The migration that makes the log, the journal and the lease; safe to repeat. */
+const BOOKKEEPING = "003_migration_bookkeeping.sql";
 
 /** Errors of the guard, in a class of SQLSTATEs that PostgreSQL leaves to applications. */
 export const GUARD = { locked: "PW001", applied: "PW002", predecessorMissing: "PW003" } as const;
@@ -20,12 +25,19 @@ export const GUARD = { locked: "PW001", applied: "PW002", predecessorMissing: "P
 export interface History {
   /** Whether the table exists. */
   readonly exists: boolean;
+  /** Whether the log, the journal and the lease exist too; PipeWeave 1.x and releases without them made the table alone. */
+  readonly complete: boolean;
   readonly rows: readonly HistoryRow[];
 }
 
 /** `"schema"."schema_migrations"`. */
 export function historyTable(schema: string): SqlText {
   return sql`${identifier(schema)}.${identifier(TABLE)}`;
+}
+
+/** `"schema"."migration_lease"`. */
+export function leaseTable(schema: string): SqlText {
+  return sql`${identifier(schema)}.migration_lease`;
 }
 
 /**
@@ -50,14 +62,15 @@ const READ_ATTEMPTS = 3;
 async function readOnce(session: Session, alongside: SqlText): Promise<History> {
   const { schema } = session.settings;
   try {
-    const [rows = []] = await session.transaction(sql`${alongside}
+    const [[facts] = [], rows = []] = await session.transaction(sql`${alongside}
+      SELECT pg_catalog.to_regclass(${leaseTable(schema).text}) IS NOT NULL AS complete;
       SELECT version, name, checksum, applied_at, execution_time_ms FROM ${
       historyTable(schema)
     } ORDER BY id;`);
-    return { exists: true, rows: rows.map(historyRow) };
+    return { exists: true, complete: facts!["complete"] === true, rows: rows.map(historyRow) };
   } catch (error) {
     if (!(error instanceof StatementError)) throw error;
-    if (error.details.sqlstate === "42P01") return { exists: false, rows: [] };
+    if (error.details.sqlstate === "42P01") return { exists: false, complete: false, rows: [] };
     if (error.details.sqlstate === "42703") {
       throw new PipeweaveError(
         "integrity",
@@ -89,60 +102,88 @@ export async function lockKey(schema: string): Promise<bigint> {
   return BigInt.asIntN(64, BigInt(`0x${(await checksumOf(`pipeweave migrations ${schema}`)).slice(0, 16)}`));
 }
 
-/** Makes the schema and the history where they are missing, as migration 000 does. */
-export function createHistory(schema: string): SqlText {
+/**
+ * Makes the schema, the history, and what the engine keeps beside it, where they are missing: one statement. Needs a
+ * search_path that starts with the schema.
+ */
+export function createBookkeeping(schema: string): SqlText {
   const table = historyTable(schema);
-  // Asked first, since even CREATE SCHEMA IF NOT EXISTS needs the right to create one.
+  const tables = sql`
+CREATE TABLE IF NOT EXISTS ${table} (id serial PRIMARY KEY, version text NOT NULL UNIQUE, name text NOT NULL,
+  applied_at timestamptz NOT NULL DEFAULT now(), checksum text NOT NULL, execution_time_ms integer);
+CREATE INDEX IF NOT EXISTS idx_schema_migrations_applied_at ON ${table} (applied_at DESC);
+${new SqlText(embeddedFile(BOOKKEEPING))}`;
+  // The schema is asked for first, since even CREATE SCHEMA IF NOT EXISTS needs the right to create one.
   const create = sql`
 BEGIN
   IF pg_catalog.to_regnamespace(${identifier(schema).text}) IS NULL THEN CREATE SCHEMA ${
     identifier(schema)
   }; END IF;
+  EXECUTE ${tables.text};
 END`;
-  return sql`
-DO ${create.text};
-CREATE TABLE IF NOT EXISTS ${table} (id serial PRIMARY KEY, version text NOT NULL UNIQUE, name text NOT NULL,
-  applied_at timestamptz NOT NULL DEFAULT now(), checksum text NOT NULL, execution_time_ms integer);
-CREATE INDEX IF NOT EXISTS idx_schema_migrations_applied_at ON ${table} (applied_at DESC);
-`;
+  return sql`DO ${create.text};`;
+}
+
+/** What a guard makes sure of. */
+export interface GuardTerms {
+  /** Key of the migrators' advisory lock. */
+  readonly key: bigint;
+  /** Must not be in the history. */
+  readonly version: string;
+  /** Must be in the history; undefined for the first migration. */
+  readonly predecessor: string | undefined;
+  /** Whether the history, and what is beside it, was there when it was read. */
+  readonly complete: boolean;
 }
 
 /**
  * The guard: takes the lock of all migrators until the transaction ends, without waiting for it, and then makes sure
- * that this migration is the next one. Raises one of {@linkcode GUARD} otherwise. Since it runs in the migration's own
- * transaction, nothing is left behind when the client dies.
+ * that nobody holds the lease and that this migration is the next one. Raises one of {@linkcode GUARD} otherwise. Since
+ * it runs in the migration's own transaction, nothing is left behind when the client dies.
  */
-export function guard(
-  schema: string,
-  key: bigint,
-  migration: Migration,
-  predecessor: string | undefined,
-): SqlText {
+export function guard(schema: string, { key, version, predecessor, complete }: GuardTerms): SqlText {
   const table = historyTable(schema);
-  const refuse = (message: string, version: string, code: string) =>
-    sql`RAISE EXCEPTION ${message}, ${version} USING ERRCODE = ${code};`;
-  const notYet = predecessor === undefined
-    ? sql`RETURN;`
-    : refuse("migration % has to be applied first", predecessor, GUARD.predecessorMissing);
+  const lease = leaseTable(schema);
+  const arms = [
+    sql`WHEN EXISTS (SELECT FROM ${table} WHERE version = ${version}) THEN ${GUARD.applied}`,
+    ...(predecessor === undefined ? [] : [
+      sql`WHEN NOT EXISTS (SELECT FROM ${table} WHERE version = ${predecessor}) THEN ${GUARD.predecessorMissing}`,
+    ]),
+    sql`WHEN EXISTS (SELECT FROM ${lease} WHERE expires_at > pg_catalog.clock_timestamp()) THEN ${GUARD.locked}`,
+  ];
+  const look = new SqlText(`refusal := CASE ${arms.map(({ text }) => text).join(" ")} END;`);
+  // Where something was missing, another migrator may have made it meanwhile.
+  const without = predecessor === undefined ? sql`` : sql`refusal := ${GUARD.predecessorMissing};`;
+  const lookWhereItIs = sql`
+  IF pg_catalog.to_regclass(${table.text}) IS NULL THEN ${without}
+  ELSIF pg_catalog.to_regclass(${lease.text}) IS NULL THEN
+    refusal := CASE ${new SqlText(arms.slice(0, -1).map(({ text }) => text).join(" "))} END;
+  ELSE ${look} END IF;`;
   const body = sql`
+DECLARE refusal text;
 BEGIN
-  IF NOT pg_catalog.pg_try_advisory_xact_lock(${String(key)}) THEN
-    RAISE EXCEPTION 'another migrator is at work' USING ERRCODE = ${GUARD.locked};
-  END IF;
-  IF pg_catalog.to_regclass(${table.text}) IS NULL THEN ${notYet} END IF;
-  IF EXISTS (SELECT FROM ${table} WHERE version = ${migration.version}) THEN
-    ${refuse("migration % is applied already", migration.version, GUARD.applied)}
-  END IF;
-  IF NOT EXISTS (SELECT FROM ${table} WHERE version = ${predecessor ?? ""}) THEN ${notYet} END IF;
+  IF NOT pg_catalog.pg_try_advisory_xact_lock(${String(key)}) THEN refusal := ${GUARD.locked};
+  ELSE ${complete ? look : lookWhereItIs} END IF;
+  IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
 END`;
   return sql`DO ${body.text};`;
 }
 
-/** Records a migration in its own transaction; returns the row. */
-export function recordMigration(schema: string, { version, name, checksum }: Migration): SqlText {
+/** Records a migration and logs it, in its own transaction; returns the row. */
+export function recordMigration(
+  schema: string,
+  { version, name, checksum }: Pick<Migration, "version" | "name" | "checksum">,
+  executionTimeMs: SqlText,
+  entry: LogEntry,
+): SqlText {
   return sql`
-INSERT INTO ${historyTable(schema)} (version, name, checksum, execution_time_ms)
-VALUES (${version}, ${name}, ${checksum},
-  pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000))
-RETURNING applied_at, execution_time_ms;`;
+WITH recorded AS (
+  INSERT INTO ${historyTable(schema)} (version, name, checksum, execution_time_ms)
+  VALUES (${version}, ${name}, ${checksum}, ${executionTimeMs}) RETURNING applied_at, execution_time_ms
+), logged AS (${writeLog(schema, entry, sql`(SELECT execution_time_ms FROM recorded)`)})
+SELECT applied_at, execution_time_ms FROM recorded;`;
 }
+
+/** Milliseconds since the message came in, which is when the migration began. */
+export const SINCE_MESSAGE_MS =
+  sql`pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)`;

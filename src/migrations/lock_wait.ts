@@ -9,6 +9,7 @@ import type { Session } from "../database/session.ts";
 import { sleep } from "../database/sleep.ts";
 import { sql } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
+import { readLease } from "./lease.ts";
 
 /** Default limit for waiting until another migrator is done. */
 export const LOCK_WAIT_MS = 60_000;
@@ -72,10 +73,18 @@ export class LockWait {
        WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
          AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
          AND (l.classid::bigint << 32) | l.objid::bigint = ${String(this.key)}::bigint;`);
-    if (!row) return "it has just finished";
+    if (!row) return await this.#leaseHolder();
     const since = row["since"] instanceof Date ? `, since ${row["since"].toISOString()}` : "";
     return `pid ${row["pid"]}, user ${row["usename"]}, host ${row["host"]}, application ${
       row["application"]
-    }${since}`;
+    }${since}, runs: ${row["query"]}`;
+  }
+
+  /** Who runs a migration outside a transaction. */
+  async #leaseHolder(): Promise<string> {
+    const holder = await readLease(this.session);
+    if (!holder) return "it has just finished";
+    return `${holder.holder}, since ${holder.acquiredAt.toISOString()}, runs ${holder.version} outside a transaction ` +
+      `(last sign of life ${holder.heartbeatAt.toISOString()}, its lease ends ${holder.expiresAt.toISOString()})`;
   }
 }

@@ -5,13 +5,15 @@
  * @module
  */
 
+import type { Actor } from "../config/actor.ts";
 import type { StatementError } from "../database/session.ts";
-import { identifier, sql, type SqlText } from "../database/sql.ts";
+import { identifier, sql, SqlText } from "../database/sql.ts";
 import type { SqlLocation } from "../errors.ts";
 import { locate } from "./finding.ts";
-import { createHistory, guard, recordMigration } from "./history.ts";
+import { createBookkeeping, guard, recordMigration, SINCE_MESSAGE_MS } from "./history.ts";
 import { labelOf, type Migration } from "./migration.ts";
-import { parseStatements } from "./statements.ts";
+import { type Statement, statementsOf } from "./statements.ts";
+import { unwoven, weave, type Woven } from "./weave.ts";
 
 /** How the message of a migration starts: pg_stat_activity shows it, so there one sees what is running. */
 export function messageHead(migration: Migration): string {
@@ -23,6 +25,8 @@ export interface Message {
   readonly text: string;
   /** UTF-16 units before the migration's text. */
   readonly bodyStart: number;
+  /** The migration's text as it was sent. */
+  readonly body: Woven;
   /** Statements before the migration's own. */
   readonly statementsBefore: number;
   /** Statements before the guard. */
@@ -32,13 +36,20 @@ export interface Message {
 /** What a message has to know besides its migration. */
 export interface MessageContext {
   readonly schema: string;
+  /** `application_name` of the session: while a file of several statements runs, the one that runs is added to it. */
+  readonly applicationName: string;
   /** Key of the migrators' advisory lock. */
   readonly key: bigint;
   /** Version that has to be in the history before; undefined for the first migration. */
   readonly predecessor: string | undefined;
-  /** Whether the history has to be made first. */
-  readonly historyIsMissing: boolean;
+  /** Whether the history and what is beside it exist; they are made first otherwise. */
+  readonly complete: boolean;
   readonly limits: Limits;
+  /** The file's statements, where they are known: each is announced before it runs. */
+  readonly statements: readonly Statement[] | undefined;
+  readonly actor: Actor;
+  /** For the log. */
+  readonly details?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /** Limits of a migration, in milliseconds; its own directives go before them. */
@@ -57,37 +68,99 @@ const CONNECTION_CHECK_MS = 1000;
 
 /** Builds the message of a migration. */
 export function messageFor(migration: Migration, context: MessageContext): Message {
-  const { schema, key, predecessor, historyIsMissing, limits } = context;
-  const { directives } = migration;
-  const lockTimeoutMs = directives.lockTimeoutMs ?? limits.lockTimeoutMs ?? MIGRATION_LOCK_TIMEOUT_MS;
-  const statementTimeoutMs = directives.statementTimeoutMs ?? limits.statementTimeoutMs;
+  const { schema, key, predecessor, complete, limits, statements, actor, details } = context;
   const before: SqlText[] = [
+    ...freshSession(schema, limitsOf(migration, limits)),
+    guard(schema, { key, version: migration.version, predecessor, complete }),
+  ];
+  const statementsBeforeGuard = before.length - 1;
+  if (!complete) before.push(createBookkeeping(schema));
+  const body = statements && statements.length > 1
+    ? weave(migration.sql, statements, announcement(migration, context.applicationName, statements.length))
+    : unwoven(migration.sql);
+  const head = `${messageHead(migration)}${before.map(({ text }) => text).join("\n")}\n`;
+  const { version, name } = migration;
+  const record = recordMigration(schema, migration, SINCE_MESSAGE_MS, {
+    ...{ action: "apply", outcome: "done", version, name, actor, details },
+  });
+  return {
+    text: `${head}${body.text}\n;\n${endOfBody().text}${record.text}\n${END_OF_MESSAGE.text}`,
+    bodyStart: head.length,
+    body,
+    statementsBeforeGuard,
+    statementsBefore: before.length,
+  };
+}
+
+/** The limits that hold for a migration: its own, the command's, the default. */
+export function limitsOf({ directives }: Migration, limits: Limits): EffectiveLimits {
+  return {
+    lockTimeoutMs: directives.lockTimeoutMs ?? limits.lockTimeoutMs ?? MIGRATION_LOCK_TIMEOUT_MS,
+    statementTimeoutMs: directives.statementTimeoutMs ?? limits.statementTimeoutMs,
+  };
+}
+
+/** {@linkcode Limits} after all defaults. */
+export interface EffectiveLimits {
+  readonly lockTimeoutMs: number;
+  /** Undefined for the role's. */
+  readonly statementTimeoutMs: number | undefined;
+}
+
+/** What a migration's transaction starts with: settings that do not depend on what the session was used for before. */
+export function freshSession(schema: string, limits: EffectiveLimits): readonly SqlText[] {
+  return [
     // The guard has to see what the last holder of its lock committed, whatever the role's default is.
     sql`SET TRANSACTION ISOLATION LEVEL READ COMMITTED;`,
     // A pooled session may carry what others set in it.
     ...RESET_IDENTITY,
     RESET_SETTINGS,
-    sql`SET LOCAL lock_timeout = ${lockTimeoutMs};`,
-    // So that the transaction of a client that died ends soon, where the server can tell (PostgreSQL 14, not Windows).
-    sql`SELECT pg_catalog.set_config(name, ${String(CONNECTION_CHECK_MS)}, true) FROM pg_catalog.pg_settings
-      WHERE name = 'client_connection_check_interval' AND pg_catalog.version() !~ 'mingw|Visual C';`,
-    ...(statementTimeoutMs === undefined ? [] : [sql`SET LOCAL statement_timeout = ${statementTimeoutMs};`]),
-    sql`SELECT pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', ${identifier(schema).text},
-      nullif(pg_catalog.current_setting('search_path'), '')), true);`,
-    guard(schema, key, migration, predecessor),
+    setSettings(schema, limits, "transaction"),
   ];
-  const statementsBeforeGuard = before.length - 1;
-  if (historyIsMissing) before.push(createHistory(schema));
-  const head = `${messageHead(migration)}${before.map(({ text }) => text).join("\n")}\n`;
-  const reset = RESET_IDENTITY.map(({ text }) => text).join("\n");
-  return {
-    text: `${head}${migration.sql}\n;\n${reset}${
-      recordMigration(schema, migration).text
-    }\n${RESET_SETTINGS.text}\n${DISCARD_TEMPORARY.text}`,
-    bodyStart: head.length,
-    statementsBeforeGuard,
-    statementsBefore: before.length + (historyIsMissing ? CREATE_HISTORY_STATEMENTS - 1 : 0),
-  };
+}
+
+/** Sets limits and search_path, for the transaction or for the session. */
+export function setSettings(
+  schema: string,
+  { lockTimeoutMs, statementTimeoutMs }: EffectiveLimits,
+  scope: "transaction" | "session",
+): SqlText {
+  const set = (name: string, value: SqlText) =>
+    sql`pg_catalog.set_config(${name}, ${value}, ${scope === "transaction"})`;
+  const settings = [
+    set("lock_timeout", sql`${String(lockTimeoutMs)}`),
+    ...(statementTimeoutMs === undefined
+      ? []
+      : [set("statement_timeout", sql`${String(statementTimeoutMs)}`)]),
+    // So that the transaction of a client that died ends soon, where the server can tell: not on Windows.
+    set(
+      "client_connection_check_interval",
+      sql`CASE WHEN pg_catalog.version() ~ 'mingw|Visual C' THEN '0' ELSE ${String(CONNECTION_CHECK_MS)} END`,
+    ),
+    set(
+      "search_path",
+      sql`pg_catalog.concat_ws(', ', ${identifier(schema).text},
+        nullif(pg_catalog.current_setting('search_path'), ''))`,
+    ),
+  ];
+  return sql`SELECT ${new SqlText(settings.map(({ text }) => text).join(", "))};`;
+}
+
+/** What follows a migration's own text: the role that connected is back for the row in the history. */
+export function endOfBody(): SqlText {
+  return new SqlText(`${RESET_IDENTITY.map(({ text }) => text).join("\n")}\n`);
+}
+
+/** Tells pg_stat_activity which statement runs: everybody can look there, also from behind a pooler. */
+function announcement(migration: Migration, applicationName: string, count: number): (k: number) => string {
+  return (k) =>
+    sql`SET LOCAL application_name = ${`${applicationName} ${migration.version} ${k}/${count}`}; `.text;
+}
+
+/** Reads an {@linkcode announcement}: the statement that runs, counted from 1. */
+export function announcedStatement(applicationName: string): number | undefined {
+  const found = / (\d+)\/\d+$/.exec(applicationName)?.[1];
+  return found === undefined ? undefined : Number(found);
 }
 
 /** Back to the role that connected, for the next migration and for the row in the history. */
@@ -97,11 +170,10 @@ const RESET_IDENTITY = [sql`RESET SESSION AUTHORIZATION;`, sql`RESET ROLE;`];
  * search_path) holds for the next one otherwise, and PostgreSQL reads a whole message, by the then value of
  * standard_conforming_strings, before it runs the first statement of it.
  */
-const RESET_SETTINGS = sql`RESET ALL;`;
+export const RESET_SETTINGS = sql`RESET ALL;`;
 /** What else a migration may leave in the session. */
 const DISCARD_TEMPORARY = sql`DISCARD TEMP;`;
-/** Statements in what {@linkcode createHistory} returns. */
-const CREATE_HISTORY_STATEMENTS = 3;
+export const END_OF_MESSAGE = new SqlText(`${RESET_SETTINGS.text}\n${DISCARD_TEMPORARY.text}`);
 
 /** The place in the file that an error is about: PostgreSQL's position, or else the statement that was running. */
 export async function locateFailure(
@@ -110,16 +182,18 @@ export async function locateFailure(
   message: Message,
 ): Promise<SqlLocation | undefined> {
   const { file, sql: text } = migration;
-  const statements = await parseStatements(text).catch(() => []);
+  const statements = await statementsOf(migration).catch(() => []);
   const position = Number((error.details.cause as { position?: string } | undefined)?.position ?? 0);
   // PostgreSQL counts characters, from 1.
-  const offset = position === 0
+  const inBody = position === 0
     ? -1
     : [...message.text].slice(0, position - 1).join("").length - message.bodyStart;
-  if (offset >= 0 && offset <= text.length) {
+  if (inBody >= 0 && inBody <= message.body.text.length) {
+    const offset = message.body.toFile(inBody);
     const statement = statements.findLast(({ start }) => start <= offset);
     return locate(file, text, offset, statement?.start ?? offset);
   }
-  const running = statements[error.completed - message.statementsBefore];
+  const index = Math.floor((error.completed - message.statementsBefore) / (1 + message.body.each));
+  const running = statements[index];
   return running && locate(file, text, running.start, running.start);
 }

@@ -67,6 +67,8 @@ function hasDrifted(migration: Migration, row: HistoryRow): boolean {
 export interface Tolerance {
   /** Rows that no file is for: a newer release or another set of files applied them. */
   readonly missing?: boolean | undefined;
+  /** Pending migrations behind an applied one of their set: they are applied now. */
+  readonly outOfOrder?: boolean | undefined;
 }
 
 /**
@@ -77,22 +79,29 @@ export interface Tolerance {
 export function assertApplicable(status: MigrationStatus, tolerance: Tolerance = {}): void {
   const drifted = status.applied.filter((row) => row.drift);
   const missing = tolerance.missing ? [] : status.missing;
+  const outOfOrder = tolerance.outOfOrder ? [] : status.outOfOrder;
   const problems = [
     ...drifted.map((row) => `${labelOf(row)} was changed after it was applied`),
     ...missing.map((row) => `${labelOf(row)} is applied, but there is no file for it`),
-    ...status.outOfOrder.map((migration) =>
+    ...outOfOrder.map((migration) =>
       `${labelOf(migration)} is pending, but a later one of its set is applied`
     ),
   ];
   if (problems.length === 0) return;
   const [code, hint] = drifted.length > 0
-    ? ["changed", "Restore the files as they were, and put the change into a new migration."]
+    ? [
+      "changed",
+      'Restore the files as they were, and put the change into a new migration; or accept a file as it is: pipeweave db:repair --version <version> --reason "…"',
+    ]
     : missing.length > 0
     ? [
       "missing",
       "Restore the files or give their folder with --dir; if a newer release applied them, use that release, or --allow-missing to go on without them.",
     ]
-    : ["out_of_order", "Give the pending files numbers after the last applied one."];
+    : [
+      "out_of_order",
+      "Give the pending files numbers after the last applied one, or apply them now with --out-of-order.",
+    ];
   throw new PipeweaveError(
     "integrity",
     code,
@@ -103,8 +112,32 @@ export function assertApplicable(status: MigrationStatus, tolerance: Tolerance =
       data: {
         changed: drifted.map((row) => row.version),
         missing: missing.map((row) => row.version),
-        outOfOrder: status.outOfOrder.map((migration) => migration.version),
+        outOfOrder: outOfOrder.map((migration) => migration.version),
       },
     },
   );
+}
+
+/**
+ * Those of the pending migrations that come up to a version, in the order in which they apply.
+ *
+ * @param to undefined for all
+ * @throws {PipeweaveError} of kind `usage` when there is no such version
+ */
+export function upTo(
+  to: string | undefined,
+  migrations: readonly Migration[],
+  pending: readonly Migration[],
+): readonly Migration[] {
+  if (to === undefined) return pending;
+  const last = migrations.findIndex(({ version }) => versionKey(version) === versionKey(to));
+  if (last === -1) throw noSuchVersion(to);
+  return pending.filter((migration) => migrations.indexOf(migration) <= last);
+}
+
+/** A version was named that no file has. */
+export function noSuchVersion(version: string): PipeweaveError {
+  return new PipeweaveError("usage", "no_such_version", `There is no migration with the version ${version}`, {
+    hint: "See: pipeweave db:status; is its folder given with --dir?",
+  });
 }

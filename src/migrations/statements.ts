@@ -42,11 +42,13 @@ export async function parseStatements(text: string): Promise<readonly Statement[
   const bytes = new TextEncoder().encode(text);
   try {
     const { stmts = [] } = await parse(text);
+    // Where all characters are of one byte, as in most files, bytes are units.
+    const units = bytes.length === text.length ? (at: number) => at : (at: number) => unitsIn(bytes, at);
     return stmts.map(({ stmt, stmt_location: from = 0, stmt_len: length }) => {
       const to = length ? from + length : bytes.length;
       const [type, fields] = Object.entries(stmt as object as Record<string, Record<string, unknown>>)[0]!;
-      const start = unitsIn(bytes, from);
-      const end = unitsIn(bytes, to);
+      const start = units(from);
+      const end = units(to);
       return { start: start + lengthOfLead(text.slice(start, end)), end, node: { type, fields } };
     });
   } catch (error) {
@@ -55,6 +57,19 @@ export async function parseStatements(text: string): Promise<readonly Statement[
     const offset = [...text].slice(0, error.sqlDetails!.cursorPosition).join("").length;
     throw new SqlSyntaxError(error.sqlDetails!.message, offset);
   }
+}
+
+const parsed = new WeakMap<object, Promise<readonly Statement[]>>();
+
+/**
+ * The statements of a migration, parsed once.
+ *
+ * @throws {SqlSyntaxError}
+ */
+export function statementsOf(migration: { readonly sql: string }): Promise<readonly Statement[]> {
+  let statements = parsed.get(migration);
+  if (!statements) parsed.set(migration, statements = parseStatements(migration.sql));
+  return statements;
 }
 
 const decoder = new TextDecoder();

@@ -8,7 +8,7 @@
 import { PipeweaveError } from "../errors.ts";
 import { type Finding, locate } from "./finding.ts";
 import type { Migration } from "./migration.ts";
-import { type Node, parseStatements, SqlSyntaxError, type Statement } from "./statements.ts";
+import { type Node, SqlSyntaxError, type Statement, statementsOf } from "./statements.ts";
 
 /** What a statement breaks, and the way out. */
 interface Misfit {
@@ -22,7 +22,7 @@ export async function validateSql(migration: Migration): Promise<readonly Findin
   const { file, sql } = migration;
   let statements: readonly Statement[];
   try {
-    statements = await parseStatements(sql);
+    statements = await statementsOf(migration);
   } catch (error) {
     if (!(error instanceof SqlSyntaxError)) throw error;
     const copied = /^\s*copy\b[^;]*\bfrom\s+stdin\b/im.test(sql.slice(0, error.offset));
@@ -110,6 +110,16 @@ function findMisfit({ type, fields }: Node, noTransaction: boolean): Misfit | un
       hint: "Use INSERT … VALUES, or load the data with psql outside the migrations.",
     };
   }
+  if (
+    noTransaction && type === "IndexStmt" && fields["concurrent"] === true && fields["idxname"] === undefined
+  ) {
+    return {
+      code: "unnamed_index",
+      message: "CREATE INDEX CONCURRENTLY without a name cannot be taken up again",
+      hint:
+        "Name the index: an attempt that fails leaves an INVALID one, which is found by its name and rebuilt.",
+    };
+  }
   const outside = noTransaction ? undefined : needsNoTransaction(type, fields);
   if (outside === undefined) return undefined;
   return {
@@ -122,6 +132,14 @@ function findMisfit({ type, fields }: Node, noTransaction: boolean): Misfit | un
 function transactionWord(fields: Node["fields"]): string {
   const kind = String(fields["kind"]).replace("TRANS_STMT_", "").replaceAll("_", " ");
   return kind === "START" ? "START TRANSACTION" : kind;
+}
+
+/**
+ * Whether a statement needs a message of its own: PostgreSQL refuses it in a transaction, or it may hold COMMITs, as
+ * procedures and DO blocks do.
+ */
+export function runsAlone({ type, fields }: Node): boolean {
+  return type === "CallStmt" || type === "DoStmt" || needsNoTransaction(type, fields) !== undefined;
 }
 
 /** The statement's name when PostgreSQL refuses it in a transaction (its PreventInTransactionBlock callers). */

@@ -22,9 +22,28 @@ export interface ProgressOptions {
   readonly columns: number;
 }
 
+/** Cells of a bar. */
+const BAR_CELLS = 12;
+
+/** What is being done now. */
+export interface Step {
+  /** What, as short as it can be told. */
+  readonly label: string;
+  /** How much of it is done, from 0 to 1, where that is known. */
+  readonly fraction?: number | undefined;
+  /** What else there is to say; a narrow terminal cuts it off. */
+  readonly more?: string | undefined;
+}
+
+/** `███░░░ 50%` */
+export function bar(fraction: number): string {
+  const full = Math.floor(fraction * BAR_CELLS);
+  return `${"█".repeat(full)}${"░".repeat(BAR_CELLS - full)} ${Math.floor(fraction * 100)}%`;
+}
+
 /** The progress of one command. */
 export class Progress {
-  #label = "";
+  #step: Step = { label: "" };
   #since = 0;
   #timer: ReturnType<typeof setInterval> | undefined;
   #frame = 0;
@@ -33,14 +52,12 @@ export class Progress {
   constructor(readonly write: (text: string) => void, readonly options: ProgressOptions) {}
 
   /** Says what is being done now; the clock goes on when it was running. */
-  update(label: string): void {
+  update(step: string | Step): void {
     if (!this.options.shown) return;
-    this.#label = label;
+    this.#step = typeof step === "string" ? { label: step } : step;
     if (this.#timer !== undefined) return;
     this.#since = Date.now();
-    const tick = this.options.moving
-      ? () => this.#draw()
-      : () => this.write(`${this.#label} (${this.#elapsed()})\n`);
+    const tick = this.options.moving ? () => this.#draw() : () => this.write(`${this.#text()}\n`);
     this.#timer = setInterval(tick, this.options.moving ? DRAW_MS : LINE_MS);
   }
 
@@ -57,16 +74,16 @@ export class Progress {
     print();
   }
 
-  #elapsed(): string {
-    return formatDuration(Date.now() - this.#since);
+  #text(): string {
+    const { label, fraction, more } = this.#step;
+    const done = fraction === undefined ? "" : ` ${bar(fraction)}`;
+    return `${label}${done} (${formatDuration(Date.now() - this.#since)})${more ? `: ${more}` : ""}`;
   }
 
   #draw(): void {
     if (Date.now() - this.#since < QUIET_MS) return;
     const frame = FRAMES[this.#frame++ % FRAMES.length];
-    const line = [...`${frame} ${this.#label} (${this.#elapsed()})`].slice(0, this.options.columns - 1).join(
-      "",
-    );
+    const line = [...`${frame} ${this.#text()}`].slice(0, this.options.columns - 1).join("");
     this.write(`\r\x1b[2K${line}`);
     this.#drawn = true;
   }

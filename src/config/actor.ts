@@ -1,0 +1,43 @@
+/**
+ * Who acts: what the log of migrations keeps beside the database user.
+ *
+ * @module
+ */
+
+import { type Environment, osUserOf } from "./environment.ts";
+import { VERSION } from "./version.ts";
+
+/** Who runs this program, and where. */
+export interface Actor {
+  /** The operating system's user; null where nothing tells it. */
+  readonly osUser: string | null;
+  /** The machine's name; null where the system does not tell it. */
+  readonly host: string | null;
+  /** `pipeweave/<version>`. */
+  readonly tool: string;
+}
+
+/** Who runs this process. */
+export function currentActor(env: Environment): Actor {
+  return { osUser: osUserOf(env) ?? userId(), host: hostname(), tool: `pipeweave/${VERSION}` };
+}
+
+/** An actor of whom nothing is known but the tool: a library's user who did not say. */
+export const UNKNOWN_ACTOR: Actor = { osUser: null, host: null, tool: `pipeweave/${VERSION}` };
+
+function userId(): string | null {
+  try {
+    const uid = Deno.uid();
+    return uid === null ? null : `uid ${uid}`;
+  } catch {
+    return null;
+  }
+}
+
+function hostname(): string | null {
+  try {
+    return Deno.hostname();
+  } catch {
+    return null;
+  }
+}

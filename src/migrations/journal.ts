@@ -1,0 +1,91 @@
+/**
+ * `migration_journal`: which statements of a migration outside a transaction are done, so that the run after a crash goes
+ * on at the first that is not.
+ *
+ * @module
+ */
+
+import { identifier, sql, type SqlText } from "../database/sql.ts";
+import { type Session, StatementError } from "../database/session.ts";
+import { checksumOf } from "./checksum.ts";
+import type { Migration } from "./migration.ts";
+import type { Statement } from "./statements.ts";
+
+/** What is known of one statement. */
+export interface JournalRow {
+  /** Counted from 1. */
+  readonly statement: number;
+  /** {@linkcode hashOf} the statement as it was begun. */
+  readonly hash: string;
+  readonly finished: boolean;
+  /** The index of the name that the statement makes, where there was one before it began; its oid. */
+  readonly indexBefore: string | null;
+}
+
+const journalTable = (schema: string) => sql`${identifier(schema)}.migration_journal`;
+
+/** SHA-256 of a statement's text, white space and comments in it included, those around it not. */
+export function hashOf({ sql: text }: Pick<Migration, "sql">, { start, end }: Statement): Promise<string> {
+  return checksumOf(text.slice(start, end).trim());
+}
+
+/** Reads what earlier runs of a migration did, by number. */
+export async function readJournal(
+  session: Session,
+  version: string,
+): Promise<ReadonlyMap<number, JournalRow>> {
+  try {
+    const [rows = []] = await session.transaction(sql`
+      SELECT statement, hash, finished_at IS NOT NULL AS finished, index_before::text AS index_before
+        FROM ${journalTable(session.settings.schema)} WHERE version = ${version} ORDER BY statement;`);
+    return new Map(rows.map((row) => [row["statement"] as number, {
+      statement: row["statement"] as number,
+      hash: String(row["hash"]),
+      finished: row["finished"] === true,
+      indexBefore: row["index_before"] as string | null,
+    }]));
+  } catch (error) {
+    if (error instanceof StatementError && error.details.sqlstate === "42P01") return new Map();
+    throw error;
+  }
+}
+
+/** Which statement a line of the journal is about. */
+export interface JournalKey {
+  readonly version: string;
+  /** Counted from 1. */
+  readonly statement: number;
+  readonly hash: string;
+  readonly fence: string;
+}
+
+/** Notes that a statement begins. */
+export function begin(schema: string, key: JournalKey, indexBefore: string | null): SqlText {
+  return note(schema, key, indexBefore, sql`NULL`);
+}
+
+/** Notes that a statement is done. */
+export function finish(schema: string, key: JournalKey): SqlText {
+  return note(schema, key, null, sql`pg_catalog.clock_timestamp()`);
+}
+
+function note(
+  schema: string,
+  { version, statement, hash, fence }: JournalKey,
+  indexBefore: string | null,
+  finishedAt: SqlText,
+): SqlText {
+  return sql`
+INSERT INTO ${journalTable(schema)} (version, statement, hash, fence, index_before, finished_at)
+VALUES (${version}, ${statement}, ${hash}, ${fence}::bigint, ${indexBefore}::oid, ${finishedAt})
+ON CONFLICT (version, statement) DO UPDATE
+   SET hash = excluded.hash, fence = excluded.fence, index_before = excluded.index_before,
+       finished_at = excluded.finished_at;`;
+}
+
+/** Takes a statement back that failed: it is as if it had not begun. */
+export function forget(schema: string, version: string, statement?: number): SqlText {
+  return sql`DELETE FROM ${journalTable(schema)} WHERE version = ${version}${
+    statement === undefined ? sql`` : sql` AND statement = ${statement}`
+  };`;
+}

@@ -1,0 +1,157 @@
+/**
+ * `migration_lease`: whose turn it is to run a migration outside a transaction. An advisory lock cannot span such a run
+ * through a pooler, so the turn is a row with a time at which it runs out, which a heartbeat puts off, and with a fence:
+ * a number that grows with every holder. Each step of a run makes sure, in the transaction that notes it, that the
+ * number is still its own; a holder that slept through its time finds that it is not, and stops.
+ *
+ * @module
+ */
+
+import { Session, StatementError } from "../database/session.ts";
+import { sql, SqlText } from "../database/sql.ts";
+import { PipeweaveError } from "../errors.ts";
+import { createBookkeeping, guard, type GuardTerms, leaseTable } from "./history.ts";
+import { type EffectiveLimits, freshSession } from "./message.ts";
+
+/** How long a holder that gives no sign of life keeps its turn. */
+export const LEASE_MS = 30_000;
+/** Signs of life within that time. */
+const HEARTBEATS = 5;
+/** SQLSTATE of a step of a holder whose turn is over. */
+export const FENCED_OFF = "PW004";
+
+/** The turn of one run. {@linkcode Lease.acquire} takes it; disposing of it gives it back. */
+export class Lease implements AsyncDisposable {
+  readonly #heart: Session;
+  readonly #timer: ReturnType<typeof setInterval>;
+  #beat: Promise<void> | undefined;
+
+  private constructor(
+    readonly session: Session,
+    readonly fence: string,
+    readonly leaseMs: number,
+    /** Whose turn had run out when this one began. */
+    readonly tookOverFrom: string | undefined,
+  ) {
+    // A connection of its own, which a signal does not end: it has to tell that the turn is over.
+    this.#heart = new Session(session.settings);
+    this.#timer = setInterval(
+      () => this.#beat ??= this.#heartbeat().finally(() => this.#beat = undefined),
+      leaseMs / HEARTBEATS,
+    );
+  }
+
+  /**
+   * Takes the turn, in one message with the guard of all migrators: refused as that is.
+   *
+   * @param holder who runs, for those who wait
+   * @throws {StatementError} with a SQLSTATE of the guard
+   */
+  static async acquire(
+    session: Session,
+    terms: GuardTerms & { readonly limits: EffectiveLimits },
+    { holder, leaseMs }: { readonly holder: string; readonly leaseMs: number },
+  ): Promise<Lease> {
+    const { schema } = session.settings;
+    const table = leaseTable(schema);
+    const before = [
+      ...freshSession(schema, terms.limits),
+      guard(schema, terms),
+      ...(terms.complete ? [] : [createBookkeeping(schema)]),
+    ];
+    const sets = await session.send(
+      sql`${new SqlText(before.map(({ text }) => text).join("\n"))}
+WITH old AS (SELECT holder, heartbeat_at FROM ${table})
+INSERT INTO ${table} AS l (id, fence, holder, version, acquired_at, heartbeat_at, expires_at)
+VALUES ('singleton', 1, ${holder}, ${terms.version}, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(),
+        ${until(leaseMs)})
+ON CONFLICT (id) DO UPDATE SET fence = l.fence + 1, holder = excluded.holder, version = excluded.version,
+  acquired_at = excluded.acquired_at, heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at
+RETURNING l.fence::text AS fence, (SELECT holder FROM old) AS old_holder, (SELECT heartbeat_at::text FROM old) AS last_sign;`
+        .text,
+    );
+    const row = sets.at(-1)![0]!;
+    const old = row["old_holder"];
+    return new Lease(
+      session,
+      String(row["fence"]),
+      leaseMs,
+      old === null ? undefined : `${old} (last sign of life ${row["last_sign"]})`,
+    );
+  }
+
+  /** A statement that fails when this turn is over, and puts its end off otherwise. To be first in every step. */
+  check(): SqlText {
+    const body = sql`
+BEGIN
+  UPDATE ${leaseTable(this.session.settings.schema)}
+     SET heartbeat_at = pg_catalog.clock_timestamp(), expires_at = ${until(this.leaseMs)}
+   WHERE fence = ${this.fence}::bigint AND holder IS NOT NULL;
+  IF NOT FOUND THEN RAISE EXCEPTION 'another migrator has taken over' USING ERRCODE = ${FENCED_OFF}; END IF;
+END`;
+    return sql`DO ${body.text};`;
+  }
+
+  /** Gives the turn back: for the step that records the migration. */
+  release(): SqlText {
+    return sql`UPDATE ${leaseTable(this.session.settings.schema)}
+      SET holder = NULL, version = NULL, expires_at = NULL WHERE fence = ${this.fence}::bigint;`;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#timer);
+    await this.#beat;
+    // Where this fails the turn ends by itself, when its time is over.
+    await this.#heart.transaction(this.release()).catch(() => {});
+    await this.#heart.close();
+  }
+
+  async #heartbeat(): Promise<void> {
+    try {
+      await this.#heart.transaction(this.check());
+    } catch (error) {
+      // Somebody else's turn: what runs of ours has to end. Any other failure is for the next beat to mend.
+      if (isFencedOff(error)) await this.session.cancel().catch(() => {});
+    }
+  }
+}
+
+/** Who has the turn now; undefined when nobody has. */
+export async function readLease(session: Session): Promise<
+  | { holder: string; version: string; acquiredAt: Date; heartbeatAt: Date; expiresAt: Date }
+  | undefined
+> {
+  const [[row] = []] = await session.transaction(sql`
+    SELECT holder, version, acquired_at, heartbeat_at, expires_at FROM ${leaseTable(session.settings.schema)}
+     WHERE expires_at > pg_catalog.clock_timestamp();`).catch(() => []);
+  return row && {
+    holder: String(row["holder"]),
+    version: String(row["version"]),
+    acquiredAt: row["acquired_at"] as Date,
+    heartbeatAt: row["heartbeat_at"] as Date,
+    expiresAt: row["expires_at"] as Date,
+  };
+}
+
+/** Whether a step failed because the turn was over. */
+export function isFencedOff(error: unknown): boolean {
+  return error instanceof StatementError && error.details.sqlstate === FENCED_OFF;
+}
+
+/** The error of a run that another one has taken over from. */
+export function fencedOff(label: string, cause: unknown): PipeweaveError {
+  return new PipeweaveError(
+    "database",
+    "lease_lost",
+    `${label}: another migrator took over, since this one gave no sign of life for too long`,
+    {
+      hint:
+        "It goes on where this one stopped: look with db:status. See why this machine or its network stood still.",
+      cause,
+    },
+  );
+}
+
+function until(leaseMs: number): SqlText {
+  return sql`pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => ${leaseMs / 1000})`;
+}
