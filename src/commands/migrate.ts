@@ -6,22 +6,63 @@
 
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { activeCount, readState, restoreState } from "../maintenance/state.ts";
-import { tasks } from "../maintenance/status.ts";
+import { restoreState } from "../maintenance/state.ts";
 import { applyMigrations, type ApplyOptions, type ApplyResult } from "../migrations/apply.ts";
 import { discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
-import { historyTable, readHistory } from "../migrations/history.ts";
-import { labelOf, type Migration, versionKey } from "../migrations/migration.ts";
+import { type History, historyTable, readHistory } from "../migrations/history.ts";
+import { type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
+import { loadParser } from "../migrations/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
+import { assertMaintenance, needsOf } from "./maintenance_need.ts";
 
 /** What to apply, how, and whom to tell. */
 export interface MigrateOptions extends MigrationSources, ApplyOptions {
+  /** Apply also what needs maintenance while tasks are active; the log keeps that. Default: false */
+  readonly allowOnline?: boolean | undefined;
   /** Told what there is to do, before anything is applied. */
   readonly onPlan?: (status: MigrationStatus, files: number) => void;
   /** Told of each finding that is no error. */
   readonly onWarning?: (finding: Finding) => void;
+}
+
+/** What `db:migrate` would do. */
+export interface Plan {
+  /** All migrations that there are, in the order in which they apply. */
+  readonly migrations: readonly Migration[];
+  readonly history: History;
+  readonly status: MigrationStatus;
+  /** What is to be applied, up to the version that was asked for. */
+  readonly pending: readonly Migration[];
+}
+
+/**
+ * Finds out what is to be done, and makes sure that it can be: files, history, a server that can be written to.
+ *
+ * @throws {PipeweaveError} of kind `integrity` when files are invalid or contradict the history
+ */
+export async function planMigrate(
+  session: Session,
+  options: MigrateOptions,
+  restore?: "restore",
+): Promise<Plan> {
+  const { migrations, findings } = await discover(options);
+  assertNoErrors(findings, "Nothing was applied");
+  for (const finding of findings) options.onWarning?.(finding);
+  const { schema } = session.settings;
+  const tracking = migrations.find(({ source, version }) =>
+    source === EMBEDDED && versionKey(version) === "0"
+  );
+  const restoring = restore && tracking && restoreState(schema, historyTable(schema), tracking.sql);
+  // Parsing takes long enough to be done while the network works; what it finds is looked at below.
+  const user = migrations.filter(({ source }) => source !== EMBEDDED);
+  if (user.length > 0) loadParser();
+  const history = await readHistory(session, restoring);
+  const status = planMigrations(migrations, history.rows);
+  assertApplicable(status, options.tolerance);
+  const pending = upTo(options.to, migrations, status.pending);
+  return { migrations, history, status, pending };
 }
 
 /**
@@ -31,55 +72,30 @@ export interface MigrateOptions extends MigrationSources, ApplyOptions {
  *   migration needs maintenance and the orchestrator runs: nothing was applied then
  */
 export async function migrate(session: Session, options: MigrateOptions = {}): Promise<ApplyResult> {
-  const { migrations, findings } = await discover(options);
-  assertNoErrors(findings, "Nothing was applied");
-  for (const finding of findings) options.onWarning?.(finding);
-
-  const { schema } = session.settings;
-  const tracking = migrations.find(({ source, version }) =>
-    source === EMBEDDED && versionKey(version) === "0"
-  );
-  const restore = tracking && restoreState(schema, historyTable(schema), tracking.sql);
-  const history = await readHistory(session, restore);
-  const status = planMigrations(migrations, history.rows);
-  assertApplicable(status, options.tolerance);
-  const pending = upTo(options.to, migrations, status.pending);
+  const { migrations, history, status, pending } = await planMigrate(session, options, "restore");
   options.onPlan?.({ ...status, pending }, migrations.length);
   if (pending.length === 0) return { applied: [], failed: null, status };
-  if (session.parameter("in_hot_standby") === "on") throw readOnlyServer(session, status);
+  if (session.parameter("in_hot_standby") === "on") throw readOnlyServer(session, pending.length);
   // PipeWeave's own were checked when the binary was made.
   await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED));
-  await assertMaintenance(session, pending);
-  return await applyMigrations(session, migrations, history, options);
+  const needs = await needsOf(pending, history);
+  const overridden = await assertMaintenance(session, needs, options.allowOnline === true);
+  return await applyMigrations(session, migrations, history, {
+    ...options,
+    detailsOf: (migration) =>
+      overridden && needs.has(migration)
+        ? { allowedOnline: { ...overridden, needs: needs.get(migration) } }
+        : undefined,
+  });
 }
 
-function readOnlyServer(session: Session, status: MigrationStatus): PipeweaveError {
+function readOnlyServer(session: Session, pending: number): PipeweaveError {
   return new PipeweaveError(
     "database",
     "read_only",
-    `${session.target} is a read-only standby; ${status.pending.length} migration(s) are pending`,
+    `${session.target} is a read-only standby; ${pending} migration(s) are pending`,
     {
       hint: "Connect to the primary, or name all hosts and set PGTARGETSESSIONATTRS=read-write.",
-    },
-  );
-}
-
-async function assertMaintenance(session: Session, pending: readonly Migration[]): Promise<void> {
-  const marked = pending.filter(({ directives }) => directives.requiresMaintenance);
-  if (marked.length === 0) return;
-  const state = await readState(session);
-  const active = activeCount(state);
-  if (state.mode === "maintenance" || (state.mode === "waiting_for_maintenance" && active === 0)) return;
-  if (active === 0) return;
-  throw new PipeweaveError(
-    "condition",
-    "needs_maintenance",
-    `${marked.map(labelOf).join(", ")} needs maintenance, but the mode is ${state.mode} and ${
-      tasks(active)
-    } are active. Nothing was applied.`,
-    {
-      hint:
-        "Run: pipeweave maintenance:request, wait until maintenance:status says maintenance, then db:migrate and maintenance:exit.",
     },
   );
 }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { badAllowances } from "./allow.ts";
 import { parseDuration } from "../config/duration.ts";
 
 /** What a migration file asks of the tool. */
@@ -25,7 +26,8 @@ export interface DirectiveProblem {
   readonly message: string;
 }
 
-const KNOWN = "no-transaction, requires maintenance, lock-timeout <duration>, statement-timeout <duration>";
+const KNOWN =
+  "no-transaction, requires maintenance, lock-timeout <duration>, statement-timeout <duration>, allow <rule> <reason>";
 
 /** Reads the directives of a canonical text, and finds those that are wrong. */
 export function readDirectives(
@@ -38,6 +40,8 @@ export function readDirectives(
     if (directive === undefined) continue;
     const [name, ...values] = directive.split(/\s+/);
     const duration = values.length === 1 ? parseDuration(values[0]!) : undefined;
+    // Looked at with all others of its kind, which may stand further down too.
+    if (name === "allow") continue;
     if (directive === "no-transaction") directives = { ...directives, noTransaction: true };
     else if (name === "requires" && values.join(" ") === "maintenance") {
       directives = { ...directives, requiresMaintenance: true };
@@ -54,7 +58,7 @@ export function readDirectives(
         message: `unknown directive "${directive}"; known are: ${KNOWN}`,
       });}
   }
-  return { directives, problems };
+  return { directives, problems: [...problems, ...badAllowances(text)] };
 }
 
 /** The `--` lines before the first statement; block comments, which nest, are passed over. */

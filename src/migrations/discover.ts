@@ -33,7 +33,8 @@ export interface Discovery {
 export const EMBEDDED = "embedded";
 /** In a compiled binary this folder is inside the binary. */
 const EMBEDDED_FOLDER = fromFileUrl(new URL("../../migrations", import.meta.url));
-const FILE_NAME = /^(\d+)_([a-z0-9]+(?:_[a-z0-9]+)*)\.sql$/;
+const FILE_NAME = /^(\d+)_([a-z0-9]+(?:_[a-z0-9]+)*)(\.down)?\.sql$/;
+const DOWN = ".down.sql";
 /** From this many digits on, versions are dates rather than counted numbers, and gaps mean nothing. */
 const DATE_DIGITS = 8;
 
@@ -93,12 +94,36 @@ async function readSet(source: string, folder: string): Promise<Discovery> {
     });
   }
   const read = await Promise.all(names.sort().map((name) => readMigration(source, folder, name)));
+  const downs = read.filter((_, index) => names[index]!.endsWith(DOWN)).flatMap(({ migration }) =>
+    migration ?? []
+  );
+  const ups = read.filter((_, index) => !names[index]!.endsWith(DOWN)).flatMap(({ migration }) =>
+    migration ?? []
+  );
+  const downOf = (up: Migration) => downs.find((down) => labelOf(down) === labelOf(up));
   return {
-    migrations: read.flatMap(({ migration }) => migration ?? []).sort((a, b) =>
-      compareVersions(a.version, b.version)
-    ),
-    findings: read.flatMap(({ findings }) => findings),
+    migrations: ups.map((up) => ({ ...up, ...(downOf(up) ? { down: downOf(up)! } : {}) }))
+      .sort((a, b) => compareVersions(a.version, b.version)),
+    findings: [
+      ...read.flatMap(({ findings }) => findings),
+      ...downs.flatMap((down) => problemsOfDown(down, ups)),
+    ],
   };
+}
+
+function problemsOfDown(down: Migration, ups: readonly Migration[]): Finding[] {
+  const problem = (code: string, message: string, hint: string): Finding => ({
+    ...{ severity: "error", code, file: down.file, message, hint },
+  });
+  if (!ups.some((up) => labelOf(up) === labelOf(down))) {
+    const hint = `Name it like the migration that it undoes: ${labelOf(down)}.sql is missing.`;
+    return [problem("orphan_down", "undoes no migration of its folder", hint)];
+  }
+  if (!down.directives.noTransaction) return [];
+  const hint = "Leave the line out: with requires maintenance, a plain DROP INDEX hurts nobody.";
+  return [
+    problem("down_no_transaction", "is marked no-transaction, and roll-backs run in a transaction", hint),
+  ];
 }
 
 async function readMigration(

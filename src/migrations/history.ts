@@ -187,3 +187,21 @@ SELECT applied_at, execution_time_ms FROM recorded;`;
 /** Milliseconds since the message came in, which is when the migration began. */
 export const SINCE_MESSAGE_MS =
   sql`pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)`;
+
+/**
+ * Takes the lock of all migrators for a change of the history by hand; waits for it as for any lock, since nobody waits
+ * behind it who could not. Fails where somebody holds the lease.
+ */
+export async function lockForHistory(schema: string): Promise<SqlText> {
+  const lease = leaseTable(schema);
+  const body = sql`
+BEGIN
+  PERFORM pg_catalog.pg_advisory_xact_lock(${String(await lockKey(schema))});
+  IF pg_catalog.to_regclass(${lease.text}) IS NOT NULL THEN
+    IF EXISTS (SELECT FROM ${lease} WHERE expires_at > pg_catalog.clock_timestamp()) THEN
+      RAISE EXCEPTION 'a migration is under way' USING ERRCODE = ${GUARD.locked}, HINT = 'Wait until it is done.';
+    END IF;
+  END IF;
+END`;
+  return sql`DO ${body.text};`;
+}

@@ -83,9 +83,14 @@ ON CONFLICT (version, statement) DO UPDATE
        finished_at = excluded.finished_at;`;
 }
 
-/** Takes a statement back that failed: it is as if it had not begun. */
-export function forget(schema: string, version: string, statement?: number): SqlText {
-  return sql`DELETE FROM ${journalTable(schema)} WHERE version = ${version}${
-    statement === undefined ? sql`` : sql` AND statement = ${statement}`
-  };`;
+/** Takes a statement that has run to be another one: the file's now. */
+export function rehash(schema: string, version: string, statement: number, hash: string): SqlText {
+  return sql`UPDATE ${
+    journalTable(schema)
+  } SET hash = ${hash} WHERE version = ${version} AND statement = ${statement};`;
+}
+
+/** Removes what is noted of a migration: the history has it now. */
+export function forget(schema: string, version: string): SqlText {
+  return sql`DELETE FROM ${journalTable(schema)} WHERE version = ${version};`;
 }

@@ -22,6 +22,8 @@ export interface Migration {
   readonly source: string;
   /** What the file asks of the tool. */
   readonly directives: Directives;
+  /** What undoes it: the file `NNN_name.down.sql`, where there is one. */
+  readonly down?: Migration;
 }
 
 /** A row of `schema_migrations`, compared with its file. */

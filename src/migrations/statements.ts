@@ -59,6 +59,11 @@ export async function parseStatements(text: string): Promise<readonly Statement[
   }
 }
 
+/** Starts to load the parser, so that it is there when it is needed. */
+export function loadParser(): void {
+  import("libpg-query").then(({ loadModule }) => loadModule()).catch(() => {});
+}
+
 const parsed = new WeakMap<object, Promise<readonly Statement[]>>();
 
 /**

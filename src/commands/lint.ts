@@ -1,0 +1,68 @@
+/**
+ * `db:lint`: what would hurt a live database.
+ *
+ * @module
+ */
+
+import type { Session } from "../database/session.ts";
+import { discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
+import { readHistory } from "../migrations/history.ts";
+import { lint, type LintFinding } from "../migrations/lint.ts";
+import type { Migration } from "../migrations/migration.ts";
+import { noSuchVersion, planMigrations } from "../migrations/plan.ts";
+import { compareVersions, versionKey } from "../migrations/migration.ts";
+import { assertNoErrors, validateSql } from "../migrations/validate.ts";
+
+/** Which migrations to look at. */
+export interface LintOptions extends MigrationSources {
+  /** Only those after this version, each set by itself. */
+  readonly since?: string | undefined;
+}
+
+/** What was looked at, and what was found. */
+export interface LintResult {
+  /** How many migrations were looked at. */
+  readonly files: number;
+  /** Whether those that a database has already were left out. */
+  readonly pendingOnly: boolean;
+  readonly findings: readonly LintFinding[];
+}
+
+/**
+ * Looks at migrations; with a session at those alone that are pending in its database. PipeWeave's own are left out where
+ * there are others.
+ *
+ * @throws {PipeweaveError} of kind `integrity` when files are invalid
+ */
+export async function lintMigrations(
+  session: Session | undefined,
+  options: LintOptions = {},
+): Promise<LintResult> {
+  const { migrations, findings } = await discover(options);
+  assertNoErrors(findings, "Nothing was looked at");
+  const looked = since(options.since, session ? await pending(session, migrations) : migrations, migrations)
+    .filter(({ source }) => source !== EMBEDDED || (options.dirs ?? []).length === 0);
+  assertNoErrors((await Promise.all(looked.map(validateSql))).flat(), "Nothing was looked at");
+  return {
+    files: looked.length,
+    pendingOnly: session !== undefined,
+    findings: (await Promise.all(looked.map(lint))).flat(),
+  };
+}
+
+async function pending(session: Session, migrations: readonly Migration[]): Promise<readonly Migration[]> {
+  return planMigrations(migrations, (await readHistory(session)).rows).pending;
+}
+
+function since(
+  version: string | undefined,
+  some: readonly Migration[],
+  all: readonly Migration[],
+): readonly Migration[] {
+  if (version === undefined) return some;
+  const last = all.find((migration) => versionKey(migration.version) === versionKey(version));
+  if (!last) throw noSuchVersion(version);
+  return some.filter((migration) =>
+    migration.source !== last.source || compareVersions(migration.version, last.version) > 0
+  );
+}

@@ -1,0 +1,86 @@
+/**
+ * Which migrations need maintenance, and whether they may be applied now.
+ *
+ * @module
+ */
+
+import type { Session } from "../database/session.ts";
+import { PipeweaveError } from "../errors.ts";
+import { activeCount, type OrchestratorState, readState } from "../maintenance/state.ts";
+import { tasks } from "../maintenance/status.ts";
+import { EMBEDDED } from "../migrations/discover.ts";
+import type { History } from "../migrations/history.ts";
+import { lint } from "../migrations/lint.ts";
+import { labelOf, type Migration } from "../migrations/migration.ts";
+
+/** Why each of some migrations needs maintenance. */
+export type Needs = ReadonlyMap<Migration, readonly string[]>;
+
+/**
+ * Those of the migrations that need maintenance: marked so, or with a lint finding that keeps others waiting.
+ *
+ * @param history without one there is nobody yet whom PipeWeave's own migrations could keep waiting
+ */
+export async function needsOf(pending: readonly Migration[], history: History): Promise<Needs> {
+  const needs = await Promise.all(pending.map(async (migration) => {
+    const findings = migration.source === EMBEDDED && !history.exists ? [] : await lint(migration);
+    return [migration, [
+      ...(migration.directives.requiresMaintenance ? ["it is marked requires maintenance"] : []),
+      ...findings.filter(({ blocks }) => blocks !== "nobody").map(({ code, message, blocks, location }) =>
+        `line ${location?.line}: ${message}, which blocks ${blocks} (${code})`
+      ),
+    ]] as const;
+  }));
+  return new Map(needs.filter(([, reasons]) => reasons.length > 0));
+}
+
+/**
+ * Refuses migrations that need maintenance while tasks are active and the orchestrator is not in maintenance.
+ *
+ * @param allowOnline go on all the same
+ * @returns what was overridden, where something was
+ * @throws {PipeweaveError} of kind `condition`, naming each need
+ */
+export async function assertMaintenance(
+  session: Session,
+  needs: Needs,
+  allowOnline: boolean,
+): Promise<{ readonly mode: string; readonly activeTasks: number } | undefined> {
+  if (needs.size === 0) return undefined;
+  const state = await stateOrNone(session);
+  if (!state) return undefined;
+  const activeTasks = activeCount(state);
+  if (state.mode === "maintenance" || activeTasks === 0) return undefined;
+  if (allowOnline) return { mode: state.mode, activeTasks };
+  const names = [...needs.keys()].map(labelOf);
+  throw new PipeweaveError(
+    "condition",
+    "needs_maintenance",
+    `${names.join(", ")} ${
+      names.length === 1 ? "needs" : "need"
+    } maintenance, but the mode is ${state.mode} and ${tasks(activeTasks)} ${
+      activeTasks === 1 ? "is" : "are"
+    } active. Nothing was applied.`,
+    {
+      problems: [...needs].flatMap(([migration, reasons]) =>
+        reasons.map((reason) => `${labelOf(migration)}: ${reason}`)
+      ),
+      hint:
+        "Run: pipeweave maintenance:request, wait until maintenance:status says maintenance, then db:migrate and maintenance:exit. " +
+        "Or write it the safe way (pipeweave db:lint tells how), or go on with --allow-online, which the log keeps.",
+      data: {
+        needs: Object.fromEntries([...needs].map(([migration, reasons]) => [labelOf(migration), reasons])),
+      },
+    },
+  );
+}
+
+/** The state; undefined where there is no task queue. */
+async function stateOrNone(session: Session): Promise<OrchestratorState | undefined> {
+  try {
+    return await readState(session);
+  } catch (error) {
+    if (error instanceof PipeweaveError && error.code === "not_migrated") return undefined;
+    throw error;
+  }
+}
