@@ -39,6 +39,18 @@ function columns(): number {
   }
 }
 
+/** Asks on stderr, since stdout may be piped, and reads a line from the terminal. */
+async function ask(question: string): Promise<string> {
+  writer(Deno.stderr)(question);
+  const decoder = new TextDecoder();
+  let line = "";
+  for await (const chunk of Deno.stdin.readable) {
+    line += decoder.decode(chunk, { stream: true });
+    if (line.includes("\n")) break;
+  }
+  return line.split("\n")[0]!.trim();
+}
+
 const SIGNALS: readonly (readonly [Deno.Signal, number])[] = Deno.build.os === "windows"
   ? [["SIGINT", 130]]
   : [["SIGINT", 130], ["SIGTERM", 143]];
@@ -61,6 +73,7 @@ const code = await run(Deno.args, {
   err: writer(Deno.stderr),
   outIsTerminal: Deno.stdout.isTerminal(),
   errIsTerminal: Deno.stderr.isTerminal(),
+  ask: Deno.stdin.isTerminal() && Deno.stderr.isTerminal() ? ask : undefined,
   columns: columns(),
   readFile,
   signal: interruption.signal,

@@ -1,7 +1,7 @@
 /** Writes docs/cli.md from the command tree; with --check it only tells whether that would change it. */
 
 import { COMMANDS } from "../src/cli/commands.ts";
-import { EXIT_CODE_MEANINGS, flagsText } from "../src/cli/help.ts";
+import { EXIT_CODE_MEANINGS, flagsText, usageText } from "../src/cli/help.ts";
 import { ENVIRONMENT } from "../src/config/environment.ts";
 
 const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
@@ -32,8 +32,9 @@ const lines = [
   ENVIRONMENT.map((name) => `\`${name}\``).join(", ") + ".",
 ];
 
-for (const { name, description, options, examples, exitCodes } of COMMANDS) {
-  lines.push("", `## ${name}`, "", description);
+for (const spec of COMMANDS) {
+  const { name, description, options, examples, exitCodes } = spec;
+  lines.push("", `## ${name}`, "", `\`${usageText(spec)}\``, "", description);
   for (const group of options) {
     lines.push("", `**${group.title}**`, "");
     lines.push(

@@ -29,8 +29,10 @@ export {
 export type { DatabaseOptions, DatabaseTarget } from "./orchestrator/database.ts";
 export { type ErrorDetails, type ErrorKind, PipeweaveError, type SqlLocation } from "./errors.ts";
 export type { MigrateOptions } from "./commands/migrate.ts";
-export type { ValidationResult } from "./commands/validate.ts";
-export type { AppliedNow, ApplyOptions, ApplyResult } from "./migrations/apply.ts";
+export type { ValidateOptions, ValidationResult } from "./commands/validate.ts";
+export type { Activity } from "./migrations/activity.ts";
+export type { AppliedNow, ApplyOptions, ApplyResult, FailedMigration } from "./migrations/apply.ts";
+export type { Actor } from "./config/actor.ts";
 export type { LockWaitOptions } from "./migrations/lock_wait.ts";
 export type { Limits } from "./migrations/message.ts";
 export type { Directives } from "./migrations/directives.ts";

@@ -4,8 +4,16 @@
  * @module
  */
 
-import { DATABASE_COMMANDS } from "./database_commands.ts";
+import { DATABASE_COMMANDS, DEPRECATED_COMMANDS } from "./database_commands.ts";
+import { FILE_COMMANDS } from "./file_commands.ts";
+import { HISTORY_COMMANDS } from "./history_commands.ts";
 import { MAINTENANCE_COMMANDS } from "./maintenance_commands.ts";
 import type { CommandSpec } from "./spec.ts";
 
-export const COMMANDS: readonly CommandSpec[] = [...DATABASE_COMMANDS, ...MAINTENANCE_COMMANDS];
+export const COMMANDS: readonly CommandSpec[] = [
+  ...DATABASE_COMMANDS,
+  ...FILE_COMMANDS,
+  ...HISTORY_COMMANDS,
+  ...MAINTENANCE_COMMANDS,
+  ...DEPRECATED_COMMANDS,
+];

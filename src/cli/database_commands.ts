@@ -4,42 +4,67 @@
  * @module
  */
 
-import { messageOf, PipeweaveError } from "../errors.ts";
+import { messageOf } from "../errors.ts";
 import { formatDuration } from "../config/duration.ts";
-import { findingJson, statusJson } from "../output/json.ts";
-import { formatCleanup, formatStatus, formatValidation } from "../output/text.ts";
+import { statusJson } from "../output/json.ts";
+import { formatCleanup, formatStatus } from "../output/text.ts";
 import { migratedSession, runMigrate } from "./migrate.ts";
-import { type CommandSpec, CONNECTION_OPTIONS, MIGRATION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
+import {
+  type CommandSpec,
+  CONNECTION_OPTIONS,
+  MIGRATION_OPTIONS,
+  type OptionGroup,
+  type OptionSpec,
+  OUTPUT_OPTIONS,
+} from "./spec.ts";
 
-const APPLY_OPTIONS = {
+const LIMIT_OPTIONS: readonly OptionSpec[] = [
+  {
+    flags: "--lock-timeout <duration:string>",
+    description: "Limit for each lock that a migration waits for. Default: 5s",
+  },
+  {
+    flags: "--lock-retries <n:string>",
+    description: "How often a migration is tried again when a lock was not free in time. Default: 20",
+  },
+  {
+    flags: "--statement-timeout <duration:string>",
+    description: "Limit for each statement of a migration, 0 for none. Default: the role's",
+  },
+  {
+    flags: "--lock-wait <duration:string>",
+    description: "How long to wait for another migrator. Default: 60s",
+  },
+];
+
+/** How a change that needs maintenance is made all the same. */
+export const ALLOW_ONLINE: OptionSpec = {
+  flags: "--allow-online",
+  description: "Go on although it needs maintenance and tasks are active; the log keeps that.",
+};
+
+/** Options of every command that runs migration files. */
+export const RUN_OPTIONS: OptionGroup = { title: "Running", options: LIMIT_OPTIONS };
+
+const APPLY_OPTIONS: OptionGroup = {
   title: "Applying",
   options: [
+    { flags: "--to <version:string>", description: "The last version to apply. Default: all" },
     {
-      flags: "--lock-timeout <duration:string>",
-      description: "Limit for each lock that a migration waits for. Default: 5s",
+      flags: "--dry-run=[mode:string]",
+      description: "Show the plan and apply nothing; with =execute also run it, and roll it back.",
     },
-    {
-      flags: "--lock-retries <n:string>",
-      description: "How often a migration is tried again when a lock was not free in time. Default: 20",
-    },
+    ALLOW_ONLINE,
+    ...LIMIT_OPTIONS,
     {
       flags: "--timeout <duration:string>",
       description: "Limit for all of it: no attempt starts after that. Default: none",
-    },
-    {
-      flags: "--statement-timeout <duration:string>",
-      description: "Limit for each statement of a migration, 0 for none. Default: the role's",
-    },
-    {
-      flags: "--lock-wait <duration:string>",
-      description: "How long to wait for another migrator. Default: 60s",
     },
     {
       flags: "--lease <duration:string>",
       description:
         "How long a run of a no-transaction migration keeps its turn without a sign of life. Default: 30s",
     },
-    { flags: "--to <version:string>", description: "The last version to apply. Default: all" },
     {
       flags: "--out-of-order",
       description: "Apply also what is pending behind an applied migration of its set.",
@@ -70,15 +95,23 @@ const migrate: CommandSpec = {
       purpose: "With migrations of your own after PipeWeave's",
       line: "pipeweave db:migrate --dir ./migrations",
     },
+    {
+      purpose: "What would it do, how long would it take, and which locks?",
+      line: "pipeweave db:migrate --dir ./migrations --dry-run=execute",
+    },
   ],
   exitCodes: [
     [1, "a migration failed, or the database refused"],
-    [3, "a migration needs maintenance, and tasks are active"],
+    [3, "a migration needs maintenance, and tasks are active; nothing was applied"],
     [4, "the database did not come up, or a lock was not free, in time"],
     [5, "files are invalid, changed, missing or out of order; nothing was applied"],
     [6, "no connection"],
   ],
-  run: (invocation) => runMigrate(invocation),
+  async run(invocation) {
+    if (invocation.options["dryRun"] === undefined) return await runMigrate(invocation);
+    const { runDryRun } = await import("./dry_run.ts");
+    await runDryRun(invocation);
+  },
 };
 
 const init: CommandSpec = {
@@ -87,9 +120,9 @@ const init: CommandSpec = {
   summary: "Deprecated name of db:migrate.",
   description: "The deprecated name of db:migrate. It says so on stderr, and then does the same.",
   examples: [{ purpose: "What to run instead", line: "pipeweave db:migrate" }],
-  run(invocation) {
+  async run(invocation) {
     invocation.warn("db:init is deprecated: use db:migrate");
-    return runMigrate(invocation);
+    await migrate.run(invocation);
   },
 };
 
@@ -135,53 +168,6 @@ const status: CommandSpec = {
       invocation.result(() => statusJson(found), () => formatStatus(found, invocation.reportColumns));
     }
     if (check) checkStatus(found);
-  },
-};
-
-const validate: CommandSpec = {
-  name: "db:validate",
-  summary: "Check migration files, and compare them with a database.",
-  description:
-    "Checks file names, order, duplicates, encoding, syntax (by PostgreSQL's own parser), and statements that cannot run the way a migration runs. When a database is named it also compares checksums and looks for missing files.",
-  options: [
-    {
-      title: "Validation",
-      options: [{ flags: "--offline", description: "Look at the files alone; never connect." }],
-    },
-    MIGRATION_OPTIONS,
-    CONNECTION_OPTIONS,
-    OUTPUT_OPTIONS,
-  ],
-  examples: [
-    { purpose: "In CI, without a database", line: "pipeweave db:validate --offline --dir ./migrations" },
-    { purpose: "Against a database", line: "pipeweave db:validate --url postgres://app@db1/app" },
-  ],
-  exitCodes: [
-    [4, "the database did not come up in time"],
-    [5, "something is wrong with the files, or they do not match the history"],
-    [6, "no connection"],
-  ],
-  async run(invocation) {
-    const { validateMigrations } = await import("../commands/validate.ts");
-    const compare = invocation.options["offline"] !== true && invocation.connectionIsConfigured();
-    invocation.assertUsable();
-    const result = await validateMigrations(
-      compare ? await invocation.session() : undefined,
-      invocation.sources(),
-    );
-    const json = () => ({ ...result, findings: result.findings.map(findingJson) });
-    invocation.result(json, () => formatValidation(result));
-    if (!compare && invocation.options["offline"] !== true) {
-      invocation.note(
-        "No database is named (--url, DATABASE_URL, DB_*, PG*), so the files were checked alone.",
-      );
-    }
-    if (!result.valid) {
-      const errors = result.findings.filter(({ severity }) => severity === "error").length;
-      throw new PipeweaveError("integrity", "not_valid", `Validation found ${errors} error(s)`, {
-        hint: "Each is listed above with its fix.",
-      });
-    }
   },
 };
 
@@ -231,6 +217,66 @@ const cleanup: CommandSpec = {
   },
 };
 
+const WAIT_MS = 60_000;
+
+const wait: CommandSpec = {
+  name: "db:wait",
+  summary: "Wait until the database answers, or until it is migrated.",
+  description:
+    "Waits until the database takes connections; with --migrated until no migration is pending, for services that start beside the one that migrates. A wrong password ends the wait at once, and so do files that the history contradicts.",
+  options: [
+    {
+      title: "Waiting",
+      options: [
+        { flags: "--timeout <duration:string>", description: "When to give up. Default: 60s" },
+        { flags: "--migrated", description: "Wait until every migration is applied." },
+      ],
+    },
+    MIGRATION_OPTIONS,
+    // It has a limit of its own for that.
+    {
+      ...CONNECTION_OPTIONS,
+      options: CONNECTION_OPTIONS.options.filter(({ flags }) => !flags.startsWith("--wait-for-db")),
+    },
+    OUTPUT_OPTIONS,
+  ],
+  examples: [
+    {
+      purpose: "In an entrypoint, where another container migrates",
+      line: "pipeweave db:wait --migrated --timeout 5m && exec node worker.js",
+    },
+  ],
+  exitCodes: [
+    [4, "the time ran out"],
+    [5, "files are invalid, or were changed after they were applied"],
+    [6, "no connection, for a reason that waiting does not mend"],
+  ],
+  async run(invocation) {
+    const timeoutMs = invocation.duration("timeout", "--timeout") ?? WAIT_MS;
+    const migrated = invocation.options["migrated"] === true;
+    const since = Date.now();
+    const session = await invocation.session({ waitForDbMs: timeoutMs });
+    const { wait } = await import("../commands/wait.ts");
+    const status = await wait(session, {
+      ...invocation.sources(),
+      migrated,
+      deadline: since + timeoutMs,
+      intervalMs: invocation.checkIntervalMs(),
+      signal: invocation.signal,
+      onWait: (reason) => invocation.progress.update(`Waiting: ${reason}`),
+    });
+    invocation.progress.stop();
+    const current = status?.current ?? null;
+    invocation.result(
+      () => ({ ready: true, migrated: status !== undefined, current, waitedMs: Date.now() - since }),
+      () =>
+        `${session.target} ${
+          status ? `is migrated; current version: ${current ?? "none"}` : "takes connections"
+        }`,
+    );
+  },
+};
+
 const selftest: CommandSpec = {
   name: "db:selftest",
   summary: "Run the whole cycle in a scratch schema, and remove it.",
@@ -272,4 +318,7 @@ const selftest: CommandSpec = {
   },
 };
 
-export const DATABASE_COMMANDS: readonly CommandSpec[] = [migrate, status, validate, cleanup, selftest, init];
+export const DATABASE_COMMANDS: readonly CommandSpec[] = [migrate, status, wait, cleanup, selftest];
+
+/** Names that go on working. */
+export const DEPRECATED_COMMANDS: readonly CommandSpec[] = [init];

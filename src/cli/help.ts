@@ -51,9 +51,14 @@ function table(rows: readonly (readonly [string, string])[], columns: number): s
   );
 }
 
-/** `--dir <folder:string>` without the type. */
+/** `--dir <folder:string>` without the type; `--json=[mode:string]` as one types it. */
 export function flagsText(flags: string): string {
-  return flags.replace(/:string(?=[\]>])/g, "");
+  return flags.replace(/:string(?=[\]>])/g, "").replace(/=\[(.*?)\]/, "[=$1]");
+}
+
+/** `pipeweave db:new <name> [options]` */
+export function usageText({ name, arguments: words }: CommandSpec): string {
+  return `pipeweave ${name}${words ? ` ${flagsText(words)}` : ""} [options]`;
 }
 
 function options(group: OptionGroup, columns: number, style: Style): string[] {
@@ -67,7 +72,7 @@ function options(group: OptionGroup, columns: number, style: Style): string[] {
 /** Help of one command. */
 export function commandHelp(spec: CommandSpec, columns: number, style: Style): string {
   return [
-    `${style.strong("Usage:")} pipeweave ${spec.name} [options]`,
+    `${style.strong("Usage:")} ${usageText(spec)}`,
     "",
     ...wrap(spec.description, Math.min(columns, WIDEST)),
     ...spec.options.flatMap((group) => options(group, columns, style)),

@@ -24,6 +24,8 @@ export interface World {
   readonly err: (text: string) => void;
   readonly outIsTerminal: boolean;
   readonly errIsTerminal: boolean;
+  /** Asks for a line on the terminal; undefined where nobody can be asked. */
+  readonly ask: ((question: string) => Promise<string>) | undefined;
   /** Columns of the terminal; 80 where there is none. */
   readonly columns: number;
   readonly readFile: (path: string) => FoundFile | undefined;
@@ -36,7 +38,10 @@ export type ParsedOptions = Readonly<Record<string, unknown>>;
 
 /** A call of a command. */
 export class Invocation {
+  /** Whether stdout is for programs. */
   readonly json: boolean;
+  /** Whether each step is a JSON document of its own. */
+  readonly streams: boolean;
   readonly quiet: boolean;
   readonly verbose: boolean;
   readonly style: Style;
@@ -46,8 +51,18 @@ export class Invocation {
   /** The JSON document so far; an error that follows becomes part of it, since there is one document a command. */
   document: object | undefined;
 
-  constructor(readonly command: string, readonly options: ParsedOptions, readonly world: World) {
-    this.json = options["json"] === true;
+  constructor(
+    readonly command: string,
+    readonly options: ParsedOptions,
+    /** What stands on the command line beside the options. */
+    readonly args: readonly string[],
+    readonly world: World,
+  ) {
+    this.json = options["json"] !== undefined;
+    this.streams = options["json"] === "stream";
+    if (this.json && !this.streams && options["json"] !== true) {
+      this.#problems.push(`--json takes no value, or "stream", not "${options["json"]}"`);
+    }
     this.quiet = options["quiet"] === true;
     this.verbose = options["verbose"] === true;
     const color = options["color"] !== false && !world.env["NO_COLOR"];
@@ -81,13 +96,30 @@ export class Invocation {
     else this.report(text());
   }
 
+  /** Tells programs that follow under --json=stream what happens. */
+  event(name: string, facts: object): void {
+    if (this.streams) this.#line({ event: name, ...facts });
+  }
+
+  /** Prints the document, with which a command ends. */
+  conclude(document: object): void {
+    if (this.streams) this.event("result", document);
+    else this.#line(document);
+  }
+
+  #line(document: object): void {
+    this.world.out(`${JSON.stringify(document)}\n`);
+  }
+
   /** Prints a line beside the report, unless --quiet or --json. */
   note(text: string): void {
+    this.event("note", { message: text });
     if (!this.quiet && !this.json) this.progress.around(() => this.world.err(`${text}\n`));
   }
 
   /** Prints a warning. */
   warn(text: string): void {
+    this.event("warning", { message: text });
     this.progress.around(() => this.world.err(`warning: ${text}\n`));
   }
 
@@ -116,6 +148,19 @@ export class Invocation {
       this.#problems.push(`${flag} must be a whole number from ${least} to ${most}, not "${value}"`);
     }
     return number;
+  }
+
+  /** An option's one of several words. */
+  choice<T extends string>(name: string, flag: string, choices: readonly T[]): T | undefined {
+    const value = this.text(name);
+    if (value === undefined || (choices as readonly string[]).includes(value)) return value as T | undefined;
+    this.#problems.push(`${flag} must be one of ${choices.join(", ")}, not "${value}"`);
+    return undefined;
+  }
+
+  /** Notes what is wrong with an option; {@linkcode assertUsable} throws it. */
+  problem(text: string): void {
+    this.#problems.push(text);
   }
 
   /** Which migrations are meant. */
@@ -181,9 +226,10 @@ export class Invocation {
   /**
    * The session of this call; connects when it is first used. {@linkcode close} ends it.
    *
+   * @param overrides settings that the command decides
    * @throws {PipeweaveError} of kind `usage` when settings are wrong
    */
-  async session(): Promise<Session> {
+  async session(overrides: Partial<ConnectionSettings> = {}): Promise<Session> {
     if (this.#session) return this.#session;
     const decision = this.#decide();
     if (!decision.ok) this.#problems.push(...decision.problems);
@@ -193,7 +239,9 @@ export class Invocation {
     if (this.world.env["AUTO_INIT_DB"]) {
       this.warn("AUTO_INIT_DB is no longer read; use AUTO_MIGRATE=true (development only)");
     }
-    return this.#session = await this.openSession(decision.settings, { interruptible: true });
+    return this.#session = await this.openSession({ ...decision.settings, ...overrides }, {
+      interruptible: true,
+    });
   }
 
   /** A session that the caller closes; one that is not interruptible goes on after a signal, to clean up. */

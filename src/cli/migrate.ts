@@ -5,9 +5,11 @@
  */
 
 import { formatDuration } from "../config/duration.ts";
-import { PipeweaveError } from "../errors.ts";
+import type { MigrateOptions } from "../commands/migrate.ts";
 import type { Session } from "../database/session.ts";
 import type { Activity } from "../migrations/activity.ts";
+import type { ApplyOptions } from "../migrations/apply.ts";
+import type { Limits } from "../migrations/message.ts";
 import { labelOf, type Migration } from "../migrations/migration.ts";
 import type { Step } from "../output/progress.ts";
 import { migrateJson } from "../output/json.ts";
@@ -17,35 +19,51 @@ import type { Invocation } from "./invocation.ts";
 /** A shorter lease would run out on a busy machine. */
 const LEAST_LEASE_MS = 1000;
 
+/** The limits that the command line sets for whatever runs migration files. */
+export function runningOptions(
+  invocation: Invocation,
+): Limits & Pick<ApplyOptions, "lockWaitMs" | "lockRetries"> {
+  const lockTimeoutMs = invocation.duration("lockTimeout", "--lock-timeout");
+  if (lockTimeoutMs === 0) {
+    invocation.problem(
+      "--lock-timeout must be greater than 0: without a limit a migration would queue others' queries behind it",
+    );
+  }
+  return {
+    lockTimeoutMs,
+    lockWaitMs: invocation.duration("lockWait", "--lock-wait"),
+    statementTimeoutMs: invocation.duration("statementTimeout", "--statement-timeout"),
+    lockRetries: invocation.integer("lockRetries", "--lock-retries", 0, 10_000),
+  };
+}
+
+/** What the command line asks of `db:migrate`. */
+export function applyingOptions(invocation: Invocation): MigrateOptions {
+  const leaseMs = invocation.duration("lease", "--lease");
+  if (leaseMs !== undefined && leaseMs < LEAST_LEASE_MS) {
+    invocation.problem("--lease must be 1s or longer: it has to outlast a heartbeat");
+  }
+  return {
+    ...invocation.sources(),
+    ...runningOptions(invocation),
+    timeoutMs: invocation.duration("timeout", "--timeout"),
+    leaseMs,
+    to: invocation.text("to"),
+    actor: invocation.actor,
+    allowOnline: invocation.options["allowOnline"] === true,
+    tolerance: {
+      missing: invocation.options["allowMissing"] === true,
+      outOfOrder: invocation.options["outOfOrder"] === true,
+    },
+    signal: invocation.signal,
+    onWarning: ({ file, message }) => invocation.warn(`${file} ${message}`),
+  };
+}
+
 /** `db:migrate`: prints each step as it happens. */
 export async function runMigrate(invocation: Invocation): Promise<void> {
   const { json, quiet, progress, style: { good, bad } } = invocation;
-  const lockTimeoutMs = invocation.duration("lockTimeout", "--lock-timeout");
-  const lockWaitMs = invocation.duration("lockWait", "--lock-wait");
-  const statementTimeoutMs = invocation.duration("statementTimeout", "--statement-timeout");
-  const lockRetries = invocation.integer("lockRetries", "--lock-retries", 0, 10_000);
-  const timeoutMs = invocation.duration("timeout", "--timeout");
-  const leaseMs = invocation.duration("lease", "--lease");
-  if (leaseMs !== undefined && leaseMs < LEAST_LEASE_MS) {
-    throw new PipeweaveError(
-      "usage",
-      "bad_option",
-      "--lease must be 1s or longer: it has to outlast a heartbeat",
-      {
-        hint: "See: pipeweave db:migrate --help",
-      },
-    );
-  }
-  if (lockTimeoutMs === 0) {
-    throw new PipeweaveError(
-      "usage",
-      "bad_option",
-      "--lock-timeout must be greater than 0: without a limit a migration would queue others' queries behind it",
-      {
-        hint: "See: pipeweave db:migrate --help",
-      },
-    );
-  }
+  const applying = applyingOptions(invocation);
   const step = (text: string) => {
     if (json || quiet) return;
     progress.around(() => invocation.report(text === "" ? "" : `[migrations] ${text}`));
@@ -54,22 +72,9 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
   const { migrate } = await import("../commands/migrate.ts");
 
   const result = await migrate(session, {
-    ...invocation.sources(),
-    lockTimeoutMs,
-    lockWaitMs,
-    lockRetries,
-    statementTimeoutMs,
-    timeoutMs,
-    leaseMs,
-    to: invocation.text("to"),
-    actor: invocation.actor,
-    tolerance: {
-      missing: invocation.options["allowMissing"] === true,
-      outOfOrder: invocation.options["outOfOrder"] === true,
-    },
-    signal: invocation.signal,
-    onWarning: ({ file, message }) => invocation.warn(`${file} ${message}`),
+    ...applying,
     onPlan: ({ current, pending, missing }, files) => {
+      invocation.event("plan", { current, pending: pending.map(versionAndName) });
       step("Checking migration status...");
       step(`Found ${files} migration files`);
       step(`Current version: ${current ?? "none"}`);
@@ -80,19 +85,30 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
       if (pending.length > 0) step("");
     },
     onApplying: (migration) => {
+      invocation.event("applying", versionAndName(migration));
       step(`Applying ${labelOf(migration)}...`);
       progress.update(`Applying ${labelOf(migration)}`);
     },
     onApplied: ({ migration, executionTimeMs }) => {
+      invocation.event("applied", { ...versionAndName(migration), executionTimeMs });
       progress.stop();
       const time = executionTimeMs === null ? "" : ` (${formatDuration(executionTimeMs)})`;
       step(`${good("✓")} Applied ${labelOf(migration)}${time}`);
     },
-    onActivity: (migration, activity) => progress.update(stepOf(migration, activity)),
+    onActivity: (migration, activity) => {
+      invocation.event("progress", { ...versionAndName(migration), ...activity });
+      progress.update(stepOf(`Applying ${labelOf(migration)}`, activity));
+    },
     onNote: (migration, text) => invocation.note(`${labelOf(migration)}: ${text}`),
-    onTaken: (migration) => step(`${labelOf(migration)} is applied by another migrator`),
+    onTaken: (migration) => {
+      invocation.event("taken", versionAndName(migration));
+      step(`${labelOf(migration)} is applied by another migrator`);
+    },
     onRetry: (migration, reason) => invocation.note(`${labelOf(migration)}: ${reason}`),
-    onLockWait: (holder) => progress.update(`Another migrator is at work (${holder})`),
+    onLockWait: (holder) => {
+      invocation.event("lock_wait", { holder });
+      progress.update(`Another migrator is at work (${holder})`);
+    },
   });
   progress.stop();
   if (json) invocation.document = migrateJson(result);
@@ -106,10 +122,14 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
   step(`${good("✓")} Applied ${result.applied.length} migration(s)`);
 }
 
+function versionAndName({ version, name }: Migration): { version: string; name: string } {
+  return { version, name };
+}
+
 /** What a migration is at, as a line of progress. */
-function stepOf(migration: Migration, { statement, phase, fraction, blockers }: Activity): Step {
+export function stepOf(doing: string, { statement, phase, fraction, blockers }: Activity): Step {
   const what = [
-    `Applying ${labelOf(migration)}`,
+    doing,
     ...(statement && statement.of > 1 ? [`statement ${statement.number} of ${statement.of}`] : []),
     ...(phase ? [phase] : []),
   ].join(", ");

@@ -30,12 +30,12 @@ export async function run(args: readonly string[], world: World): Promise<number
       import("./arguments.ts"),
     ]);
     await runTree(normalize(args, COMMANDS.map(({ name }) => name)), world, (call) => invocation = call);
-    if (invocation?.document) world.out(`${JSON.stringify(invocation.document)}\n`);
+    if (invocation?.document) invocation.conclude(invocation.document);
     return 0;
   } catch (thrown) {
     const error = await asUsageError(thrown, args);
     invocation?.progress.stop();
-    const json = invocation ? invocation.json : args.includes("--json");
+    const json = invocation ? invocation.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
     if (json) {
       const document = error instanceof PipeweaveError
         ? errorJson(error)
@@ -44,7 +44,8 @@ export async function run(args: readonly string[], world: World): Promise<number
       const whole = error instanceof FailureReported
         ? invocation?.document
         : { ...invocation?.document, error: document };
-      world.out(`${JSON.stringify(whole ?? { error: document })}\n`);
+      if (invocation) invocation.conclude(whole ?? { error: document });
+      else world.out(`${JSON.stringify({ error: document })}\n`);
     }
     const verbose = invocation ? invocation.verbose : args.includes("--verbose");
     const color = world.errIsTerminal && !world.env["NO_COLOR"] && invocation?.options["color"] !== false;

@@ -34,6 +34,8 @@ export interface CommandSpec {
   readonly summary: string;
   /** What it does, in paragraphs. */
   readonly description: string;
+  /** What stands beside its options, as Cliffy takes it: `<version:string>`. */
+  readonly arguments?: string;
   readonly options: readonly OptionGroup[];
   readonly examples: readonly Example[];
   /** Its exit codes besides 0 and 2, and what they mean here. */
@@ -46,7 +48,11 @@ export interface CommandSpec {
 export const OUTPUT_OPTIONS: OptionGroup = {
   title: "Output",
   options: [
-    { flags: "--json", description: "Print one JSON document on stdout and nothing else there." },
+    {
+      flags: "--json=[mode:string]",
+      description:
+        "Print one JSON document on stdout and nothing else there; with =stream one a step, a line each.",
+    },
     { flags: "--quiet", description: "Print no progress, and no step-by-step report." },
     { flags: "--verbose", description: "Print notices of the server, and stack traces of errors." },
     {

@@ -51,9 +51,12 @@ export async function runTree(
     for (const { flags, description, repeatable } of options) {
       command.option(flags, description, repeatable ? { collect: true } : {});
     }
-    command.action(async (options: unknown) => {
-      const invocation = new Invocation(spec.name, options as ParsedOptions, world);
+    if (spec.arguments) command.arguments(spec.arguments);
+    command.action(async (options: unknown, ...args: unknown[]) => {
+      const words = args.filter((arg) => arg !== undefined).map(String);
+      const invocation = new Invocation(spec.name, options as ParsedOptions, words, world);
       onInvocation(invocation);
+      invocation.assertUsable();
       await spec.run(invocation);
     });
     return command;

@@ -89,7 +89,8 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   });
 }
 
-function readOnlyServer(session: Session, pending: number): PipeweaveError {
+/** The error of a server that cannot be written to. */
+export function readOnlyServer(session: Session, pending: number): PipeweaveError {
   return new PipeweaveError(
     "database",
     "read_only",

@@ -5,12 +5,19 @@
  */
 
 import type { Session } from "../database/session.ts";
-import { discover, type MigrationSources } from "../migrations/discover.ts";
+import { discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import { readHistory } from "../migrations/history.ts";
+import { lint } from "../migrations/lint.ts";
 import { labelOf, versionKey } from "../migrations/migration.ts";
 import { planMigrations } from "../migrations/plan.ts";
 import { validateSql } from "../migrations/validate.ts";
+
+/** What to check. */
+export interface ValidateOptions extends MigrationSources {
+  /** Also what `db:lint` looks for. Default: false */
+  readonly lint?: boolean | undefined;
+}
 
 /** What was looked at, and what was found. */
 export interface ValidationResult {
@@ -31,10 +38,15 @@ export interface ValidationResult {
  */
 export async function validateMigrations(
   session: Session | undefined,
-  sources: MigrationSources = {},
+  options: ValidateOptions = {},
 ): Promise<ValidationResult> {
-  const { migrations, findings: fileFindings } = await discover(sources);
-  const findings = [...fileFindings, ...(await Promise.all(migrations.map(validateSql))).flat()];
+  const { migrations, findings: fileFindings } = await discover(options);
+  const files = migrations.flatMap((migration) => migration.down ? [migration, migration.down] : [migration]);
+  const findings = [...fileFindings, ...(await Promise.all(files.map(validateSql))).flat()];
+  if (options.lint) {
+    const user = migrations.filter(({ source }) => source !== EMBEDDED || !options.dirs?.length);
+    findings.push(...(await Promise.all(user.map(lint))).flat());
+  }
   if (session) {
     const status = planMigrations(migrations, (await readHistory(session)).rows);
     const fileOf = (version: string) =>
@@ -69,7 +81,7 @@ export async function validateMigrations(
   }
   return {
     valid: findings.every(({ severity }) => severity !== "error"),
-    files: migrations.length,
+    files: files.length,
     comparedWithDatabase: session !== undefined,
     findings,
   };

@@ -8,17 +8,18 @@
 
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
-import { ConnectionLost, type Row, type Session, StatementError } from "../database/session.ts";
+import { ConnectionLost, type Row, type Session } from "../database/session.ts";
 import { sql } from "../database/sql.ts";
 import { sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
 import { EMBEDDED } from "./discover.ts";
-import { GUARD, type GuardTerms, type History, lockKey, readHistory } from "./history.ts";
+import { explainFailure, isRefusedByGuard, wasEndedByAdministrator } from "./explain.ts";
+import { GUARD, type GuardTerms, type History, lockKey, predecessorOf, readHistory } from "./history.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
-import { freshSession, type Limits, limitsOf, locateFailure, type Message, messageFor } from "./message.ts";
+import { freshSession, type Limits, limitsOf, type Message, messageFor } from "./message.ts";
 import { labelOf, type Migration, versionKey } from "./migration.ts";
 import {
   assertApplicable,
@@ -39,9 +40,6 @@ import {
 import { statementsOf } from "./statements.ts";
 import { runUntransacted, UntransactedFailure } from "./untransacted.ts";
 
-/** SQLSTATE of a session that somebody ended, by pg_terminate_backend or a shutdown. */
-const ADMIN_SHUTDOWN = "57P01";
-
 /** A migration that was applied by this run. */
 export interface AppliedNow {
   /** What was applied. */
@@ -54,7 +52,9 @@ export interface AppliedNow {
 
 /** A migration that was not applied. */
 export interface FailedMigration {
+  /** What failed. */
   readonly migration: Migration;
+  /** Why, with the place in the file. */
   readonly error: PipeweaveError;
   /** The state that it is in now, in a sentence. */
   readonly left: string;
@@ -198,7 +198,7 @@ class Migrator {
       const message = messageFor(migration, {
         schema,
         applicationName,
-        ...this.#termsFor(migration, index),
+        terms: this.#termsFor(migration, index),
         limits: this.options,
         statements: statements[index],
         actor: this.options.actor ?? UNKNOWN_ACTOR,
@@ -216,7 +216,7 @@ class Migrator {
       }
       await this.#settleBehind(sent.slice(index + 1));
       // Only now, since the history is read again before anything is said of it.
-      if (isRefusedByGuard(outcome.error, message) && sqlstateOf(outcome.error) !== GUARD.locked) {
+      if (isRefusedByGuard(outcome.error, message, GUARD) && sqlstateOf(outcome.error) !== GUARD.locked) {
         this.#taken(migration);
       }
       return await this.#goOnOrFail(outcome.error, migration, message, watch.lastBlockers);
@@ -239,7 +239,9 @@ class Migrator {
       lease = await Lease.acquire(session, terms, { holder, leaseMs: options.leaseMs ?? LEASE_MS });
     } catch (error) {
       const guardAt = { statementsBeforeGuard: freshSession(session.settings.schema, limits).length };
-      if (isRefusedByGuard(error, guardAt) && sqlstateOf(error) !== GUARD.locked) this.#taken(migration);
+      if (isRefusedByGuard(error, guardAt, GUARD) && sqlstateOf(error) !== GUARD.locked) {
+        this.#taken(migration);
+      }
       return await this.#goOnOrFail(error, migration, guardAt, undefined);
     }
     await using _turn = lease;
@@ -326,7 +328,7 @@ class Migrator {
   ): Promise<PassResult> {
     const { options } = this;
     const mayGoOn = !options.signal?.aborted;
-    if (isRefusedByGuard(error, message)) {
+    if (isRefusedByGuard(error, message, GUARD)) {
       if (error.details.sqlstate === GUARD.locked) await this.#lock.wait();
       return "look again";
     }
@@ -363,27 +365,11 @@ class Migrator {
     message: Message | Pick<Message, "statementsBeforeGuard">,
     heldBy: string | undefined,
   ): Promise<ApplyResult> {
-    let explained: PipeweaveError;
-    if (wasEndedByAdministrator(error)) {
-      explained = new PipeweaveError(
-        "database",
-        "terminated",
-        "An administrator ended the session; the server rolled it back",
-        {
-          ...error.details,
-          hint: "Find out why before you run db:migrate again.",
-        },
-      );
-    } else if (error instanceof StatementError) {
-      const location = "text" in message ? await locateFailure(error, migration, message) : undefined;
-      explained = new PipeweaveError(error.kind, error.code, error.message, {
-        ...error.details,
-        ...(location ? { location } : {}),
-        ...(isLockConflict(error) && heldBy
-          ? { hint: `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.` }
-          : {}),
-      });
-    } else throw error;
+    const explained = await explainFailure(error, migration, "text" in message ? message : undefined, {
+      heldBy,
+      again: "db:migrate",
+    });
+    if (!explained) throw error;
     return await this.#failed(
       migration,
       explained,
@@ -430,11 +416,6 @@ class Migrator {
   }
 }
 
-/** A session that somebody ended on purpose, which is no reason to start again behind his back. */
-function wasEndedByAdministrator(error: unknown): error is ConnectionLost {
-  return error instanceof ConnectionLost && sqlstateOf(error) === ADMIN_SHUTDOWN;
-}
-
 /** How many of them can be sent in one go. */
 function firstUntransacted(pending: readonly Migration[]): number {
   const index = pending.findIndex(({ directives }) => directives.noTransaction);
@@ -448,15 +429,6 @@ function outcomeOf(answer: Promise<Row[][]>): Promise<Outcome> {
   );
 }
 
-/** Whether the guard refused, and not the migration itself with a SQLSTATE of the same name. */
-function isRefusedByGuard(
-  error: unknown,
-  message: Pick<Message, "statementsBeforeGuard">,
-): error is StatementError {
-  return error instanceof StatementError && error.completed === message.statementsBeforeGuard &&
-    Object.values<string | undefined>(GUARD).includes(error.details.sqlstate);
-}
-
 /** Whether a migrator without our lock, such as the Node tool, may have recorded the same version just now. */
 function isRecordedTwice(error: unknown): boolean {
   const state = sqlstateOf(error);
@@ -464,18 +436,6 @@ function isRecordedTwice(error: unknown): boolean {
     ? error.details.cause as { table_name?: string } | undefined
     : undefined;
   return state === "23505" && cause?.table_name === "schema_migrations";
-}
-
-/** The migration that has to be in the history before this one: its version as the history writes it. */
-function predecessorOf(
-  migration: Migration,
-  migrations: readonly Migration[],
-  history: History,
-): string | undefined {
-  const before = migrations[migrations.indexOf(migration) - 1];
-  if (!before) return undefined;
-  const row = history.rows.find(({ version }) => versionKey(version) === versionKey(before.version));
-  return row?.version ?? before.version;
 }
 
 /** What happened before an error that is not about one migration. */

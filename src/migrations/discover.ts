@@ -36,7 +36,7 @@ const EMBEDDED_FOLDER = fromFileUrl(new URL("../../migrations", import.meta.url)
 const FILE_NAME = /^(\d+)_([a-z0-9]+(?:_[a-z0-9]+)*)(\.down)?\.sql$/;
 const DOWN = ".down.sql";
 /** From this many digits on, versions are dates rather than counted numbers, and gaps mean nothing. */
-const DATE_DIGITS = 8;
+export const DATE_DIGITS = 8;
 
 /** The text of a file of PipeWeave's own set. */
 export function embeddedFile(name: string): string {

@@ -11,7 +11,7 @@ import { PipeweaveError } from "../errors.ts";
 import { checksumOf } from "./checksum.ts";
 import { embeddedFile } from "./discover.ts";
 import { type LogEntry, writeLog } from "./log.ts";
-import type { Migration } from "./migration.ts";
+import { type Migration, versionKey } from "./migration.ts";
 import type { HistoryRow } from "./plan.ts";
 
 const TABLE = "schema_migrations";
@@ -28,6 +28,18 @@ export interface History {
   /** Whether the log, the journal and the lease exist too; PipeWeave 1.x and releases without them made the table alone. */
   readonly complete: boolean;
   readonly rows: readonly HistoryRow[];
+}
+
+/** The migration that has to be in the history before this one: its version as the history writes it. */
+export function predecessorOf(
+  migration: Migration,
+  migrations: readonly Migration[],
+  history: History,
+): string | undefined {
+  const before = migrations[migrations.indexOf(migration) - 1];
+  if (!before) return undefined;
+  const row = history.rows.find(({ version }) => versionKey(version) === versionKey(before.version));
+  return row?.version ?? before.version;
 }
 
 /** `"schema"."schema_migrations"`. */
@@ -167,6 +179,33 @@ BEGIN
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
 END`;
   return sql`DO ${body.text};`;
+}
+
+/** Errors of {@linkcode guardRollback}. */
+export const ROLLBACK_GUARD = { locked: GUARD.locked, notLast: "PW006" } as const;
+
+/** The guard of a roll-back: as {@linkcode guard}, for the migration that was applied last. */
+export function guardRollback(schema: string, key: bigint, version: string): SqlText {
+  const body = sql`
+DECLARE refusal text;
+BEGIN
+  IF NOT pg_catalog.pg_try_advisory_xact_lock(${String(key)}) THEN refusal := ${GUARD.locked};
+  ELSIF ${version} IS DISTINCT FROM (SELECT version FROM ${
+    historyTable(schema)
+  } ORDER BY id DESC LIMIT 1) THEN refusal := ${ROLLBACK_GUARD.notLast};
+  ELSIF EXISTS (SELECT FROM ${
+    leaseTable(schema)
+  } WHERE expires_at > pg_catalog.clock_timestamp()) THEN refusal := ${GUARD.locked}; END IF;
+  IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
+END`;
+  return sql`DO ${body.text};`;
+}
+
+/** Takes a migration out of the history and logs it, in the transaction that undoes it. */
+export function unrecordMigration(schema: string, version: string, entry: LogEntry): SqlText {
+  return sql`
+DELETE FROM ${historyTable(schema)} WHERE version = ${version};
+${writeLog(schema, entry, SINCE_MESSAGE_MS)} RETURNING duration_ms;`;
 }
 
 /** Records a migration and logs it, in its own transaction; returns the row. */

@@ -10,7 +10,7 @@ import type { StatementError } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import type { SqlLocation } from "../errors.ts";
 import { locate } from "./finding.ts";
-import { createBookkeeping, guard, recordMigration, SINCE_MESSAGE_MS } from "./history.ts";
+import { createBookkeeping, guard, type GuardTerms, recordMigration, SINCE_MESSAGE_MS } from "./history.ts";
 import { labelOf, type Migration } from "./migration.ts";
 import { type Statement, statementsOf } from "./statements.ts";
 import { unwoven, weave, type Woven } from "./weave.ts";
@@ -33,20 +33,19 @@ export interface Message {
   readonly statementsBeforeGuard: number;
 }
 
-/** What a message has to know besides its migration. */
+/** What every message of a migration has to know besides it. */
 export interface MessageContext {
   readonly schema: string;
   /** `application_name` of the session: while a file of several statements runs, the one that runs is added to it. */
   readonly applicationName: string;
-  /** Key of the migrators' advisory lock. */
-  readonly key: bigint;
-  /** Version that has to be in the history before; undefined for the first migration. */
-  readonly predecessor: string | undefined;
-  /** Whether the history and what is beside it exist; they are made first otherwise. */
-  readonly complete: boolean;
   readonly limits: Limits;
   /** The file's statements, where they are known: each is announced before it runs. */
   readonly statements: readonly Statement[] | undefined;
+}
+
+/** What applying has to know besides. */
+export interface ApplyContext extends MessageContext {
+  readonly terms: Omit<GuardTerms, "version">;
   readonly actor: Actor;
   /** For the log. */
   readonly details?: Readonly<Record<string, unknown>> | undefined;
@@ -66,28 +65,42 @@ export const MIGRATION_LOCK_TIMEOUT_MS = 5000;
 /** How often the server looks whether the client of a running statement is still there. */
 const CONNECTION_CHECK_MS = 1000;
 
-/** Builds the message of a migration. */
-export function messageFor(migration: Migration, context: MessageContext): Message {
-  const { schema, key, predecessor, complete, limits, statements, actor, details } = context;
-  const before: SqlText[] = [
-    ...freshSession(schema, limitsOf(migration, limits)),
-    guard(schema, { key, version: migration.version, predecessor, complete }),
-  ];
-  const statementsBeforeGuard = before.length - 1;
-  if (!complete) before.push(createBookkeeping(schema));
+/** The message that applies a migration. */
+export function messageFor(migration: Migration, context: ApplyContext): Message {
+  const { schema, terms, actor, details } = context;
+  const { version, name } = migration;
+  return wrap(migration, context, {
+    before: [
+      guard(schema, { ...terms, version }),
+      ...(terms.complete ? [] : [createBookkeeping(schema)]),
+    ],
+    after: recordMigration(schema, migration, SINCE_MESSAGE_MS, {
+      ...{ action: "apply", outcome: "done", version, name, actor, details },
+    }),
+  });
+}
+
+/**
+ * Puts what guards and what records around a file's text.
+ *
+ * @param around `before` starts with the guard
+ */
+export function wrap(
+  migration: Migration,
+  { schema, applicationName, limits, statements }: MessageContext,
+  around: { readonly before: readonly SqlText[]; readonly after: SqlText },
+): Message {
+  const fresh = freshSession(schema, limitsOf(migration, limits));
+  const before = [...fresh, ...around.before];
   const body = statements && statements.length > 1
-    ? weave(migration.sql, statements, announcement(migration, context.applicationName, statements.length))
+    ? weave(migration.sql, statements, announcement(migration, applicationName, statements.length))
     : unwoven(migration.sql);
   const head = `${messageHead(migration)}${before.map(({ text }) => text).join("\n")}\n`;
-  const { version, name } = migration;
-  const record = recordMigration(schema, migration, SINCE_MESSAGE_MS, {
-    ...{ action: "apply", outcome: "done", version, name, actor, details },
-  });
   return {
-    text: `${head}${body.text}\n;\n${endOfBody().text}${record.text}\n${END_OF_MESSAGE.text}`,
+    text: `${head}${body.text}\n;\n${endOfBody().text}${around.after.text}\n${END_OF_MESSAGE.text}`,
     bodyStart: head.length,
     body,
-    statementsBeforeGuard,
+    statementsBeforeGuard: fresh.length,
     statementsBefore: before.length,
   };
 }
@@ -179,7 +192,7 @@ export const END_OF_MESSAGE = new SqlText(`${RESET_SETTINGS.text}\n${DISCARD_TEM
 export async function locateFailure(
   error: StatementError,
   migration: Migration,
-  message: Message,
+  message: Pick<Message, "text" | "body" | "bodyStart" | "statementsBefore">,
 ): Promise<SqlLocation | undefined> {
   const { file, sql: text } = migration;
   const statements = await statementsOf(migration).catch(() => []);

@@ -368,7 +368,6 @@ class UntransactedRun {
         body: { text: this.#textOf(statement), each: 0, toFile: (offset) => offset + statement.start },
         // Counted as if the whole file had been sent.
         statementsBefore: message.statementsBefore - (number - 1),
-        statementsBeforeGuard: -1,
       });
       throw new StatementError(error.kind as "database", error.code, error.message, error.completed, {
         ...error.details,

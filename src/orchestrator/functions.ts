@@ -12,7 +12,11 @@ import {
 } from "../commands/maintenance.ts";
 import { migrate, type MigrateOptions } from "../commands/migrate.ts";
 import { migrationStatus } from "../commands/status.ts";
-import { validateMigrations as validate, type ValidationResult } from "../commands/validate.ts";
+import {
+  validateMigrations as validate,
+  type ValidateOptions,
+  type ValidationResult,
+} from "../commands/validate.ts";
 import type { ApplyResult } from "../migrations/apply.ts";
 import { discover, type Discovery, type MigrationSources } from "../migrations/discover.ts";
 import type { MigrationStatus } from "../migrations/plan.ts";
@@ -72,11 +76,11 @@ export function getMigrationStatus(
  */
 export function validateMigrations(
   database: DatabaseTarget | undefined,
-  sources: MigrationSources = {},
+  options: ValidateOptions = {},
 ): Promise<ValidationResult> {
   return database === undefined
-    ? validate(undefined, sources)
-    : withSession(database, (session) => validate(session, sources));
+    ? validate(undefined, options)
+    : withSession(database, (session) => validate(session, options));
 }
 
 /**

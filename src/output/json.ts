@@ -4,11 +4,14 @@
  * @module
  */
 
+import type { MigrationPlan } from "../commands/dry_run.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { ApplyResult } from "../migrations/apply.ts";
 import type { Finding } from "../migrations/finding.ts";
+import type { LintFinding } from "../migrations/lint.ts";
 import type { Migration } from "../migrations/migration.ts";
 import type { MigrationStatus } from "../migrations/plan.ts";
+import type { RollbackResult } from "../migrations/rollback.ts";
 
 const shortly = ({ version, name, checksum }: Migration) => ({ version, name, checksum });
 
@@ -28,9 +31,42 @@ export function statusJson({ current, applied, pending, missing }: MigrationStat
   return { current, applied: applied.map((row) => ({ ...row })), pending: pending.map(shortly), missing };
 }
 
-/** A finding of `db:validate`. */
-export function findingJson({ severity, code, file, message, hint, location }: Finding): object {
-  return { severity, code, file, line: location?.line, column: location?.column, message, hint };
+/** A finding of `db:validate` or `db:lint`. */
+export function findingJson(finding: Finding | LintFinding): object {
+  const { severity, code, file, message, hint, location } = finding;
+  const lint = "why" in finding ? { why: finding.why, blocks: finding.blocks } : {};
+  return { severity, code, file, line: location?.line, column: location?.column, message, ...lint, hint };
+}
+
+/** The document of `db:migrate --dry-run`. */
+export function planJson({ current, migrations, executed, untried, failed }: MigrationPlan): object {
+  return {
+    dryRun: true,
+    executed,
+    current,
+    migrations: migrations.map(({ migration, statements, findings }) => ({
+      ...shortly(migration),
+      transaction: !migration.directives.noTransaction,
+      requiresMaintenance: migration.directives.requiresMaintenance,
+      statements: statements.map(({ line, firstLine, tried }) => ({ line, firstLine, ...tried })),
+      findings: findings.map(findingJson),
+    })),
+    untried,
+    failed: failed &&
+      { version: failed.migration.version, name: failed.migration.name, error: errorJson(failed.error) },
+  };
+}
+
+/** The document of `db:rollback`. */
+export function rollbackJson({ rolledBack, failed }: RollbackResult): object {
+  return {
+    rolledBack: rolledBack.map(({ migration, executionTimeMs }) => ({
+      ...shortly(migration),
+      executionTimeMs,
+    })),
+    failed: failed &&
+      { version: failed.migration.version, name: failed.migration.name, error: errorJson(failed.error) },
+  };
 }
 
 /** What stands under `error`: code and message, and whatever else is known. */

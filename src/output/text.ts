@@ -6,8 +6,13 @@
 
 import type { CleanupResult } from "../cleanup/cleanup.ts";
 import type { ValidationResult } from "../commands/validate.ts";
+import type { MigrationPlan, PlannedMigration } from "../commands/dry_run.ts";
+import type { LintResult } from "../commands/lint.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
+import { EMBEDDED } from "../migrations/discover.ts";
+import type { LintFinding } from "../migrations/lint.ts";
+import type { LogRow } from "../migrations/log.ts";
 import { labelOf } from "../migrations/migration.ts";
 import type { MigrationStatus } from "../migrations/plan.ts";
 import { formatFinding } from "../migrations/validate.ts";
@@ -85,4 +90,93 @@ export function formatMaintenance(status: MaintenanceStatus): string {
     `Status: ${status.message}`,
     `Mode changed at: ${status.modeChangedAt.toISOString()}`,
   ].join("\n");
+}
+
+/** A report of `db:lint`: every finding with its reason and the safe way, then the verdict. */
+export function formatLint({ findings, files, pendingOnly }: LintResult): string {
+  const scope = `${files} ${pendingOnly ? "pending " : ""}migration(s)`;
+  const verdict = findings.length === 0
+    ? `✓ ${scope}: nothing found that would hurt a live database`
+    : `✗ ${findings.length} finding(s) in ${scope}`;
+  return [...findings.flatMap((finding) => [formatLintFinding(finding), ""]), verdict].join("\n");
+}
+
+function formatLintFinding({ code, file, location, message, blocks, why, hint }: LintFinding): string {
+  return [
+    `${file}:${location?.line}:${location?.column}: ${message} (${code})`,
+    ...(location ? [location.excerpt] : []),
+    `  why: ${why}`,
+    ...(blocks === "nobody" ? [] : [`  blocks: ${blocks}`]),
+    ...(hint ? [`  safe: ${hint}`] : []),
+  ].join("\n");
+}
+
+/**
+ * A report of `db:migrate --dry-run`: a paragraph a migration, a line a statement.
+ *
+ * @param columns of the terminal; Infinity where there is none
+ */
+export function formatPlan(plan: MigrationPlan, columns: number): string {
+  const { current, migrations, executed, untried, failed } = plan;
+  return [
+    `Current version: ${current ?? "none"}`,
+    `Pending migrations: ${migrations.length}`,
+    ...migrations.flatMap((planned) => ["", ...linesOfPlanned(planned, columns)]),
+    "",
+    ...(untried ? [`Not tried: ${untried}.`] : []),
+    ...(failed ? [`${labelOf(failed.migration)} failed; what follows it was not tried.`] : []),
+    executed ? "Everything was rolled back: nothing is applied." : "Nothing was applied.",
+  ].join("\n");
+}
+
+function linesOfPlanned({ migration, statements, findings }: PlannedMigration, columns: number): string[] {
+  const how = [
+    `${statements.length} statement(s)`,
+    migration.directives.noTransaction ? "one by one, outside a transaction" : "in one transaction",
+    ...(migration.directives.requiresMaintenance ? ["requires maintenance"] : []),
+  ];
+  const ms = statements.reduce((sum, { tried }) => sum + (tried?.durationMs ?? 0), 0);
+  const time = statements.some(({ tried }) => tried) ? ` (${formatDuration(ms)})` : "";
+  const head = `${labelOf(migration)}: ${how.join(", ")}${time}`;
+  // PipeWeave's own are the same everywhere; --json has their statements too.
+  if (migration.source === EMBEDDED && findings.length === 0) return [head];
+  return [
+    head,
+    ...statements.flatMap(({ line, firstLine, tried }) => {
+      const head = `  line ${line}${tried ? ` (${formatDuration(tried.durationMs)})` : ""}: `;
+      const room = Math.max(columns - head.length, 20);
+      const shown = [...firstLine].length > room
+        ? `${[...firstLine].slice(0, room - 1).join("")}…`
+        : firstLine;
+      return [
+        `${head}${shown}`,
+        ...(tried?.locks ?? []).map(({ table, mode }) => `    locks ${table}: ${mode}`),
+        ...(tried?.rewritten ?? []).map((table) => `    REWRITES ${table}`),
+        ...findings.filter(({ location }) => location?.line === line)
+          .map(({ code, message, blocks }) =>
+            `    ! ${message}${blocks === "nobody" ? "" : `, which blocks ${blocks}`} (${code})`
+          ),
+      ];
+    }),
+  ];
+}
+
+/** A report of `db:history`: newest first, two lines an entry where the terminal is narrow. */
+export function formatHistory(rows: readonly LogRow[], columns: number): string {
+  if (rows.length === 0) return "Nothing is logged yet.";
+  return rows.map((row) => {
+    const what = `${row.loggedAt.toISOString()}  ${row.action} ${labelOf(row)}: ${row.outcome}` +
+      (row.durationMs === null ? "" : ` (${formatDuration(row.durationMs)})`);
+    const who = `by ${row.databaseUser}` +
+      (row.osUser || row.host ? `, ${row.osUser ?? "?"} on ${row.host ?? "?"}` : "") + `, ${row.tool}`;
+    const more = [
+      ...(row.reason ? [`reason: ${row.reason}`] : []),
+      ...(typeof row.details["error"] === "string" ? [`error: ${row.details["error"]}`] : []),
+      ...(row.details["allowedOnline"] ? ["applied with --allow-online"] : []),
+    ].map((text) => `    ${text}`);
+    const head = what.length + 2 + who.length <= Math.min(columns, 160)
+      ? [`${what}  ${who}`]
+      : [what, `    ${who}`];
+    return [...head, ...more].join("\n");
+  }).join("\n");
 }

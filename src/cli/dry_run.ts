@@ -1,0 +1,35 @@
+/**
+ * `db:migrate --dry-run`.
+ *
+ * @module
+ */
+
+import { PipeweaveError } from "../errors.ts";
+import { labelOf } from "../migrations/migration.ts";
+import { planJson } from "../output/json.ts";
+import { formatPlan } from "../output/text.ts";
+import type { Invocation } from "./invocation.ts";
+import { applyingOptions } from "./migrate.ts";
+
+/** Prints the plan; the exit code is what `db:migrate` would end with, as far as that is known beforehand. */
+export async function runDryRun(invocation: Invocation): Promise<void> {
+  const mode = invocation.options["dryRun"];
+  if (mode !== true && mode !== "execute") {
+    invocation.problem(`--dry-run takes no value, or "execute", not "${mode}"`);
+  }
+  const options = applyingOptions(invocation);
+  const session = await invocation.session();
+  const { planDryRun } = await import("../commands/dry_run.ts");
+  if (mode === "execute") invocation.progress.update("Trying pending migrations");
+  const plan = await planDryRun(session, mode === "execute", options);
+  invocation.progress.stop();
+  invocation.result(() => planJson(plan), () => formatPlan(plan, invocation.reportColumns));
+  if (plan.failed) {
+    const { migration, error } = plan.failed;
+    throw new PipeweaveError(error.kind, error.code, `${labelOf(migration)} would fail: ${error.message}`, {
+      ...error.details,
+      hint: error.details.hint ?? "Correct the file; nothing was applied.",
+    });
+  }
+  if (plan.refusal) throw plan.refusal;
+}

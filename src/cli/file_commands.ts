@@ -1,0 +1,164 @@
+/**
+ * The `db:` commands that look at migration files: `db:validate`, `db:lint`, `db:new`.
+ *
+ * @module
+ */
+
+import type { Session } from "../database/session.ts";
+import { PipeweaveError } from "../errors.ts";
+import { findingJson } from "../output/json.ts";
+import { formatLint, formatValidation } from "../output/text.ts";
+import type { Invocation } from "./invocation.ts";
+import {
+  type CommandSpec,
+  CONNECTION_OPTIONS,
+  MIGRATION_OPTIONS,
+  type OptionSpec,
+  OUTPUT_OPTIONS,
+} from "./spec.ts";
+
+const OFFLINE: OptionSpec = {
+  flags: "--offline",
+  description: "Look at the files alone; never connect.",
+};
+
+/** A session, where a database is named and wanted. */
+async function sessionUnlessOffline(invocation: Invocation): Promise<Session | undefined> {
+  const wanted = invocation.options["offline"] !== true && invocation.connectionIsConfigured();
+  invocation.assertUsable();
+  return wanted ? await invocation.session() : undefined;
+}
+
+const validate: CommandSpec = {
+  name: "db:validate",
+  summary: "Check migration files, and compare them with a database.",
+  description:
+    "Checks file names, order, duplicates, encoding, syntax (by PostgreSQL's own parser), and statements that cannot run the way a migration runs. When a database is named it also compares checksums and looks for missing files.",
+  options: [
+    {
+      title: "Validation",
+      options: [
+        OFFLINE,
+        { flags: "--lint", description: "Also look for what would hurt a live database, as db:lint does." },
+      ],
+    },
+    MIGRATION_OPTIONS,
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [
+    { purpose: "In CI, without a database", line: "pipeweave db:validate --offline --dir ./migrations" },
+    { purpose: "Against a database", line: "pipeweave db:validate --url postgres://app@db1/app" },
+  ],
+  exitCodes: [
+    [4, "the database did not come up in time"],
+    [5, "something is wrong with the files, or they do not match the history"],
+    [6, "no connection"],
+  ],
+  async run(invocation) {
+    const { validateMigrations } = await import("../commands/validate.ts");
+    const session = await sessionUnlessOffline(invocation);
+    const result = await validateMigrations(session, {
+      ...invocation.sources(),
+      lint: invocation.options["lint"] === true,
+    });
+    const json = () => ({ ...result, findings: result.findings.map(findingJson) });
+    invocation.result(json, () => formatValidation(result));
+    if (!session && invocation.options["offline"] !== true) {
+      invocation.note(
+        "No database is named (--url, DATABASE_URL, DB_*, PG*), so the files were checked alone.",
+      );
+    }
+    if (!result.valid) {
+      const errors = result.findings.filter(({ severity }) => severity === "error").length;
+      throw new PipeweaveError("integrity", "not_valid", `Validation found ${errors} error(s)`, {
+        hint: "Each is listed above with its fix.",
+      });
+    }
+  },
+};
+
+const LINT_FORMATS = ["text", "json", "github", "sarif"] as const;
+
+const lint: CommandSpec = {
+  name: "db:lint",
+  summary: "Find what would hurt a live database.",
+  description:
+    "Reads migrations by PostgreSQL's own parser, and names every statement that would keep others waiting, break running code or lose data: with the rule, the reason, and the safe way to write it. When a database is named, only what is pending there is looked at. A finding is accepted by a comment line before its statement: -- pipeweave: allow <rule> <reason>.",
+  options: [
+    {
+      title: "Linting",
+      options: [
+        OFFLINE,
+        { flags: "--since <version:string>", description: "Look only at versions after this one." },
+        { flags: "--format <format:string>", description: `${LINT_FORMATS.join(", ")}. Default: text` },
+      ],
+    },
+    MIGRATION_OPTIONS,
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [
+    {
+      purpose: "In CI, as annotations of a pull request",
+      line: "pipeweave db:lint --offline --dir ./migrations --format github",
+    },
+    {
+      purpose: "What is pending, before a deployment",
+      line: "pipeweave db:lint --dir ./migrations --url postgres://app@db1/app",
+    },
+  ],
+  exitCodes: [
+    [4, "the database did not come up in time"],
+    [5, "something was found, or files are invalid"],
+    [6, "no connection"],
+  ],
+  async run(invocation) {
+    const format = invocation.choice("format", "--format", LINT_FORMATS) ?? "text";
+    const session = await sessionUnlessOffline(invocation);
+    const { lintMigrations } = await import("../commands/lint.ts");
+    const result = await lintMigrations(session, {
+      ...invocation.sources(),
+      since: invocation.text("since"),
+    });
+    const json = () => ({ ...result, findings: result.findings.map(findingJson) });
+    if (format === "json") invocation.result(json, () => JSON.stringify(json()));
+    else if (format === "text") invocation.result(json, () => formatLint(result));
+    else {
+      const { githubAnnotations, sarifLog } = await import("../output/lint_formats.ts");
+      const text = () =>
+        format === "github" ? githubAnnotations(result.findings) : JSON.stringify(sarifLog(result.findings));
+      invocation.result(json, text);
+    }
+    if (result.findings.length === 0) return;
+    throw new PipeweaveError("integrity", "lint", `${result.findings.length} finding(s)`, {
+      hint: "Write it the safe way, or accept it: -- pipeweave: allow <rule> <reason>",
+    });
+  },
+};
+
+const create: CommandSpec = {
+  name: "db:new",
+  summary: "Print the next migration's file name, and a template.",
+  description:
+    "Prints a template on stdout whose first line is a comment with the name of the file that it belongs in: the next number, or date, of the last folder that --dir names. It writes no file.",
+  arguments: "<name:string>",
+  options: [MIGRATION_OPTIONS, OUTPUT_OPTIONS],
+  examples: [
+    { purpose: "The template", line: "pipeweave db:new add_email --dir ./migrations" },
+    {
+      purpose: "Written to its file",
+      line:
+        `t=$(pipeweave db:new add_email) && printf '%s\\n' "$t" > "$(printf '%s' "$t" | sed -n '1s/^-- //p')"`,
+    },
+  ],
+  exitCodes: [[5, "the folder's files are invalid"]],
+  async run(invocation) {
+    const { newMigration } = await import("../commands/new.ts");
+    const found = await newMigration(invocation.args[0]!, invocation.sources());
+    invocation.result(() => found, () => found.template.trimEnd());
+    invocation.note(`Save it as ${found.file}; db:validate --offline checks it.`);
+  },
+};
+
+export const FILE_COMMANDS: readonly CommandSpec[] = [validate, lint, create];

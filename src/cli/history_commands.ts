@@ -1,0 +1,250 @@
+/**
+ * The `db:` commands that are about the history: `db:history`, `db:rollback`, `db:repair`, `db:baseline`.
+ *
+ * @module
+ */
+
+import { formatDuration } from "../config/duration.ts";
+import { interrupted, PipeweaveError } from "../errors.ts";
+import { labelOf } from "../migrations/migration.ts";
+import type { RollbackStep } from "../migrations/rollback.ts";
+import { rollbackJson } from "../output/json.ts";
+import { formatHistory } from "../output/text.ts";
+import { ALLOW_ONLINE, RUN_OPTIONS } from "./database_commands.ts";
+import type { Invocation } from "./invocation.ts";
+import { runningOptions, stepOf } from "./migrate.ts";
+import {
+  type CommandSpec,
+  CONNECTION_OPTIONS,
+  MIGRATION_OPTIONS,
+  type OptionSpec,
+  OUTPUT_OPTIONS,
+} from "./spec.ts";
+
+const REASON: OptionSpec = { flags: "--reason <text:string>", description: "Why; the log keeps it." };
+const HISTORY_LINES = 20;
+
+const history: CommandSpec = {
+  name: "db:history",
+  summary: "Show who did what to the migrations, and when.",
+  description:
+    "Shows the log, newest first: every migration that was applied, that failed or was rolled back, repaired or adopted, with the database user, the operating system's user and host, the tool's version, the time it took, and the reason where one was given. The log is append-only: the database refuses to change it.",
+  options: [
+    {
+      title: "History",
+      options: [{ flags: "--limit <n:string>", description: `Entries at most. Default: ${HISTORY_LINES}` }],
+    },
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [{ purpose: "What happened last night?", line: "pipeweave db:history --limit 50" }],
+  exitCodes: [[4, "the database did not come up in time"], [6, "no connection"]],
+  async run(invocation) {
+    const limit = invocation.integer("limit", "--limit", 1, 1_000_000) ?? HISTORY_LINES;
+    const { showHistory } = await import("../commands/history.ts");
+    const rows = await showHistory(await invocation.session(), limit);
+    invocation.result(() => ({ history: rows }), () => formatHistory(rows, invocation.reportColumns));
+  },
+};
+
+const rollback: CommandSpec = {
+  name: "db:rollback",
+  summary: "Undo the last migrations by their down files.",
+  description:
+    "Runs the down files (NNN_name.down.sql) of the last applied migrations, the newest first, each in one transaction in which the migration leaves the history. It shows the plan and asks first; scripts say --yes. What has no down file, or was changed since, cannot be rolled back, and then nothing is. A down file undoes the schema; data that a migration removed stays lost.",
+  options: [
+    {
+      title: "Rolling back",
+      options: [
+        { flags: "--steps <n:string>", description: "How many migrations. Default: 1" },
+        { flags: "--to <version:string>", description: "The version to go back to; it stays applied." },
+        { flags: "--yes", description: "Do not ask." },
+        ALLOW_ONLINE,
+      ],
+    },
+    RUN_OPTIONS,
+    MIGRATION_OPTIONS,
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [
+    { purpose: "The last migration", line: "pipeweave db:rollback --dir ./migrations" },
+    {
+      purpose: "From a script, back to a version",
+      line: "pipeweave db:rollback --dir ./migrations --to 007 --yes",
+    },
+  ],
+  exitCodes: [
+    [1, "a down file failed: that migration stays applied"],
+    [
+      3,
+      "it needs maintenance and tasks are active, or another migrator changed the history; nothing was changed",
+    ],
+    [4, "a lock was not free, or the database did not come up, in time"],
+    [5, "a down file is missing, or files are invalid or changed; nothing was changed"],
+    [6, "no connection"],
+  ],
+  run: runRollback,
+};
+
+async function runRollback(invocation: Invocation): Promise<void> {
+  const { json, quiet, progress, style: { good, bad } } = invocation;
+  const steps = invocation.integer("steps", "--steps", 1, 1_000_000);
+  const to = invocation.text("to");
+  if (steps !== undefined && to !== undefined) invocation.problem("--steps and --to exclude each other");
+  const yes = invocation.options["yes"] === true;
+  if (!yes && !invocation.world.ask) {
+    invocation.problem("--yes is needed where nobody can be asked: stdin is no terminal");
+  }
+  const running = runningOptions(invocation);
+  const report = (text: string) => {
+    if (!json && !quiet) progress.around(() => invocation.report(text));
+  };
+  const session = await invocation.session();
+  const { rollback } = await import("../commands/rollback.ts");
+  const result = await rollback(session, {
+    ...invocation.sources(),
+    ...running,
+    ...{ steps, to, actor: invocation.actor, signal: invocation.signal },
+    allowOnline: invocation.options["allowOnline"] === true,
+    confirm: yes ? undefined : (plan) => confirm(invocation, session.target, plan),
+    onRollingBack: (migration) => {
+      invocation.event("rolling_back", { version: migration.version, name: migration.name });
+      progress.update(`Rolling back ${labelOf(migration)}`);
+    },
+    onRolledBack: (migration, executionTimeMs) => {
+      invocation.event("rolled_back", { version: migration.version, name: migration.name, executionTimeMs });
+      progress.stop();
+      const time = executionTimeMs === null ? "" : ` (${formatDuration(executionTimeMs)})`;
+      report(`${good("✓")} Rolled back ${labelOf(migration)}${time}`);
+    },
+    onActivity: (migration, activity) => {
+      progress.update(stepOf(`Rolling back ${labelOf(migration)}`, activity));
+    },
+    onRetry: (migration, reason) => invocation.note(`${labelOf(migration)}: ${reason}`),
+    onLockWait: (holder) => progress.update(`Another migrator is at work (${holder})`),
+  });
+  progress.stop();
+  if (json) invocation.document = rollbackJson(result);
+  if (!result.failed) {
+    return result.rolledBack.length === 0 ? report("Nothing to roll back") : undefined;
+  }
+  const { migration, error } = result.failed;
+  const label = labelOf(migration);
+  report(`${bad("✗")} Failed ${label}`);
+  const done = result.rolledBack.map((one) => labelOf(one.migration));
+  throw new PipeweaveError(error.kind, error.code, `Rolling back ${label} failed: ${error.message}`, {
+    ...error.details,
+    problems: [
+      `${label} stays applied: nothing of its down file stays`,
+      done.length === 0 ? "this run rolled back nothing" : `rolled back by this run: ${done.join(", ")}`,
+    ],
+    hint: error.details.hint ?? "Correct the down file, and run db:rollback again.",
+    cause: error,
+  });
+}
+
+/** Shows the plan and asks. Throws when the answer is not yes. */
+async function confirm(
+  invocation: Invocation,
+  target: string,
+  plan: readonly RollbackStep[],
+): Promise<void> {
+  const { world, signal } = invocation;
+  const list = plan.map(({ migration }) => `  ${labelOf(migration)}\n`).join("");
+  const answer = await Promise.race([
+    world.ask!(`This rolls back on ${target}, in this order:\n${list}Go on? [y/N] `),
+    new Promise<never>((_, reject) =>
+      signal.addEventListener("abort", () => reject(interrupted("Interrupted; nothing was changed")))
+    ),
+  ]);
+  if (/^y(?:es)?$/i.test(answer)) return;
+  throw new PipeweaveError("condition", "declined", "Not confirmed: nothing was changed");
+}
+
+const repair: CommandSpec = {
+  name: "db:repair",
+  summary: "Accept a migration file that was edited after it was applied.",
+  description:
+    "Writes the checksum that the file has now into the history, so that db:migrate goes on; for a migration outside a transaction that is under way, the statements that have run are taken to be the file's. The database's schema stays as it is: whoever edited the file has to know that it fits. Both checksums, who did it and why are logged.",
+  options: [
+    {
+      title: "Repair",
+      options: [
+        { flags: "--version <version:string>", description: "The migration." },
+        { ...REASON, description: "Why; required, and the log keeps it." },
+      ],
+    },
+    MIGRATION_OPTIONS,
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [{
+    purpose: "After a comment was corrected in an applied file",
+    line: 'pipeweave db:repair --version 007 --reason "only a comment" --dir ./migrations',
+  }],
+  exitCodes: [
+    [3, "the migration is not applied"],
+    [4, "another migrator was at work for too long, or the database did not come up in time"],
+    [5, "files are invalid"],
+    [6, "no connection"],
+  ],
+  async run(invocation) {
+    const version = invocation.text("version");
+    const reason = invocation.text("reason")?.trim();
+    if (!version) invocation.problem("--version is required: the migration to repair");
+    if (!reason) invocation.problem("--reason is required: the log keeps it");
+    const session = await invocation.session();
+    const { repairMigration } = await import("../commands/history.ts");
+    const result = await repairMigration(session, version!, {
+      ...invocation.sources(),
+      actor: invocation.actor,
+      reason,
+    });
+    invocation.result(() => result, () => {
+      const label = labelOf(result);
+      if (!result.repaired) return `${label} needs no repair: the file is as it was applied`;
+      return result.statements.length > 0
+        ? `✓ Repaired ${label}: statement(s) ${result.statements.join(", ")} are taken to be the file's`
+        : `✓ Repaired ${label}: ${result.oldChecksum?.slice(0, 12)}… is ${result.checksum.slice(0, 12)}… now`;
+    });
+  },
+};
+
+const baseline: CommandSpec = {
+  name: "db:baseline",
+  summary: "Adopt an existing schema: record migrations as applied without running them.",
+  description:
+    "For a database that has what the first migrations of a set would make, since it was made by other means: records all of that set's migrations up to the version as applied, without running them. It refuses where one of the set was applied already.",
+  arguments: "<version:string>",
+  options: [{ title: "Baseline", options: [REASON] }, MIGRATION_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
+  examples: [{
+    purpose: "The schema is that of 012; what follows is to be applied",
+    line: "pipeweave db:baseline 012 --dir ./migrations",
+  }],
+  exitCodes: [
+    [4, "another migrator was at work for too long, or the database did not come up in time"],
+    [5, "one of the set is applied already, or files are invalid"],
+    [6, "no connection"],
+  ],
+  async run(invocation) {
+    const session = await invocation.session();
+    const { baseline } = await import("../commands/history.ts");
+    const result = await baseline(session, invocation.args[0]!, {
+      ...invocation.sources(),
+      actor: invocation.actor,
+      reason: invocation.text("reason"),
+    });
+    invocation.result(
+      () => result,
+      () =>
+        result.adopted.length === 0
+          ? `${result.version} is applied already`
+          : result.adopted.map((migration) => `✓ Adopted ${labelOf(migration)}, without running it`).join(
+            "\n",
+          ),
+    );
+  },
+};
+
+export const HISTORY_COMMANDS: readonly CommandSpec[] = [history, rollback, repair, baseline];

@@ -1,0 +1,99 @@
+/**
+ * `db:migrate --dry-run`: what would be applied, and on request what each statement would take.
+ *
+ * @module
+ */
+
+import type { Session } from "../database/session.ts";
+import type { PipeweaveError } from "../errors.ts";
+import { firstLineOf } from "../migrations/activity.ts";
+import { EMBEDDED } from "../migrations/discover.ts";
+import { dryRun, triable, type TriedStatement, untriedReason } from "../migrations/dry_run.ts";
+import { predecessorOf } from "../migrations/history.ts";
+import { lint, type LintFinding } from "../migrations/lint.ts";
+import type { Migration } from "../migrations/migration.ts";
+import { statementsOf } from "../migrations/statements.ts";
+import { assertRunnable } from "../migrations/validate.ts";
+import { assertMaintenance, needsOf } from "./maintenance_need.ts";
+import { type MigrateOptions, planMigrate, readOnlyServer } from "./migrate.ts";
+
+/** A statement of a plan. */
+export interface PlannedStatement {
+  /** In the file, counted from 1. */
+  readonly line: number;
+  readonly firstLine: string;
+  /** What it took; absent where it was not tried. */
+  readonly tried?: TriedStatement;
+}
+
+/** A migration of a plan. */
+export interface PlannedMigration {
+  readonly migration: Migration;
+  readonly statements: readonly PlannedStatement[];
+  readonly findings: readonly LintFinding[];
+}
+
+/** What would be done. */
+export interface MigrationPlan {
+  readonly current: string | null;
+  readonly migrations: readonly PlannedMigration[];
+  /** Whether the statements were run, and rolled back. */
+  readonly executed: boolean;
+  /** Why some were not run. */
+  readonly untried: string | undefined;
+  /** The migration that failed when it was tried. */
+  readonly failed: { readonly migration: Migration; readonly error: PipeweaveError } | null;
+  /** Why the plan would be refused now. */
+  readonly refusal: PipeweaveError | undefined;
+}
+
+/**
+ * Plans, and changes nothing.
+ *
+ * @param execute also runs all that is pending in one transaction, and rolls it back
+ * @throws {PipeweaveError} as `db:migrate` would, before anything is applied
+ */
+export async function planDryRun(
+  session: Session,
+  execute: boolean,
+  options: MigrateOptions,
+): Promise<MigrationPlan> {
+  const { migrations, history, status, pending } = await planMigrate(session, options);
+  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED));
+  const needs = await needsOf(pending, history);
+  const refusal = await assertMaintenance(session, needs, options.allowOnline === true)
+    .then(() => undefined, (error: PipeweaveError) => error);
+  const toTry = execute ? triable(pending) : [];
+  if (toTry.length > 0 && session.parameter("in_hot_standby") === "on") {
+    throw readOnlyServer(session, pending.length);
+  }
+  const result = toTry.length === 0 ? { tried: [], failed: null } : await dryRun(session, toTry, {
+    predecessor: predecessorOf(toTry[0]!, migrations, history),
+    complete: history.complete,
+  }, options);
+  const triedOf = (migration: Migration) =>
+    result.tried.find((one) => one.migration === migration)?.statements;
+  return {
+    current: status.current,
+    migrations: await Promise.all(pending.map(async (migration) => ({
+      migration,
+      statements: await plannedStatements(migration, triedOf(migration)),
+      findings: migration.source === EMBEDDED && !history.exists ? [] : await lint(migration),
+    }))),
+    executed: execute,
+    untried: execute ? untriedReason(pending) : undefined,
+    failed: result.failed,
+    refusal,
+  };
+}
+
+async function plannedStatements(
+  migration: Migration,
+  tried: readonly TriedStatement[] | undefined,
+): Promise<readonly PlannedStatement[]> {
+  return (await statementsOf(migration)).map((statement, index) => ({
+    line: migration.sql.slice(0, statement.start).split("\n").length,
+    firstLine: firstLineOf(migration, statement),
+    ...(tried?.[index] ? { tried: tried[index] } : {}),
+  }));
+}

@@ -1,0 +1,83 @@
+/**
+ * `db:new`: the name of the next migration file, and what to start it with.
+ *
+ * @module
+ */
+
+import { join } from "@std/path/join";
+import { PipeweaveError } from "../errors.ts";
+import { DATE_DIGITS, discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
+import { compareVersions, type Migration } from "../migrations/migration.ts";
+
+/** Digits of the first version in a set without PipeWeave's own migrations. */
+const FIRST_VERSION = "001";
+
+/** A file to be written. */
+export interface NewMigration {
+  readonly version: string;
+  readonly name: string;
+  /** Where it belongs. */
+  readonly file: string;
+  /** Its text. */
+  readonly template: string;
+}
+
+/**
+ * Names the next migration of the last folder, in the way in which its others are named.
+ *
+ * @param title the name, or a few words
+ * @param now for versions that are dates, in UTC
+ * @throws {PipeweaveError} of kind `usage` when the title holds nothing to name a file by
+ */
+export async function newMigration(
+  title: string,
+  sources: MigrationSources,
+  now: Date = new Date(),
+): Promise<NewMigration> {
+  const name = title.toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^_+|_+$/g, "");
+  if (name === "") {
+    throw new PipeweaveError("usage", "bad_name", "The name holds no letter or digit of ASCII", {
+      hint: "Say in a few words what it does: pipeweave db:new add_email_to_users",
+    });
+  }
+  const folder = sources.dirs?.at(-1) ?? "migrations";
+  const others = (await known(sources)).toSorted((a, b) => compareVersions(a.version, b.version));
+  const own = others.filter(({ source }) => source === folder);
+  const version = nextVersion(own.at(-1)?.version, sources.embedded !== false, now);
+  const file = join(folder, `${version}_${name}.sql`);
+  return { version, name, file, template: template(file) };
+}
+
+/** All migrations that there are; a folder that is empty or missing is about to get its first. */
+async function known(sources: MigrationSources): Promise<readonly Migration[]> {
+  const dirs = sources.dirs ?? [];
+  const embedded = sources.embedded !== false;
+  if (!embedded && dirs.length === 0) return [];
+  try {
+    return (await discover(sources)).migrations.filter(({ source }) => source !== EMBEDDED);
+  } catch (error) {
+    const isNew = error instanceof PipeweaveError && /^(?:no_such|empty)_folder$/.test(error.code);
+    if (!isNew) throw error;
+    return dirs.length > 1 ? await known({ embedded, dirs: dirs.slice(0, -1) }) : [];
+  }
+}
+
+function nextVersion(last: string | undefined, besideEmbedded: boolean, now: Date): string {
+  const date = now.toISOString().replace(/\D/g, "").slice(0, 14);
+  // Counted versions would be PipeWeave's own ones sooner or later.
+  if (last === undefined) return besideEmbedded ? date : FIRST_VERSION;
+  const next = String(BigInt(last) + 1n).padStart(last.length, "0");
+  return last.length >= DATE_DIGITS && compareVersions(date, last) > 0 ? date.slice(0, last.length) : next;
+}
+
+function template(file: string): string {
+  return `-- ${file}
+--
+-- Runs in one transaction, unless a line such as these starts the file (without the second pair of dashes):
+-- -- pipeweave: no-transaction          for CREATE INDEX CONCURRENTLY and the like
+-- -- pipeweave: requires maintenance    not while tasks are active
+-- -- pipeweave: lock-timeout 2s         give way sooner to what others do
+
+ALTER TABLE … ;
+`;
+}

@@ -1,0 +1,48 @@
+/**
+ * `db:rollback`: undoes migrations by their down files.
+ *
+ * @module
+ */
+
+import type { Session } from "../database/session.ts";
+import { discover, type MigrationSources } from "../migrations/discover.ts";
+import { readHistory } from "../migrations/history.ts";
+import {
+  planRollback,
+  rollBack,
+  type RollbackOptions,
+  type RollbackRange,
+  type RollbackResult,
+  type RollbackStep,
+} from "../migrations/rollback.ts";
+import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
+import { assertMaintenance, needsOf } from "./maintenance_need.ts";
+
+/** What to undo, how, and whom to ask. */
+export interface RollbackCommandOptions extends MigrationSources, RollbackRange, RollbackOptions {
+  /** Do also what needs maintenance while tasks are active; the log keeps that. Default: false */
+  readonly allowOnline?: boolean | undefined;
+  /** Asked before anything is done; throws to leave it. */
+  readonly confirm?: ((steps: readonly RollbackStep[]) => Promise<void>) | undefined;
+}
+
+/**
+ * Rolls back the last applied migrations.
+ *
+ * @throws {PipeweaveError} of kind `integrity` when a down file is missing, `condition` when a roll-back needs
+ *   maintenance and tasks are active: nothing was changed then
+ */
+export async function rollback(session: Session, options: RollbackCommandOptions): Promise<RollbackResult> {
+  const { migrations, findings } = await discover(options);
+  assertNoErrors(findings, "Nothing was changed");
+  const history = await readHistory(session);
+  const steps = planRollback(migrations, history, options);
+  if (steps.length === 0) return { rolledBack: [], failed: null };
+  const downs = steps.map(({ down }) => down);
+  await assertRunnable(downs);
+  const needs = await needsOf(downs, history);
+  const overridden = await assertMaintenance(session, needs, options.allowOnline === true);
+  await options.confirm?.(steps);
+  const details = overridden && { allowedOnline: { ...overridden, needs: [...needs.values()].flat() } };
+  return await rollBack(session, steps, history, { ...options, ...(details ? { details } : {}) });
+}
