@@ -7,11 +7,10 @@
 import type { Session } from "../database/session.ts";
 import type { PipeweaveError } from "../errors.ts";
 import { firstLineOf } from "../migrations/activity.ts";
-import { EMBEDDED } from "../migrations/discover.ts";
 import { dryRun, triable, type TriedStatement, untriedReason } from "../migrations/dry_run.ts";
 import { predecessorOf } from "../migrations/history.ts";
 import { lint, type LintFinding } from "../migrations/lint.ts";
-import type { Migration } from "../migrations/migration.ts";
+import { EMBEDDED, type Migration } from "../migrations/migration.ts";
 import { statementsOf } from "../migrations/statements.ts";
 import { assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";

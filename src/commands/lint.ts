@@ -5,12 +5,11 @@
  */
 
 import type { Session } from "../database/session.ts";
-import { discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
+import { discover, type MigrationSources } from "../migrations/discover.ts";
 import { readHistory } from "../migrations/history.ts";
 import { lint, type LintFinding } from "../migrations/lint.ts";
-import type { Migration } from "../migrations/migration.ts";
 import { noSuchVersion, planMigrations } from "../migrations/plan.ts";
-import { compareVersions, versionKey } from "../migrations/migration.ts";
+import { compareVersions, EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertNoErrors, validateSql } from "../migrations/validate.ts";
 
 /** Which migrations to look at. */

@@ -8,10 +8,9 @@ import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { activeCount, type OrchestratorState, readState } from "../maintenance/state.ts";
 import { tasks } from "../maintenance/status.ts";
-import { EMBEDDED } from "../migrations/discover.ts";
 import type { History } from "../migrations/history.ts";
 import { lint } from "../migrations/lint.ts";
-import { labelOf, type Migration } from "../migrations/migration.ts";
+import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 
 /** Why each of some migrations needs maintenance. */
 export type Needs = ReadonlyMap<Migration, readonly string[]>;

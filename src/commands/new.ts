@@ -6,8 +6,8 @@
 
 import { join } from "@std/path/join";
 import { PipeweaveError } from "../errors.ts";
-import { DATE_DIGITS, discover, EMBEDDED, type MigrationSources } from "../migrations/discover.ts";
-import { compareVersions, type Migration } from "../migrations/migration.ts";
+import { DATE_DIGITS, discover, type MigrationSources } from "../migrations/discover.ts";
+import { compareVersions, EMBEDDED, type Migration } from "../migrations/migration.ts";
 
 /** Digits of the first version in a set without PipeWeave's own migrations. */
 const FIRST_VERSION = "001";

@@ -13,14 +13,13 @@ import { sql } from "../database/sql.ts";
 import { sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
-import { EMBEDDED } from "./discover.ts";
 import { explainFailure, isRefusedByGuard, wasEndedByAdministrator } from "./explain.ts";
 import { GUARD, type GuardTerms, type History, lockKey, predecessorOf, readHistory } from "./history.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
 import { freshSession, type Limits, limitsOf, type Message, messageFor } from "./message.ts";
-import { labelOf, type Migration, versionKey } from "./migration.ts";
+import { EMBEDDED, labelOf, type Migration, versionKey } from "./migration.ts";
 import {
   assertApplicable,
   type HistoryRow,

@@ -11,7 +11,7 @@ import { canonicalText, checksumOf, NotUtf8Error } from "./checksum.ts";
 import { readDirectives } from "./directives.ts";
 import type { Finding } from "./finding.ts";
 import { locate } from "./finding.ts";
-import { compareVersions, labelOf, type Migration, versionKey } from "./migration.ts";
+import { compareVersions, EMBEDDED, labelOf, type Migration, versionKey } from "./migration.ts";
 
 /** Which migrations there are. */
 export interface MigrationSources {
@@ -29,8 +29,6 @@ export interface Discovery {
   readonly findings: readonly Finding[];
 }
 
-/** The name that PipeWeave's own set has in messages. */
-export const EMBEDDED = "embedded";
 /** In a compiled binary this folder is inside the binary. */
 const EMBEDDED_FOLDER = fromFileUrl(new URL("../../migrations", import.meta.url));
 const FILE_NAME = /^(\d+)_([a-z0-9]+(?:_[a-z0-9]+)*)(\.down)?\.sql$/;

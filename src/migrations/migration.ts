@@ -6,6 +6,9 @@
 
 import type { Directives } from "./directives.ts";
 
+/** The name that PipeWeave's own set has in messages. */
+export const EMBEDDED = "embedded";
+
 /** A migration file that was read and understood. */
 export interface Migration {
   /** The digits of the file name, as written. */

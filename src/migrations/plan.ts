@@ -5,8 +5,7 @@
  */
 
 import { PipeweaveError } from "../errors.ts";
-import { EMBEDDED } from "./discover.ts";
-import { type AppliedMigration, labelOf, type Migration, versionKey } from "./migration.ts";
+import { type AppliedMigration, EMBEDDED, labelOf, type Migration, versionKey } from "./migration.ts";
 import { isNodeToolChecksum } from "./node_tool.ts";
 
 /** A row of `schema_migrations` as it was read. */

@@ -10,10 +10,9 @@ import type { MigrationPlan, PlannedMigration } from "../commands/dry_run.ts";
 import type { LintResult } from "../commands/lint.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
-import { EMBEDDED } from "../migrations/discover.ts";
 import type { LintFinding } from "../migrations/lint.ts";
 import type { LogRow } from "../migrations/log.ts";
-import { labelOf } from "../migrations/migration.ts";
+import { EMBEDDED, labelOf } from "../migrations/migration.ts";
 import type { MigrationStatus } from "../migrations/plan.ts";
 import { formatFinding } from "../migrations/validate.ts";
 
