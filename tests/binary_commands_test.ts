@@ -27,7 +27,7 @@ Deno.test("help is there in every spelling, and plain where stdout is no termina
     for (const args of [[name, "--help"], ["help", name], [...name.split(":"), "--help"]]) {
       const { code, stdout } = await pipeweave(args);
       assertEquals(code, 0, args.join(" "));
-      assertMatch(stdout, new RegExp(`^Usage: pipeweave ${name} \\[options\\]\n`));
+      assertMatch(stdout, new RegExp(`^Usage: pipeweave ${name} (<\\w+> )?\\[options\\]\n`));
       assertStringIncludes(stdout, "Examples:");
     }
   }
@@ -117,7 +117,7 @@ Deno.test("without the schema every command that needs it names db:migrate; AUTO
   assertMatch(auto.stdout, /^Mode: running\n/);
   assertStringIncludes(
     auto.stderr,
-    "AUTO_MIGRATE: applied 000_migration_tracking, 001_initial_schema, 002_input_schemas_and_temp_uploads",
+    "AUTO_MIGRATE: applied 000_migration_tracking, 001_initial_schema, 002_input_schemas_and_temp_uploads, 003_migration_bookkeeping",
   );
   const again = await pipeweave(["db:cleanup"], { env: { ...env, AUTO_MIGRATE: "true" } });
   assertEquals([again.code, again.stderr], [0, ""]);
@@ -142,7 +142,7 @@ Deno.test("db:init warns and migrates", async () => {
   await using database = await TestDatabase.empty();
   const { code, stdout, stderr } = await pipeweave(["db:init"], { env: { DATABASE_URL: database.url } });
   assertEquals([code, stderr], [0, "warning: db:init is deprecated: use db:migrate\n"]);
-  assertStringIncludes(stdout, "✓ Applied 3 migration(s)");
+  assertStringIncludes(stdout, "✓ Applied 4 migration(s)");
 });
 
 Deno.test("db:cleanup reports, by text and by JSON", async () => {
@@ -168,6 +168,16 @@ Deno.test("every report is one JSON document under --json, errors too", async ()
   const env = { DATABASE_URL: database.url };
   const cases: readonly (readonly [string, number])[] = [
     ["db:status", 0],
+    ["db:wait", 0],
+    ["db:wait --migrated", 0],
+    ["db:history", 0],
+    ["db:lint", 0],
+    ["db:new some_name", 0],
+    ["db:migrate --dry-run", 0],
+    ["db:baseline 003", 0],
+    ["db:repair --version 001 --reason x", 0],
+    ["db:repair --version 001", 2],
+    ["db:rollback --yes", 5],
     ["db:migrate", 0],
     ["db:validate", 0],
     ["db:cleanup", 0],
@@ -193,7 +203,7 @@ Deno.test("every report is one JSON document under --json, errors too", async ()
 
 Deno.test("db:validate works without a database, and says so", async () => {
   const { code, stdout, stderr } = await pipeweave(["db:validate"], { env: { USER: "me" } });
-  assertEquals([code, stdout], [0, "✓ 3 migration(s) are valid (files alone)\n"]);
+  assertEquals([code, stdout], [0, "✓ 4 migration(s) are valid (files alone)\n"]);
   assertStringIncludes(stderr, "No database is named");
   assertEquals(
     (await pipeweave(["db:validate", "--offline"], { env: { DATABASE_URL: "postgres://u@127.0.0.1:1/x" } }))

@@ -14,7 +14,7 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
   assertEquals(before.stdout.split("\n").slice(0, 3), [
     "Current version: none",
     "Applied migrations: 0",
-    "Pending migrations: 3",
+    "Pending migrations: 4",
   ]);
   assertEquals((await pipeweave(["db:validate"], { env })).code, 0);
 
@@ -23,9 +23,9 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
   assertEquals(
     untimed(migrated.stdout),
     `[migrations] Checking migration status...
-[migrations] Found 3 migration files
+[migrations] Found 4 migration files
 [migrations] Current version: none
-[migrations] Pending migrations: 3
+[migrations] Pending migrations: 4
 
 [migrations] Applying 000_migration_tracking...
 [migrations] ✓ Applied 000_migration_tracking (…)
@@ -33,8 +33,10 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
 [migrations] ✓ Applied 001_initial_schema (…)
 [migrations] Applying 002_input_schemas_and_temp_uploads...
 [migrations] ✓ Applied 002_input_schemas_and_temp_uploads (…)
+[migrations] Applying 003_migration_bookkeeping...
+[migrations] ✓ Applied 003_migration_bookkeeping (…)
 
-[migrations] ✓ Applied 3 migration(s)
+[migrations] ✓ Applied 4 migration(s)
 `,
   );
   const again = await pipeweave(["db", "migrate"], { env });
@@ -42,7 +44,7 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
   assertEquals(again.stdout.trimEnd().split("\n").at(-1), "[migrations] ✓ All migrations up to date");
   const after = await pipeweave(["db:status", "--check"], { env });
   assertEquals(after.code, 0, after.stderr);
-  assertMatch(after.stdout, /^Current version: 002\nApplied migrations: 3\nPending migrations: 0\n/);
+  assertMatch(after.stdout, /^Current version: 003\nApplied migrations: 4\nPending migrations: 0\n/);
 });
 
 Deno.test("workflow: request maintenance, drain, migrate, exit", async () => {

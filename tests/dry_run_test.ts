@@ -1,0 +1,142 @@
+/** `db:migrate --dry-run`, by the binary: a plan, and what each statement takes; nothing is written. */
+
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { folderWith, type Outcome, pipeweave } from "./support/binary.ts";
+import { queueTasks, TestDatabase } from "./support/database.ts";
+
+interface Planned {
+  readonly version: string;
+  readonly transaction: boolean;
+  readonly statements: readonly {
+    line: number;
+    durationMs?: number;
+    locks?: readonly { table: string; mode: string }[];
+    rewritten?: readonly string[];
+  }[];
+  readonly findings: readonly { code: string }[];
+}
+
+const run = (database: TestDatabase, ...args: string[]): Promise<Outcome> =>
+  pipeweave(["db:migrate", "--no-embedded", ...args], { env: { DATABASE_URL: database.url } });
+
+/** All that a schema consists of. */
+async function fingerprint({ sql }: TestDatabase): Promise<unknown> {
+  const rows = await sql`
+    SELECT relname, relkind, relfilenode, (SELECT count(*)::int FROM pg_attribute WHERE attrelid = c.oid) AS columns
+      FROM pg_class c WHERE relnamespace = 'public'::regnamespace ORDER BY 1`;
+  return rows.map((row) => ({ ...row }));
+}
+
+Deno.test("a dry run of any kind writes nothing to an empty database, not even the history", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "101_a.sql": "CREATE TABLE a (id int);\nINSERT INTO a VALUES (1);",
+  });
+  const env = { DATABASE_URL: database.url };
+  for (const mode of ["--dry-run", "--dry-run=execute"]) {
+    const embedded = await pipeweave(["db:migrate", mode, "--dir", folder.path], { env });
+    assertEquals(embedded.code, 0, embedded.stderr);
+    assertStringIncludes(embedded.stdout, "Pending migrations: 5");
+    assertEquals((await run(database, mode, "--dir", folder.path)).code, 0);
+    assertEquals(await fingerprint(database), []);
+  }
+});
+
+Deno.test("--dry-run=execute: per statement the time, the strongest lock on each table, and rewrites", async () => {
+  await using database = await TestDatabase.empty();
+  await database.sql`CREATE TABLE users (id int, name text)`;
+  await database.sql`INSERT INTO users SELECT i, 'n' || i FROM generate_series(1, 20000) i`;
+  await database.sql`CREATE TABLE orders (id int PRIMARY KEY)`;
+  await using folder = await folderWith({
+    "001_index.sql": "SELECT pg_sleep(0.2);\nCREATE INDEX ON users (id);",
+    "002_type.sql": "ALTER TABLE users ADD COLUMN email text;\nALTER TABLE users ALTER id TYPE bigint;",
+    "003_new.sql": "CREATE TABLE mine (order_id int REFERENCES orders);\nALTER TABLE mine ADD x int;",
+  });
+  const before = await fingerprint(database);
+  const { code, stdout, stderr } = await run(database, "--dir", folder.path, "--dry-run=execute", "--json");
+  assertEquals(code, 0, stderr);
+  const plan = JSON.parse(stdout);
+  assertEquals([plan.dryRun, plan.executed, plan.failed], [true, true, null]);
+  const [index, type, fresh] = plan.migrations as [Planned, Planned, Planned];
+  assert(index.statements[0]!.durationMs! >= 200 && index.statements[1]!.durationMs! < 200);
+  assertEquals(index.statements.map(({ locks, rewritten }) => ({ locks, rewritten })), [
+    { locks: [], rewritten: [] },
+    { locks: [{ table: "users", mode: "SHARE" }], rewritten: [] },
+  ]);
+  assertEquals(type.statements.map(({ line, locks, rewritten }) => ({ line, locks, rewritten })), [
+    { line: 1, locks: [{ table: "users", mode: "ACCESS EXCLUSIVE" }], rewritten: [] },
+    { line: 2, locks: [], rewritten: ["users"] },
+  ]);
+  // Tables that the migration itself makes are nobody else's.
+  assertEquals(fresh.statements.map(({ locks }) => locks), [
+    [{ table: "orders", mode: "SHARE ROW EXCLUSIVE" }],
+    [],
+  ]);
+  assertEquals(type.findings.map(({ code }) => code), ["change-column-type"]);
+  assertEquals(await fingerprint(database), before);
+
+  const text = await run(database, "--dir", folder.path, "--dry-run=execute");
+  for (const part of ["locks users: SHARE\n", "REWRITES users\n", "Everything was rolled back"]) {
+    assertStringIncludes(text.stdout, part);
+  }
+});
+
+Deno.test("--dry-run=execute: a failure is told with its place, and what would be applied before it", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "001_a.sql": "CREATE TABLE a (id int PRIMARY KEY);\nINSERT INTO a VALUES (1);",
+    "002_b.sql":
+      "CREATE TABLE b (id int);\n\nINSERT INTO a VALUES (2);\nINSERT INTO a\n  VALUES (1);\nSELECT 1;",
+    "003_c.sql": "SELECT 1;",
+  });
+  const { code, stdout, stderr } = await run(database, "--dir", folder.path, "--dry-run=execute");
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "002_b would fail: duplicate key value");
+  assertStringIncludes(stderr, "002_b.sql:4:1");
+  assertStringIncludes(stdout, "002_b failed; what follows it was not tried");
+  assertEquals(await fingerprint(database), []);
+});
+
+Deno.test("--dry-run=execute: what is checked at the commit is checked", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "001_a.sql": "CREATE TABLE a (id int PRIMARY KEY, up int REFERENCES a DEFERRABLE INITIALLY DEFERRED);",
+    "002_b.sql": "INSERT INTO a VALUES (1, 2);",
+  });
+  const { code, stderr } = await run(database, "--dir", folder.path, "--dry-run=execute");
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, "foreign key");
+});
+
+Deno.test("--dry-run=execute leaves out what runs outside a transaction, and says so", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "001_a.sql": "CREATE TABLE a (id int);",
+    "002_b.sql": "-- pipeweave: no-transaction\nCREATE INDEX CONCURRENTLY b ON a (id);",
+    "003_c.sql": "SELECT 1;",
+  });
+  const { code, stdout } = await run(database, "--dir", folder.path, "--dry-run=execute", "--json");
+  assertEquals(code, 0);
+  const plan = JSON.parse(stdout);
+  const tried = (plan.migrations as Planned[]).map(({ statements }) =>
+    statements[0]!.durationMs !== undefined
+  );
+  assertEquals([tried, plan.migrations[1].transaction], [[true, false, false], false]);
+  assertStringIncludes(plan.untried, "002_b runs outside a transaction");
+  assertEquals(await fingerprint(database), []);
+});
+
+Deno.test("a dry run ends as the run would: exit 3 where maintenance is needed, 5 where files are changed, 2 for a wrong mode", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  await using folder = await folderWith({ "101_a.sql": "-- pipeweave: requires maintenance\nSELECT 1;" });
+  const env = { DATABASE_URL: database.url };
+  const args = ["db:migrate", "--dir", folder.path];
+  const refused = await pipeweave([...args, "--dry-run"], { env });
+  assertEquals(refused.code, 3);
+  assertStringIncludes(refused.stdout, "101_a: 1 statement(s), in one transaction, requires maintenance");
+  assertEquals((await pipeweave([...args, "--dry-run", "--allow-online"], { env })).code, 0);
+  assertEquals((await pipeweave([...args, "--dry-run=maybe"], { env })).code, 2);
+  await database.sql`UPDATE schema_migrations SET checksum = 'x' WHERE version = '001'`;
+  assertEquals((await pipeweave([...args, "--dry-run"], { env })).code, 5);
+});
