@@ -54,3 +54,38 @@ CREATE TABLE IF NOT EXISTS migration_lease (
 );
 
 INSERT INTO migration_lease (id) VALUES ('singleton') ON CONFLICT (id) DO NOTHING;
+
+-- The guard of a migration, and its two lines when it is done. As functions, since a session reads and plans them once
+-- and not for each migration; their search_path is the one that they were made with.
+CREATE OR REPLACE FUNCTION migration_guard(lock_key bigint, wanted text, predecessor text) RETURNS void
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+  refusal text;
+BEGIN
+  IF NOT pg_try_advisory_xact_lock(lock_key) THEN
+    refusal := 'PW001';
+  ELSE
+    refusal := CASE
+      WHEN EXISTS (SELECT FROM schema_migrations WHERE version = wanted) THEN 'PW002'
+      WHEN predecessor IS NOT NULL AND NOT EXISTS (SELECT FROM schema_migrations WHERE version = predecessor) THEN 'PW003'
+      WHEN EXISTS (SELECT FROM migration_lease WHERE expires_at > clock_timestamp()) THEN 'PW001'
+    END;
+  END IF;
+  IF refusal IS NOT NULL THEN
+    RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal;
+  END IF;
+END;
+$$;
+
+CREATE OR REPLACE FUNCTION record_migration(
+  version text, name text, checksum text, duration_ms integer,
+  action text, os_user text, host text, tool text, reason text, details jsonb,
+  OUT applied_at timestamptz, OUT execution_time_ms integer
+) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+  INSERT INTO schema_migrations AS m (version, name, checksum, execution_time_ms)
+  VALUES ($1, $2, $3, $4) RETURNING m.applied_at, m.execution_time_ms INTO applied_at, execution_time_ms;
+  INSERT INTO migration_log (action, version, name, outcome, duration_ms, os_user, host, tool, reason, details)
+  VALUES ($5, $1, $2, 'done', $4, $6, $7, $8, $9, $10);
+END;
+$$;

@@ -283,7 +283,7 @@ Deno.test("a lock that is not free in time is a time-out, and nothing stays", as
 
 Deno.test("another migrator is waited for, up to the limit, and named", async () => {
   await using database = await TestDatabase.empty();
-  const key = await lockKey("public");
+  const key = lockKey("public");
   await database.sql.begin(async (holder) => {
     await holder`SELECT pg_advisory_xact_lock(${String(key)})`;
     const error = await assertRejects(

@@ -54,7 +54,7 @@ export async function repairMigration(
   version: string,
   options: ByHand,
 ): Promise<RepairResult> {
-  const migrations = await read(options);
+  const migrations = read(options);
   const migration = migrations.find((one) => versionKey(one.version) === versionKey(version));
   if (!migration) throw noSuchVersion(version);
   const history = await readHistory(session);
@@ -102,7 +102,7 @@ async function changedStatements(
 ): Promise<readonly { number: number; hash: string }[]> {
   const journal = await readJournal(session, migration.version);
   const statements = journal.size === 0 ? [] : await statementsOf(migration);
-  const hashes = await Promise.all(statements.map((statement) => hashOf(migration, statement)));
+  const hashes = statements.map((statement) => hashOf(migration, statement));
   return [...journal.values()].filter(({ finished }) => finished).flatMap(({ statement, hash }) => {
     const now = hashes[statement - 1];
     if (now === undefined) {
@@ -141,7 +141,7 @@ export interface BaselineResult {
  * @throws {PipeweaveError} of kind `usage` when there is no such version, `integrity` when the history contradicts it
  */
 export async function baseline(session: Session, version: string, options: ByHand): Promise<BaselineResult> {
-  const migrations = await read(options);
+  const migrations = read(options);
   const last = migrations.find((migration) => versionKey(migration.version) === versionKey(version));
   if (!last) throw noSuchVersion(version);
   const history = await readHistory(session);
@@ -166,8 +166,7 @@ export async function baseline(session: Session, version: string, options: ByHan
     history.complete,
     adopted.map((migration) =>
       recordMigration(schema, migration, sql`NULL::integer`, {
-        ...{ action: "baseline", version: migration.version, name: migration.name, outcome: "done" },
-        ...{ actor: options.actor, reason: options.reason },
+        ...{ action: "baseline", actor: options.actor, reason: options.reason },
       })
     ),
   );
@@ -179,8 +178,8 @@ export function showHistory(session: Session, limit: number): Promise<readonly L
   return readLog(session, limit);
 }
 
-async function read(sources: MigrationSources): Promise<readonly Migration[]> {
-  const { migrations, findings } = await discover(sources);
+function read(sources: MigrationSources): readonly Migration[] {
+  const { migrations, findings } = discover(sources);
   assertNoErrors(findings, "Nothing was changed");
   return migrations;
 }
@@ -190,7 +189,7 @@ async function alter(session: Session, complete: boolean, statements: readonly S
   const { schema } = session.settings;
   const parts = [
     ...freshSession(schema, { lockTimeoutMs: MIGRATION_LOCK_TIMEOUT_MS, statementTimeoutMs: undefined }),
-    await lockForHistory(schema),
+    lockForHistory(schema),
     ...(complete ? [] : [createBookkeeping(schema)]),
     ...statements,
   ];

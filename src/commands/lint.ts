@@ -37,7 +37,7 @@ export async function lintMigrations(
   session: Session | undefined,
   options: LintOptions = {},
 ): Promise<LintResult> {
-  const { migrations, findings } = await discover(options);
+  const { migrations, findings } = discover(options);
   assertNoErrors(findings, "Nothing was looked at");
   const looked = since(options.since, session ? await pending(session, migrations) : migrations, migrations)
     .filter(({ source }) => source !== EMBEDDED || (options.dirs ?? []).length === 0);

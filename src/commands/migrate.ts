@@ -13,7 +13,7 @@ import type { Finding } from "../migrations/finding.ts";
 import { type History, historyTable, readHistory } from "../migrations/history.ts";
 import { EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
-import { loadParser } from "../migrations/statements.ts";
+import { parseAhead } from "../migrations/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";
 
@@ -47,7 +47,7 @@ export async function planMigrate(
   options: MigrateOptions,
   restore?: "restore",
 ): Promise<Plan> {
-  const { migrations, findings } = await discover(options);
+  const { migrations, findings } = discover(options);
   assertNoErrors(findings, "Nothing was applied");
   for (const finding of findings) options.onWarning?.(finding);
   const { schema } = session.settings;
@@ -57,8 +57,8 @@ export async function planMigrate(
   const restoring = restore && tracking && restoreState(schema, historyTable(schema), tracking.sql);
   // Parsing takes long enough to be done while the network works; what it finds is looked at below.
   const user = migrations.filter(({ source }) => source !== EMBEDDED);
-  if (user.length > 0) loadParser();
-  const history = await readHistory(session, restoring);
+  const ahead = user.length > 0 ? parseAhead(user) : undefined;
+  const history = await readHistory(session, restoring).finally(() => ahead?.stop());
   const status = planMigrations(migrations, history.rows);
   assertApplicable(status, options.tolerance);
   const pending = upTo(options.to, migrations, status.pending);

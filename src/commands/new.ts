@@ -54,7 +54,7 @@ async function known(sources: MigrationSources): Promise<readonly Migration[]> {
   const embedded = sources.embedded !== false;
   if (!embedded && dirs.length === 0) return [];
   try {
-    return (await discover(sources)).migrations.filter(({ source }) => source !== EMBEDDED);
+    return (discover(sources)).migrations.filter(({ source }) => source !== EMBEDDED);
   } catch (error) {
     const isNew = error instanceof PipeweaveError && /^(?:no_such|empty)_folder$/.test(error.code);
     if (!isNew) throw error;

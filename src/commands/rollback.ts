@@ -33,7 +33,7 @@ export interface RollbackCommandOptions extends MigrationSources, RollbackRange,
  *   maintenance and tasks are active: nothing was changed then
  */
 export async function rollback(session: Session, options: RollbackCommandOptions): Promise<RollbackResult> {
-  const { migrations, findings } = await discover(options);
+  const { migrations, findings } = discover(options);
   assertNoErrors(findings, "Nothing was changed");
   const history = await readHistory(session);
   const steps = planRollback(migrations, history, options);

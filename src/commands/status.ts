@@ -21,7 +21,7 @@ export async function migrationStatus(
   session: Session,
   sources: MigrationSources = {},
 ): Promise<MigrationStatus> {
-  const { migrations, findings } = await discover(sources);
+  const { migrations, findings } = discover(sources);
   assertNoErrors(findings, "The database was not asked");
   return planMigrations(migrations, (await readHistory(session)).rows);
 }

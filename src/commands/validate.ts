@@ -40,7 +40,7 @@ export async function validateMigrations(
   session: Session | undefined,
   options: ValidateOptions = {},
 ): Promise<ValidationResult> {
-  const { migrations, findings: fileFindings } = await discover(options);
+  const { migrations, findings: fileFindings } = discover(options);
   const files = migrations.flatMap((migration) => migration.down ? [migration, migration.down] : [migration]);
   const findings = [...fileFindings, ...(await Promise.all(files.map(validateSql))).flat()];
   if (options.lint) {

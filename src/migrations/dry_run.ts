@@ -130,7 +130,7 @@ async function build(
   const fresh = freshSession(schema, limitsOf(migrations[0]!, limits));
   const before = [
     ...fresh,
-    guard(schema, { ...terms, key: await lockKey(schema), version: migrations[0]!.version }),
+    guard(schema, { ...terms, key: lockKey(schema), version: migrations[0]!.version }),
     probe("all"),
     ...(terms.complete ? [] : [createBookkeeping(schema)]),
   ];

@@ -75,7 +75,7 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
   const { schema } = session.settings;
   try {
     const [[facts] = [], rows = []] = await session.transaction(sql`${alongside}
-      SELECT pg_catalog.to_regclass(${leaseTable(schema).text}) IS NOT NULL AS complete;
+      SELECT pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete;
       SELECT version, name, checksum, applied_at, execution_time_ms FROM ${
       historyTable(schema)
     } ORDER BY id;`);
@@ -110,8 +110,8 @@ function historyRow(row: Row): HistoryRow {
 }
 
 /** The key of the advisory lock that migrators of one schema hold; PostgreSQL keeps such keys per database. */
-export async function lockKey(schema: string): Promise<bigint> {
-  return BigInt.asIntN(64, BigInt(`0x${(await checksumOf(`pipeweave migrations ${schema}`)).slice(0, 16)}`));
+export function lockKey(schema: string): bigint {
+  return BigInt.asIntN(64, BigInt(`0x${checksumOf(`pipeweave migrations ${schema}`).slice(0, 16)}`));
 }
 
 /**
@@ -154,31 +154,48 @@ export interface GuardTerms {
  * it runs in the migration's own transaction, nothing is left behind when the client dies.
  */
 export function guard(schema: string, { key, version, predecessor, complete }: GuardTerms): SqlText {
+  if (complete) {
+    return sql`SELECT ${identifier(schema)}.migration_guard(${String(key)}, ${version}, ${
+      predecessor ?? null
+    });`;
+  }
+  // Something was missing, but by now another migrator may have made it.
   const table = historyTable(schema);
-  const lease = leaseTable(schema);
-  const arms = [
-    sql`WHEN EXISTS (SELECT FROM ${table} WHERE version = ${version}) THEN ${GUARD.applied}`,
-    ...(predecessor === undefined ? [] : [
-      sql`WHEN NOT EXISTS (SELECT FROM ${table} WHERE version = ${predecessor}) THEN ${GUARD.predecessorMissing}`,
-    ]),
-    sql`WHEN EXISTS (SELECT FROM ${lease} WHERE expires_at > pg_catalog.clock_timestamp()) THEN ${GUARD.locked}`,
-  ];
-  const look = new SqlText(`refusal := CASE ${arms.map(({ text }) => text).join(" ")} END;`);
-  // Where something was missing, another migrator may have made it meanwhile.
-  const without = predecessor === undefined ? sql`` : sql`refusal := ${GUARD.predecessorMissing};`;
-  const lookWhereItIs = sql`
-  IF pg_catalog.to_regclass(${table.text}) IS NULL THEN ${without}
-  ELSIF pg_catalog.to_regclass(${lease.text}) IS NULL THEN
-    refusal := CASE ${new SqlText(arms.slice(0, -1).map(({ text }) => text).join(" "))} END;
-  ELSE ${look} END IF;`;
+  const needsOne = sql`${predecessor !== undefined}`;
+  const missing = predecessor === undefined
+    ? sql`false`
+    : sql`NOT EXISTS (SELECT FROM ${table} WHERE version = ${predecessor})`;
   const body = sql`
 DECLARE refusal text;
 BEGIN
   IF NOT pg_catalog.pg_try_advisory_xact_lock(${String(key)}) THEN refusal := ${GUARD.locked};
-  ELSE ${complete ? look : lookWhereItIs} END IF;
+  ELSIF pg_catalog.to_regclass(${table.text}) IS NULL THEN
+    IF ${needsOne} THEN refusal := ${GUARD.predecessorMissing}; END IF;
+  ELSIF pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL THEN
+    PERFORM ${identifier(schema)}.migration_guard(${String(key)}, ${version}, ${predecessor ?? null});
+  ELSIF EXISTS (SELECT FROM ${table} WHERE version = ${version}) THEN refusal := ${GUARD.applied};
+  ELSIF ${missing} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
 END`;
   return sql`DO ${body.text};`;
+}
+
+/** Made together with all else that the engine keeps: where it is, everything is. */
+function guardSignature(schema: string): string {
+  return `${identifier(schema).text}.migration_guard(bigint,text,text)`;
+}
+
+/** Records a migration and logs it, in its own transaction; returns the row. */
+export function recordMigration(
+  schema: string,
+  { version, name, checksum }: Pick<Migration, "version" | "name" | "checksum">,
+  executionTimeMs: SqlText,
+  { action, actor, reason, details = {} }: Omit<LogEntry, "version" | "name" | "outcome">,
+): SqlText {
+  return sql`
+SELECT applied_at, execution_time_ms FROM ${identifier(schema)}.record_migration(
+  ${version}, ${name}, ${checksum}, ${executionTimeMs}, ${action}, ${actor.osUser}, ${actor.host}, ${actor.tool},
+  ${reason ?? null}, ${JSON.stringify(details)});`;
 }
 
 /** Errors of {@linkcode guardRollback}. */
@@ -208,34 +225,19 @@ DELETE FROM ${historyTable(schema)} WHERE version = ${version};
 ${writeLog(schema, entry, SINCE_MESSAGE_MS)} RETURNING duration_ms;`;
 }
 
-/** Records a migration and logs it, in its own transaction; returns the row. */
-export function recordMigration(
-  schema: string,
-  { version, name, checksum }: Pick<Migration, "version" | "name" | "checksum">,
-  executionTimeMs: SqlText,
-  entry: LogEntry,
-): SqlText {
-  return sql`
-WITH recorded AS (
-  INSERT INTO ${historyTable(schema)} (version, name, checksum, execution_time_ms)
-  VALUES (${version}, ${name}, ${checksum}, ${executionTimeMs}) RETURNING applied_at, execution_time_ms
-), logged AS (${writeLog(schema, entry, sql`(SELECT execution_time_ms FROM recorded)`)})
-SELECT applied_at, execution_time_ms FROM recorded;`;
-}
-
 /** Milliseconds since the message came in, which is when the migration began. */
 export const SINCE_MESSAGE_MS =
-  sql`pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)`;
+  sql`pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.statement_timestamp()) * 1000)::integer`;
 
 /**
  * Takes the lock of all migrators for a change of the history by hand; waits for it as for any lock, since nobody waits
  * behind it who could not. Fails where somebody holds the lease.
  */
-export async function lockForHistory(schema: string): Promise<SqlText> {
+export function lockForHistory(schema: string): SqlText {
   const lease = leaseTable(schema);
   const body = sql`
 BEGIN
-  PERFORM pg_catalog.pg_advisory_xact_lock(${String(await lockKey(schema))});
+  PERFORM pg_catalog.pg_advisory_xact_lock(${String(lockKey(schema))});
   IF pg_catalog.to_regclass(${lease.text}) IS NOT NULL THEN
     IF EXISTS (SELECT FROM ${lease} WHERE expires_at > pg_catalog.clock_timestamp()) THEN
       RAISE EXCEPTION 'a migration is under way' USING ERRCODE = ${GUARD.locked}, HINT = 'Wait until it is done.';

@@ -25,7 +25,7 @@ export interface JournalRow {
 const journalTable = (schema: string) => sql`${identifier(schema)}.migration_journal`;
 
 /** SHA-256 of a statement's text, white space and comments in it included, those around it not. */
-export function hashOf({ sql: text }: Pick<Migration, "sql">, { start, end }: Statement): Promise<string> {
+export function hashOf({ sql: text }: Pick<Migration, "sql">, { start, end }: Statement): string {
   return checksumOf(text.slice(start, end).trim());
 }
 

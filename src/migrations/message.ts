@@ -68,14 +68,14 @@ const CONNECTION_CHECK_MS = 1000;
 /** The message that applies a migration. */
 export function messageFor(migration: Migration, context: ApplyContext): Message {
   const { schema, terms, actor, details } = context;
-  const { version, name } = migration;
+  const { version } = migration;
   return wrap(migration, context, {
     before: [
       guard(schema, { ...terms, version }),
       ...(terms.complete ? [] : [createBookkeeping(schema)]),
     ],
     after: recordMigration(schema, migration, SINCE_MESSAGE_MS, {
-      ...{ action: "apply", outcome: "done", version, name, actor, details },
+      ...{ action: "apply", actor, details },
     }),
   });
 }
@@ -148,7 +148,9 @@ export function setSettings(
     // So that the transaction of a client that died ends soon, where the server can tell: not on Windows.
     set(
       "client_connection_check_interval",
-      sql`CASE WHEN pg_catalog.version() ~ 'mingw|Visual C' THEN '0' ELSE ${String(CONNECTION_CHECK_MS)} END`,
+      sql`CASE WHEN pg_catalog.strpos(pg_catalog.version(), 'mingw') + pg_catalog.strpos(pg_catalog.version(), 'Visual C') > 0 THEN '0' ELSE ${
+        String(CONNECTION_CHECK_MS)
+      } END`,
     ),
     set(
       "search_path",

@@ -133,7 +133,7 @@ export async function rollBack(
   history: History,
   options: RollbackOptions = {},
 ): Promise<RollbackResult> {
-  const key = await lockKey(session.settings.schema);
+  const key = lockKey(session.settings.schema);
   const rolledBack: { migration: Migration; executionTimeMs: number | null }[] = [];
   if (!history.complete) {
     await session.transaction(

@@ -59,9 +59,23 @@ export async function parseStatements(text: string): Promise<readonly Statement[
   }
 }
 
-/** Starts to load the parser, so that it is there when it is needed. */
-export function loadParser(): void {
-  import("libpg-query").then(({ loadModule }) => loadModule()).catch(() => {});
+/**
+ * Parses migrations while there is nothing else to do, the last first, since those are the most likely to be needed; one
+ * in a turn of the event loop, so that nothing waits for it.
+ */
+export function parseAhead(migrations: readonly { readonly sql: string }[]): { stop(): void } {
+  let stopped = false;
+  const start = async () => {
+    await (await import("libpg-query")).loadModule();
+    for (const migration of migrations.toReversed()) {
+      await new Promise((resolve) => setTimeout(resolve));
+      if (stopped) return;
+      await statementsOf(migration);
+    }
+  };
+  // What cannot be parsed is found again when it is asked for.
+  start().catch(() => {});
+  return { stop: () => stopped = true };
 }
 
 const parsed = new WeakMap<object, Promise<readonly Statement[]>>();

@@ -104,7 +104,7 @@ class UntransactedRun {
     const { migration, session, lease, statements, options } = this;
     const since = Date.now();
     const journal = await readJournal(session, migration.version);
-    await this.#assertUnchanged(journal);
+    this.#assertUnchanged(journal);
     for (const [index, statement] of statements.entries()) {
       const number = index + 1;
       const row = journal.get(number);
@@ -116,9 +116,9 @@ class UntransactedRun {
       }
       await this.#step(number, statement, row);
     }
-    const { version, name } = migration;
+    const { version } = migration;
     const record = recordMigration(this.#schema, migration, sql`${Date.now() - since}`, {
-      ...{ action: "apply", outcome: "done", version, name, actor: options.actor },
+      ...{ action: "apply", actor: options.actor },
       details: { ...options.details, transaction: false, statements: statements.length },
     });
     try {
@@ -131,11 +131,11 @@ class UntransactedRun {
     }
   }
 
-  async #assertUnchanged(journal: ReadonlyMap<number, JournalRow>): Promise<void> {
+  #assertUnchanged(journal: ReadonlyMap<number, JournalRow>): void {
     const { migration, statements } = this;
     for (const [number, { finished, hash }] of journal) {
       const statement = statements[number - 1];
-      if (!finished || (statement && await hashOf(migration, statement) === hash)) continue;
+      if (!finished || (statement && hashOf(migration, statement) === hash)) continue;
       throw new PipeweaveError(
         "integrity",
         "changed_under_way",
@@ -156,7 +156,7 @@ class UntransactedRun {
     const key = {
       version: migration.version,
       statement: number,
-      hash: await hashOf(migration, statement),
+      hash: hashOf(migration, statement),
       fence: this.lease.fence,
     };
     const alone = runsAlone(statement.node);

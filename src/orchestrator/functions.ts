@@ -97,7 +97,7 @@ export function validateMigrations(
  * @throws {PipeweaveError} of kind `usage` when a folder cannot be read or holds no `.sql` file
  */
 export function discoverMigrations(sources: MigrationSources = {}): Promise<Discovery> {
-  return discover(sources);
+  return new Promise((resolve) => resolve(discover(sources)));
 }
 
 /**
