@@ -33,6 +33,8 @@ export const LOCK_TIMEOUT_MS = 5000;
 /** Pause between two attempts under `--wait-for-db`, and between two cancel requests. */
 const RETRY_MS = 250;
 const CANCEL_EVERY_MS = 200;
+/** How long a server may take to pass a cancel request on. */
+const CANCEL_ANSWER_MS = 5000;
 /** CancelRequest (PostgreSQL documentation, 54.7): length 16, code 80877102, then the backend's key. */
 const CANCEL_REQUEST = [0, 0, 0, 16, 4, 210, 22, 46];
 
@@ -175,9 +177,16 @@ ${statements}`.text,
       AbortSignal.timeout(5000),
     );
     await new Promise<void>((resolve) => {
-      socket.once("close", () => resolve()).once("error", () => resolve());
+      // The server ends the connection when it has passed the request on, and only then do we: PgBouncer 1.18 falls over
+      // a client that leaves before.
+      const late = setTimeout(() => socket.destroy(), CANCEL_ANSWER_MS);
+      socket.once("close", () => {
+        clearTimeout(late);
+        resolve();
+      });
+      socket.on("error", () => {});
       socket.on("data", () => {});
-      socket.end(Uint8Array.from([...CANCEL_REQUEST, ...key]));
+      socket.write(Uint8Array.from([...CANCEL_REQUEST, ...key]));
     });
   }
 
