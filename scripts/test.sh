@@ -8,6 +8,9 @@ PATH=$root/.toolchain:$PATH
 export NO_COLOR=1
 before=$(git status --porcelain 2>/dev/null || true)
 
+PIPEWEAVE_PGBOUNCER=$(./scripts/pgbouncer.sh)
+export PIPEWEAVE_PGBOUNCER
+
 ./scripts/check.sh
 ./scripts/build.sh
 

@@ -237,7 +237,7 @@ Deno.test("a read-only standby: status works, migrating says where to go, severa
     const target = (attrs: string) => ({ env: { DATABASE_URL: hosts, PGTARGETSESSIONATTRS: attrs } });
     assertEquals((await pipeweave(["db:migrate"], target("read-write"))).code, 0);
     const onStandby = await pipeweave(["db:status", "--json"], target("standby"));
-    assertEquals(JSON.parse(onStandby.stdout).pending.length, 3);
+    assertEquals(JSON.parse(onStandby.stdout).pending.length, 4);
     const onPrimary = await pipeweave(["db:status", "--json"], target("primary"));
     assertEquals(JSON.parse(onPrimary.stdout).pending.length, 0);
     assertEquals((await pipeweave(["db:status"], target("prefer-standby"))).code, 0);

@@ -143,8 +143,11 @@ function event(socket: net.Socket, name: string, signal: AbortSignal): Promise<u
     };
     const succeed = (...values: unknown[]) => settle(() => resolve(values));
     const fail = (error: unknown) => settle(() => reject(signal.aborted ? signal.reason : error));
+    // Deno says of a Unix socket that it is closed before it says why.
     const closed = () =>
-      fail(Object.assign(new Error("the server closed the connection"), { code: "ECONNRESET" }));
+      setTimeout(() =>
+        fail(Object.assign(new Error("the server closed the connection"), { code: "ECONNRESET" }))
+      );
     socket.once(name, succeed).once("error", fail).once("close", closed);
     if (signal.aborted) fail(signal.reason);
   });

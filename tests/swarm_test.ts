@@ -1,0 +1,111 @@
+/** Fifty migrators at once, some of them killed, over and over: what is promised holds each time. */
+
+import { assert, assertEquals } from "@std/assert";
+import postgres from "postgres";
+import { PostgresServer } from "../scripts/postgres_server.ts";
+import { migrate } from "../src/commands/migrate.ts";
+import { folderWith, Run } from "./support/binary.ts";
+import { sessionFor } from "./support/database.ts";
+
+const ROUNDS = 200;
+const MIGRATORS = 50;
+/** Processes of their own among them; the others share this one. */
+const PROCESSES = 5;
+const KILLED = 4;
+/** Rounds in which a migration outside a transaction is among them. */
+const EVERY_OUTSIDE = 10;
+
+const IN_TRANSACTION = {
+  "001_counted.sql": "CREATE TABLE counted (version int);\nINSERT INTO counted VALUES (1);",
+  "002_b.sql": "INSERT INTO counted SELECT 2 FROM pg_sleep(0.02);",
+  "003_c.sql": "CREATE TABLE c AS SELECT generate_series(1, 1000) AS n;\nINSERT INTO counted VALUES (3);",
+  "004_d.sql": "CREATE INDEX c_n ON c (n);\nINSERT INTO counted SELECT 4 FROM pg_sleep(0.02);",
+  "005_e.sql": "INSERT INTO counted VALUES (5);",
+};
+const OUTSIDE = {
+  ...IN_TRANSACTION,
+  "006_f.sql": `-- pipeweave: no-transaction
+INSERT INTO counted SELECT 6 FROM pg_sleep(0.05);
+CREATE INDEX CONCURRENTLY c_again ON c (n);
+INSERT INTO counted VALUES (7);`,
+};
+
+Deno.test(`${MIGRATORS} migrators, some killed with -9, ${ROUNDS} rounds: each version once, nothing left, the history true`, async () => {
+  const server = await PostgresServer.start({ settings: { max_connections: "300" } });
+  const admin = postgres(server.url(), { max: 1, onnotice: () => {} });
+  await using transacted = await folderWith(IN_TRANSACTION);
+  await using outside = await folderWith(OUTSIDE);
+  let cutOff = 0;
+  try {
+    for (let round = 0; round < ROUNDS; round++) {
+      const isOutside = round % EVERY_OUTSIDE === EVERY_OUTSIDE - 1;
+      const folder = isOutside ? outside : transacted;
+      cutOff += await oneRound(server.url(), `r${round}`, folder.path);
+      await assertWhole(admin, `r${round}`, isOutside ? 6 : 5);
+      await admin.unsafe(`SET client_min_messages = warning; DROP SCHEMA r${round} CASCADE`);
+    }
+  } finally {
+    await admin.end();
+    await server.stop();
+  }
+  assert(cutOff > ROUNDS / 4, `only ${cutOff} kills met a migrator at work`);
+});
+
+/** Returns how many processes were cut off before they had ended by themselves. */
+async function oneRound(url: string, schema: string, folder: string): Promise<number> {
+  const args = [
+    "db:migrate",
+    "--no-embedded",
+    "--dir",
+    folder,
+    "--schema",
+    schema,
+    "--lease",
+    "1s",
+    "--quiet",
+  ];
+  const processes = Array.from({ length: PROCESSES }, () => new Run(args, { env: { DATABASE_URL: url } }));
+  const killings = processes.slice(0, KILLED).map(async (run) => {
+    await new Promise((resolve) => setTimeout(resolve, 60 + Math.random() * 400));
+    try {
+      run.kill("SIGKILL");
+    } catch {
+      // It has ended already.
+    }
+  });
+  const sessions = Array.from({ length: MIGRATORS - PROCESSES }, () => sessionFor(url, {}, { schema }));
+  const results = await Promise.all(
+    sessions.map((session) => migrate(session, { dirs: [folder], embedded: false, leaseMs: 1000 })),
+  );
+  await Promise.all(sessions.map((session) => session.close()));
+  await Promise.all(killings);
+  const outcomes = await Promise.all(processes.map(({ outcome }) => outcome));
+  for (const { code, stderr } of outcomes.slice(KILLED)) assertEquals(code, 0, `${schema}: ${stderr}`);
+  for (const { code, stderr } of outcomes) assert(code === 0 || code === 137, `${schema}: ${code} ${stderr}`);
+  for (const { failed, status } of results) {
+    assertEquals([failed, status.pending.length], [null, 0], schema);
+  }
+  const reported = results.flatMap(({ applied }) => applied.map(({ migration }) => migration.version));
+  assertEquals(reported.length, new Set(reported).size, `${schema}: a version was reported twice`);
+  return outcomes.filter(({ code }) => code === 137).length;
+}
+
+async function assertWhole(admin: postgres.Sql, schema: string, versions: number): Promise<void> {
+  const [row] = await admin.unsafe(`SET search_path = ${schema}; SELECT
+    (SELECT array_agg(version ORDER BY version) FROM counted) AS counted,
+    (SELECT array_agg(version ORDER BY id) FROM schema_migrations) AS history,
+    (SELECT array_agg(version ORDER BY version) FROM migration_log WHERE outcome = 'done') AS log,
+    (SELECT count(*)::int FROM migration_log WHERE outcome = 'failed') AS failed,
+    (SELECT count(*)::int FROM migration_journal) AS journal,
+    (SELECT count(*)::int FROM migration_lease WHERE holder IS NOT NULL) AS leases,
+    (SELECT count(*)::int FROM pg_locks WHERE locktype = 'advisory') AS locks,
+    (SELECT count(*)::int FROM pg_index WHERE NOT indisvalid) AS invalid`).simple().then((sets) =>
+    (sets as unknown as Record<string, unknown>[][]).at(-1)!
+  );
+  const names = Array.from({ length: versions }, (_, i) => `00${i + 1}`);
+  const counted = versions === 5 ? [1, 2, 3, 4, 5] : [1, 2, 3, 4, 5, 6, 7];
+  assertEquals({ ...row }, {
+    ...{ counted, history: names, log: names },
+    ...{ failed: 0, journal: 0, leases: 0, locks: 0, invalid: 0 },
+  }, schema);
+}
