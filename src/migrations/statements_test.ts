@@ -27,6 +27,31 @@ Deno.test("parseStatements splits where PostgreSQL does", async () => {
       String.raw`SELECT U&'d\0061;t\+000061'`,
       `SELECT "a;b" FROM t`,
     ]],
+    // standard_conforming_strings is on, as every message sets it: a backslash is a letter.
+    [String.raw`SELECT 'a\'; SELECT 2 AS a$b$c; SELECT $a$ $b$ ; $$ $b$ $a$; SELECT b'1', x'a;'`, [
+      String.raw`SELECT 'a\'`,
+      "SELECT 2 AS a$b$c",
+      "SELECT $a$ $b$ ; $$ $b$ $a$",
+      "SELECT b'1', x'a;'",
+    ]],
+    ["SELECT 'a'\n  ';b'; SELECT $é$;$é$; SELECT U&\"d!003b;\" UESCAPE '!'", [
+      "SELECT 'a'\n  ';b'",
+      "SELECT $é$;$é$",
+      "SELECT U&\"d!003b;\" UESCAPE '!'",
+    ]],
+    [
+      `CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC
+  INSERT INTO t VALUES (CASE WHEN true THEN 1 END); /* ; */ -- ;
+  DELETE FROM t;
+END; SELECT 1`,
+      [
+        `CREATE PROCEDURE p() LANGUAGE sql BEGIN ATOMIC
+  INSERT INTO t VALUES (CASE WHEN true THEN 1 END); /* ; */ -- ;
+  DELETE FROM t;
+END`,
+        "SELECT 1",
+      ],
+    ],
     ["CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END; SELECT 3", [
       "CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; SELECT 2; END",
       "SELECT 3",

@@ -83,8 +83,15 @@ export class Progress {
   #draw(): void {
     if (Date.now() - this.#since < QUIET_MS) return;
     const frame = FRAMES[this.#frame++ % FRAMES.length];
-    const line = [...`${frame} ${this.#text()}`].slice(0, this.options.columns - 1).join("");
-    this.write(`\r\x1b[2K${line}`);
+    const { label, fraction, more } = this.#step;
+    // What changes comes first: a narrow terminal cuts off the rest.
+    const line = [
+      frame,
+      formatDuration(Date.now() - this.#since),
+      ...(fraction === undefined ? [] : [bar(fraction)]),
+      more ? `${label}: ${more}` : label,
+    ].join(" ");
+    this.write(`\r\x1b[2K${[...line].slice(0, this.options.columns - 1).join("")}`);
     this.#drawn = true;
   }
 
