@@ -17,4 +17,4 @@ step "lint" deno lint --quiet
 step "types" deno check --quiet main.ts src/mod.ts src scripts tests
 step "public documentation" deno doc --lint --quiet src/mod.ts
 step "boundaries" deno run --quiet -A scripts/check_boundaries.ts
-step "docs/cli.md" deno run --quiet -A scripts/generate_cli_docs.ts --check
+step "docs made from the code" deno run --quiet -A scripts/generate_docs.ts --check

@@ -1,0 +1,106 @@
+/** Writes docs/cli.md from the command tree and docs/lint.md from the rules; with --check it only tells whether that would change them. */
+
+import { COMMANDS } from "../src/cli/commands.ts";
+import { EXIT_CODE_MEANINGS, flagsText, usageText } from "../src/cli/help.ts";
+import { ENVIRONMENT } from "../src/config/environment.ts";
+import { LINT_RULES } from "../src/migrations/lint_rules.ts";
+
+const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
+const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
+  [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`);
+
+const commands = [
+  "# Commands",
+  "",
+  "<!-- Made by scripts/generate_docs.ts from the command tree; CI fails when it is out of date. -->",
+  "",
+  "Every command is written `pipeweave <group>:<command>`; `pipeweave <group> <command>` is the same.",
+  "`pipeweave <command> --help` shows what stands here.",
+  "",
+  ...table(
+    ["command", "does"],
+    COMMANDS.map((
+      { name, summary },
+    ) => [`[\`${name}\`](#${name.replace(":", "")})`, summary]),
+  ),
+  "",
+  "## Exit codes",
+  "",
+  ...table(
+    ["code", "meaning"],
+    EXIT_CODE_MEANINGS.map(([code, meaning]) => [code, meaning]),
+  ),
+  "",
+  "## Environment",
+  "",
+  "These variables are read, and no others; the binary has no leave to read more:",
+  "",
+  ENVIRONMENT.map((name) => `\`${name}\``).join(", ") + ".",
+];
+
+for (const spec of COMMANDS) {
+  const { name, description, options, examples, exitCodes } = spec;
+  commands.push(
+    "",
+    `## ${name}`,
+    "",
+    `\`${usageText(spec)}\``,
+    "",
+    description,
+  );
+  for (const group of options) {
+    commands.push("", `**${group.title}**`, "");
+    commands.push(
+      ...table(
+        ["option", "meaning"],
+        group.options.map((
+          { flags, description },
+        ) => [`\`${flagsText(flags)}\``, cell(description)]),
+      ),
+    );
+  }
+  commands.push(
+    "",
+    `Exit codes besides 0 and 2: ${exitCodes.map(([code, meaning]) => `**${code}** ${meaning}`).join("; ")}.`,
+  );
+  commands.push("", "```sh");
+  for (const { purpose, line } of examples) commands.push(`# ${purpose}`, line);
+  commands.push("```");
+}
+
+const rules = [
+  "# Lint rules",
+  "",
+  "<!-- Made by scripts/generate_docs.ts from the rules; CI fails when it is out of date. -->",
+  "",
+  "What `db:lint`, `db:validate --lint` and `db:migrate --dry-run` report. A rule that blocks somebody while it works",
+  "also keeps `db:migrate` from applying the migration beside active tasks (exit 3), unless `--allow-online` is given.",
+  "What a file changes on tables that it made itself is not reported. A finding that is right as it stands is",
+  "accepted in the lines above its statement, or in the first lines for the whole file:",
+  "`-- pipeweave: allow <rule> <reason>`.",
+  "",
+  ...table(
+    ["rule", "blocks", "why", "the safe way"],
+    Object.entries(LINT_RULES).map((
+      [id, { blocks, why, safe }],
+    ) => [`\`${id}\``, blocks, why, cell(safe)]),
+  ),
+];
+
+const check = Deno.args.includes("--check");
+for (
+  const [name, lines] of Object.entries({
+    "cli.md": commands,
+    "lint.md": rules,
+  })
+) {
+  const path = new URL(`../docs/${name}`, import.meta.url);
+  const text = lines.join("\n") + "\n";
+  if (!check) await Deno.writeTextFile(path, text);
+  else if (await Deno.readTextFile(path).catch(() => "") !== text) {
+    console.error(
+      `docs/${name} is out of date; run: deno run -A scripts/generate_docs.ts`,
+    );
+    Deno.exitCode = 1;
+  }
+}
