@@ -23,12 +23,14 @@ export {
 } from "./orchestrator/functions.ts";
 export {
   createOrchestrator,
+  ModeChangeEvent,
   type Orchestrator,
   type OrchestratorConfig,
 } from "./orchestrator/orchestrator.ts";
 export type { DatabaseOptions, DatabaseTarget } from "./orchestrator/database.ts";
 export { type ErrorDetails, type ErrorKind, PipeweaveError, type SqlLocation } from "./errors.ts";
-export type { MigrateOptions } from "./commands/migrate.ts";
+export type { RequestResult } from "./commands/maintenance.ts";
+export type { MaintenanceEntry, MigrateOptions } from "./commands/migrate.ts";
 export type { ValidateOptions, ValidationResult } from "./commands/validate.ts";
 export type { Activity } from "./migrations/activity.ts";
 export type { AppliedNow, ApplyOptions, ApplyResult, FailedMigration } from "./migrations/apply.ts";
@@ -40,6 +42,6 @@ export type { Discovery, MigrationSources } from "./migrations/discover.ts";
 export type { Finding } from "./migrations/finding.ts";
 export type { AppliedMigration, Migration } from "./migrations/migration.ts";
 export type { HistoryRow, MigrationStatus, Tolerance } from "./migrations/plan.ts";
-export type { OrchestratorState } from "./maintenance/state.ts";
+export type { ChangeOptions, Drain, OrchestratorState } from "./maintenance/state.ts";
 export type { MaintenanceStatus } from "./maintenance/status.ts";
 export type { OrchestratorMode } from "./maintenance/transitions.ts";

@@ -142,7 +142,7 @@ Deno.test("db:init warns and migrates", async () => {
   await using database = await TestDatabase.empty();
   const { code, stdout, stderr } = await pipeweave(["db:init"], { env: { DATABASE_URL: database.url } });
   assertEquals([code, stderr], [0, "warning: db:init is deprecated: use db:migrate\n"]);
-  assertStringIncludes(stdout, "✓ Applied 4 migration(s)");
+  assertStringIncludes(stdout, "✓ Applied 5 migration(s)");
 });
 
 Deno.test("db:cleanup reports, by text and by JSON", async () => {
@@ -203,7 +203,7 @@ Deno.test("every report is one JSON document under --json, errors too", async ()
 
 Deno.test("db:validate works without a database, and says so", async () => {
   const { code, stdout, stderr } = await pipeweave(["db:validate"], { env: { USER: "me" } });
-  assertEquals([code, stdout], [0, "✓ 4 migration(s) are valid (files alone)\n"]);
+  assertEquals([code, stdout], [0, "✓ 5 migration(s) are valid (files alone)\n"]);
   assertStringIncludes(stderr, "No database is named");
   assertEquals(
     (await pipeweave(["db:validate", "--offline"], { env: { DATABASE_URL: "postgres://u@127.0.0.1:1/x" } }))

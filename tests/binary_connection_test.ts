@@ -230,14 +230,14 @@ Deno.test("a read-only standby: status works, migrating says where to go, severa
     assertEquals((await pipeweave(["db:status"], { env })).code, 0);
     const refused = await pipeweave(["db:migrate"], { env });
     assertEquals(refused.code, 1);
-    assertStringIncludes(refused.stderr, "is a read-only standby; 4 migration(s) are pending");
+    assertStringIncludes(refused.stderr, "is a read-only standby; 5 migration(s) are pending");
     assertStringIncludes(refused.stderr, "PGTARGETSESSIONATTRS=read-write");
 
     const hosts = `postgres://postgres@127.0.0.1:${standby.port},127.0.0.1:${primary.port}/postgres`;
     const target = (attrs: string) => ({ env: { DATABASE_URL: hosts, PGTARGETSESSIONATTRS: attrs } });
     assertEquals((await pipeweave(["db:migrate"], target("read-write"))).code, 0);
     const onStandby = await pipeweave(["db:status", "--json"], target("standby"));
-    assertEquals(JSON.parse(onStandby.stdout).pending.length, 4);
+    assertEquals(JSON.parse(onStandby.stdout).pending.length, 5);
     const onPrimary = await pipeweave(["db:status", "--json"], target("primary"));
     assertEquals(JSON.parse(onPrimary.stdout).pending.length, 0);
     assertEquals((await pipeweave(["db:status"], target("prefer-standby"))).code, 0);
@@ -335,7 +335,7 @@ Deno.test("the binary alone, in an empty folder, with nothing but DATABASE_URL",
     binary: `${folder.path}/pipeweave`,
   };
   assertEquals((await pipeweave(["db:migrate"], options)).code, 0);
-  assertStringIncludes((await pipeweave(["db:status"], options)).stdout, "Current version: 003\n");
+  assertStringIncludes((await pipeweave(["db:status"], options)).stdout, "Current version: 004\n");
   assertEquals([...Deno.readDirSync(folder.path)].map(({ name }) => name), ["pipeweave"]);
   await withAdmin(async (admin) => {
     assertEquals(

@@ -166,7 +166,7 @@ Deno.test("status --check: 3 while anything is pending", async () => {
   const env = { DATABASE_URL: database.url };
   const check = await pipeweave(["db:status", "--check", "--quiet"], { env });
   assertEquals([check.code, check.stdout], [3, ""]);
-  assertStringIncludes(check.stderr, "4 migration(s) are pending: 000_migration_tracking");
+  assertStringIncludes(check.stderr, "5 migration(s) are pending: 000_migration_tracking");
 });
 
 for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
@@ -251,10 +251,10 @@ Deno.test("20 migrators at once on an empty database: all exit 0, every migratio
     .sql`SELECT version, count(*)::int AS n FROM schema_migrations GROUP BY 1 ORDER BY 1`;
   assertEquals(
     rows.map((row) => ({ ...row })),
-    ["000", "001", "002", "003"].map((version) => ({ version, n: 1 })),
+    ["000", "001", "002", "003", "004"].map((version) => ({ version, n: 1 })),
   );
   const applied = runs.flatMap(({ stdout }) => stdout.match(/✓ Applied \d+_/g) ?? []);
-  assertEquals(applied.length, 4);
+  assertEquals(applied.length, 5);
 });
 
 Deno.test("waiting for another migrator ends in time: exit 4, and says who it is", async () => {

@@ -14,7 +14,7 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
   assertEquals(before.stdout.split("\n").slice(0, 3), [
     "Current version: none",
     "Applied migrations: 0",
-    "Pending migrations: 4",
+    "Pending migrations: 5",
   ]);
   assertEquals((await pipeweave(["db:validate"], { env })).code, 0);
 
@@ -23,9 +23,9 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
   assertEquals(
     untimed(migrated.stdout),
     `[migrations] Checking migration status...
-[migrations] Found 4 migration files
+[migrations] Found 5 migration files
 [migrations] Current version: none
-[migrations] Pending migrations: 4
+[migrations] Pending migrations: 5
 
 [migrations] Applying 000_migration_tracking...
 [migrations] ✓ Applied 000_migration_tracking (…)
@@ -35,8 +35,10 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
 [migrations] ✓ Applied 002_input_schemas_and_temp_uploads (…)
 [migrations] Applying 003_migration_bookkeeping...
 [migrations] ✓ Applied 003_migration_bookkeeping (…)
+[migrations] Applying 004_maintenance_gate...
+[migrations] ✓ Applied 004_maintenance_gate (…)
 
-[migrations] ✓ Applied 4 migration(s)
+[migrations] ✓ Applied 5 migration(s)
 `,
   );
   const again = await pipeweave(["db", "migrate"], { env });
@@ -44,7 +46,7 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
   assertEquals(again.stdout.trimEnd().split("\n").at(-1), "[migrations] ✓ All migrations up to date");
   const after = await pipeweave(["db:status", "--check"], { env });
   assertEquals(after.code, 0, after.stderr);
-  assertMatch(after.stdout, /^Current version: 003\nApplied migrations: 4\nPending migrations: 0\n/);
+  assertMatch(after.stdout, /^Current version: 004\nApplied migrations: 5\nPending migrations: 0\n/);
 });
 
 Deno.test("workflow: request maintenance, drain, migrate, exit", async () => {
@@ -62,7 +64,7 @@ Deno.test("workflow: request maintenance, drain, migrate, exit", async () => {
   const waiting = await pipeweave(["maintenance:status"], { env });
   assertMatch(
     waiting.stdout,
-    /^Mode: waiting_for_maintenance\nPending tasks: 3\nRunning tasks: 2\nCan enter maintenance: No\nStatus: Waiting for 5 tasks to complete\nMode changed at: \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\n$/,
+    /^Mode: waiting_for_maintenance\nPending tasks: 3\nRunning tasks: 2\nCan enter maintenance: No\nStatus: Waiting for 5 tasks to complete\nMode changed at: \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\nRequested by: \S.*@\S+\n$/,
   );
   assertEquals((await pipeweave(["maintenance:enter"], { env })).code, 3);
   assertEquals((await pipeweave(["maintenance:status", "--expect", "maintenance"], { env })).code, 3);
@@ -83,5 +85,6 @@ Deno.test("workflow: request maintenance, drain, migrate, exit", async () => {
     runningTasks: 0,
     canEnterMaintenance: true,
     message: "Orchestrator is running normally",
+    ...{ owner: null, reason: null, drain: "all", waitExpiresAt: null, staleTasks: 0, ignoredTasks: [] },
   });
 });

@@ -36,7 +36,7 @@ Deno.test("a dry run of any kind writes nothing to an empty database, not even t
   for (const mode of ["--dry-run", "--dry-run=execute"]) {
     const embedded = await pipeweave(["db:migrate", mode, "--dir", folder.path], { env });
     assertEquals(embedded.code, 0, embedded.stderr);
-    assertStringIncludes(embedded.stdout, "Pending migrations: 5");
+    assertStringIncludes(embedded.stdout, "Pending migrations: 6");
     assertEquals((await run(database, mode, "--dir", folder.path)).code, 0);
     assertEquals(await fingerprint(database), []);
   }

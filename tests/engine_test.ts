@@ -28,8 +28,8 @@ Deno.test("a database of the Node tool is up to date", async () => {
   }
   await database.sql`UPDATE schema_migrations SET execution_time_ms = NULL`;
   const { applied, status } = await migrate(database.session());
-  assertEquals([applied.length, status.pending.length, status.current], [0, 0, "003"]);
-  assertEquals(status.applied.map(({ drift }) => drift), [false, false, false, false]);
+  assertEquals([applied.length, status.pending.length, status.current], [0, 0, "004"]);
+  assertEquals(status.applied.map(({ drift }) => drift), [false, false, false, false, false]);
 });
 
 Deno.test("a database with the tables and no history is taken over, and keeps its rows", async () => {
@@ -38,7 +38,7 @@ Deno.test("a database with the tables and no history is taken over, and keeps it
   await database.sql`UPDATE orchestrator_state SET mode = 'maintenance'`;
   await database.sql`DROP TABLE schema_migrations`;
   const { applied, failed } = await migrate(database.session());
-  assertEquals([applied.length, failed], [4, null]);
+  assertEquals([applied.length, failed], [5, null]);
   assertEquals((await database.sql`SELECT id FROM services`).map(({ id }) => id), ["old"]);
   assertEquals((await database.sql`SELECT mode FROM orchestrator_state`)[0]!["mode"], "maintenance");
 });
@@ -78,8 +78,8 @@ Deno.test("the schema is what the Node orchestrator relies on", async () => {
            (SELECT count(*)::int FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace) AS checks,
            (SELECT count(*)::int FROM pg_extension WHERE extname = 'uuid-ossp') AS extensions`;
   // Eleven primary keys, one unique version, and the secondary indexes that schema.md lists; and of what the engine keeps
-  // beside the history three primary keys and three checks.
-  assertEquals({ ...counts[0] }, { indexes: 42 + 3, foreign_keys: 6, checks: 6 + 3, extensions: 1 });
+  // beside the history three primary keys and three checks; of the gate one of each.
+  assertEquals({ ...counts[0] }, { indexes: 42 + 3 + 1, foreign_keys: 6, checks: 6 + 3 + 1, extensions: 1 });
 
   await sql`INSERT INTO idempotency_cache (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
             VALUES ('a', 't', 'r', 1, '/', now() - interval '1s'), ('b', 't', 'r', 1, '/', now() + interval '1h')`;
@@ -103,11 +103,11 @@ Deno.test("the schema is what the Node orchestrator relies on", async () => {
 Deno.test("all of it works in a schema of any name, and leaves public alone", async () => {
   await using database = await TestDatabase.empty();
   const session = database.session({}, { schema: `We"ird Schema` });
-  assertEquals((await migrate(session)).applied.length, 4);
+  assertEquals((await migrate(session)).applied.length, 5);
   assertEquals((await migrate(session)).applied.length, 0);
   const rows = await database.sql`SELECT schemaname, count(*)::int AS n FROM pg_tables
     WHERE schemaname NOT IN ('pg_catalog', 'information_schema') GROUP BY 1`;
-  assertEquals(rows.map((row) => ({ ...row })), [{ schemaname: `We"ird Schema`, n: 14 }]);
+  assertEquals(rows.map((row) => ({ ...row })), [{ schemaname: `We"ird Schema`, n: 15 }]);
 });
 
 Deno.test("a migration that fails leaves nothing, and the error points at the statement", async () => {
@@ -293,7 +293,7 @@ Deno.test("another migrator is waited for, up to the limit, and named", async ()
     assertEquals([error.kind, error.code], ["timeout", "migration_lock"]);
     assertMatch(error.message, /pid \d+, user postgres/);
   });
-  assertEquals((await migrate(database.session())).applied.length, 4);
+  assertEquals((await migrate(database.session())).applied.length, 5);
 });
 
 Deno.test("two migrators, ours and one without a lock: what the other applied is not applied again", async () => {
@@ -458,7 +458,7 @@ Deno.test("roles with unusual defaults", async () => {
     `ALTER DATABASE ${database.name} SET default_transaction_isolation = 'serializable'`,
   );
   const results = await Promise.all(Array.from({ length: 4 }, () => migrate(database.session())));
-  assertEquals(results.reduce((sum, { applied }) => sum + applied.length, 0), 4);
+  assertEquals(results.reduce((sum, { applied }) => sum + applied.length, 0), 5);
 });
 
 Deno.test("an up-to-date status is one message", async () => {

@@ -8,11 +8,11 @@ import { queueTasks, TestDatabase } from "./support/database.ts";
 Deno.test("the library's functions do what the commands do, and leave no connection behind", async () => {
   await using database = await TestDatabase.empty();
   const { url, sql } = database;
-  assertEquals((await library.getMigrationStatus(url)).pending.length, 4);
+  assertEquals((await library.getMigrationStatus(url)).pending.length, 5);
   const { applied, failed } = await library.runMigrations(url);
-  assertEquals([applied.length, failed], [4, null]);
+  assertEquals([applied.length, failed], [5, null]);
   assertEquals((await library.validateMigrations(url)).valid, true);
-  assertEquals((await library.discoverMigrations()).migrations.length, 4);
+  assertEquals((await library.discoverMigrations()).migrations.length, 5);
   assertEquals(await library.canAcceptTasks(url), true);
   await queueTasks(sql, ["pending"]);
   assertEquals((await library.requestMaintenance(url)).mode, "waiting_for_maintenance");
@@ -46,7 +46,7 @@ Deno.test("createOrchestrator: migrates when asked, reports the mode, completes 
     onMessage: (message) => messages.push(message),
   });
   await orchestrator.start();
-  assertEquals(messages, ["Applied 4 migration(s)", "Mode: running (Orchestrator is running normally)"]);
+  assertEquals(messages, ["Applied 5 migration(s)", "Mode: running (Orchestrator is running normally)"]);
   await queueTasks(database.sql, ["running"]);
   await orchestrator.requestMaintenance();
   assertEquals(await orchestrator.canAcceptTasks(), false);

@@ -8,6 +8,7 @@ import { messageOf } from "../errors.ts";
 import { formatDuration } from "../config/duration.ts";
 import { statusJson } from "../output/json.ts";
 import { formatCleanup, formatStatus } from "../output/text.ts";
+import { REQUEST_OPTIONS } from "./drain.ts";
 import { migratedSession, runMigrate } from "./migrate.ts";
 import {
   type CommandSpec,
@@ -46,6 +47,27 @@ export const ALLOW_ONLINE: OptionSpec = {
 /** Options of every command that runs migration files. */
 export const RUN_OPTIONS: OptionGroup = { title: "Running", options: LIMIT_OPTIONS };
 
+const DEPLOY_OPTIONS: OptionGroup = {
+  title: "Maintenance",
+  options: [
+    {
+      flags: "--maintenance=[when:string]",
+      description:
+        "Drain first, and go back to running after it: auto where a pending migration needs it, always where any is pending. Default: auto",
+    },
+    {
+      flags: "--drain-timeout <duration:string>",
+      description: "How long to wait for the drain; then it is called off. Default: 15m",
+    },
+    {
+      flags: "--on-failure <what:string>",
+      description:
+        "stay: the mode stays maintenance when a migration fails. exit: it goes back to running. Default: stay",
+    },
+    ...REQUEST_OPTIONS,
+  ],
+};
+
 const APPLY_OPTIONS: OptionGroup = {
   title: "Applying",
   options: [
@@ -81,7 +103,7 @@ const migrate: CommandSpec = {
   summary: "Apply pending migrations.",
   description:
     "Applies what is pending, in order, each migration in one transaction together with its row in schema_migrations, and stops at the first that fails: of that one nothing stays, what was applied before stays applied. Any number of these may run at once; each migration is applied exactly once.",
-  options: [MIGRATION_OPTIONS, APPLY_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
+  options: [MIGRATION_OPTIONS, APPLY_OPTIONS, DEPLOY_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
   examples: [
     {
       purpose: "Bring a database up to date",
@@ -94,6 +116,10 @@ const migrate: CommandSpec = {
     {
       purpose: "With migrations of your own after PipeWeave's",
       line: "pipeweave db:migrate --dir ./migrations",
+    },
+    {
+      purpose: "A deployment: drain where a migration needs it, migrate, go back to running",
+      line: "pipeweave db:migrate --dir ./migrations --maintenance --drain-timeout 10m",
     },
     {
       purpose: "What would it do, how long would it take, and which locks?",

@@ -227,9 +227,10 @@ export class Invocation {
    * The session of this call; connects when it is first used. {@linkcode close} ends it.
    *
    * @param overrides settings that the command decides
+   * @param onNotify told of notifications, where the command listens
    * @throws {PipeweaveError} of kind `usage` when settings are wrong
    */
-  async session(overrides: Partial<ConnectionSettings> = {}): Promise<Session> {
+  async session(overrides: Partial<ConnectionSettings> = {}, onNotify?: () => void): Promise<Session> {
     if (this.#session) return this.#session;
     const decision = this.#decide();
     if (!decision.ok) this.#problems.push(...decision.problems);
@@ -241,18 +242,20 @@ export class Invocation {
     }
     return this.#session = await this.openSession({ ...decision.settings, ...overrides }, {
       interruptible: true,
+      onNotify,
     });
   }
 
   /** A session that the caller closes; one that is not interruptible goes on after a signal, to clean up. */
   async openSession(
     settings: ConnectionSettings,
-    { interruptible }: { interruptible: boolean },
+    { interruptible, onNotify }: { interruptible: boolean; onNotify?: (() => void) | undefined },
   ): Promise<Session> {
     // Loaded here, since `--version`, `--help` and offline work need no driver.
     const { Session } = await import("../database/session.ts");
     return new Session(settings, {
       signal: interruptible ? this.signal : undefined,
+      onNotify: () => onNotify?.(),
       onWait: (reason) => this.progress.update(`Waiting for the database: ${reason}`),
       onNotice: ({ severity, code, message, hint }) => {
         const text = hint ? `${message} (${hint})` : message;

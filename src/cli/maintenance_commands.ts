@@ -4,18 +4,26 @@
  * @module
  */
 
-import { PipeweaveError } from "../errors.ts";
 import { MODES, type OrchestratorMode } from "../maintenance/transitions.ts";
-import { formatMaintenance } from "../output/text.ts";
+import { Bell } from "../maintenance/wait.ts";
+import { formatMaintenance, formatMaintenanceLog, formatTasks } from "../output/text.ts";
+import { drain, drainWait, ownerOptions, REQUEST_OPTIONS, requestOptions } from "./drain.ts";
 import type { Invocation } from "./invocation.ts";
 import { migratedSession } from "./migrate.ts";
-import { type CommandSpec, CONNECTION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
+import { type CommandSpec, CONNECTION_OPTIONS, type OptionSpec, OUTPUT_OPTIONS } from "./spec.ts";
 
 const FAILURES: CommandSpec["exitCodes"] = [
   [1, "the database refused, or is not migrated"],
   [4, "the state's lock was not free, or the database did not come up, in time"],
   [6, "no connection"],
 ];
+const [OWNER, REASON] = ["--owner", "--reason"].map((name) =>
+  REQUEST_OPTIONS.find(({ flags }) => flags.startsWith(`${name} `))!
+) as [OptionSpec, OptionSpec];
+/** A list is cut off here unless told otherwise. */
+const LIST_LIMIT = 50;
+/** How long `maintenance:wait` waits unless told otherwise, in milliseconds. */
+const WAIT_TIMEOUT_MS = 15 * 60_000;
 
 const useCases = () => import("../commands/maintenance.ts");
 
@@ -39,26 +47,20 @@ const status: CommandSpec = {
     { purpose: "Look", line: "pipeweave maintenance:status" },
     { purpose: "The mode alone", line: "pipeweave maintenance:status | grep Mode: | awk '{print $2}'" },
     {
-      purpose: "Wait for the drain in a script",
-      line: "until pipeweave maintenance:status --expect maintenance --quiet; do sleep 5; done",
+      purpose: "Check in a script",
+      line: "pipeweave maintenance:status --expect maintenance --quiet",
     },
   ],
   exitCodes: [FAILURES[0]!, [3, "with --expect: the mode is another"], ...FAILURES.slice(1)],
   async run(invocation) {
-    const expected = invocation.text("expect");
-    if (expected !== undefined && !(MODES as readonly string[]).includes(expected)) {
-      throw new PipeweaveError(
-        "usage",
-        "bad_option",
-        `--expect must be one of ${MODES.join(", ")}, not "${expected}"`,
-      );
-    }
+    const expected = invocation.choice<OrchestratorMode>("expect", "--expect", MODES);
+    const session = await migratedSession(invocation);
     const { getMaintenanceStatus, expectMode } = await useCases();
-    const found = await getMaintenanceStatus(await migratedSession(invocation));
+    const found = await getMaintenanceStatus(session);
     if (!(expected !== undefined && invocation.quiet)) {
       invocation.result(() => found, () => formatMaintenance(found));
     }
-    if (expected !== undefined) expectMode(found, expected as OrchestratorMode);
+    if (expected !== undefined) expectMode(found, expected);
   },
 };
 
@@ -66,17 +68,79 @@ const request: CommandSpec = {
   name: "maintenance:request",
   summary: "Ask for maintenance: running → waiting → maintenance.",
   description:
-    "Asks for maintenance. No new tasks are accepted from then on; when none is pending or running any more the mode becomes maintenance, at once if there is none now. Asking again changes nothing.",
-  options: [CONNECTION_OPTIONS, OUTPUT_OPTIONS],
-  examples: [{ purpose: "Before a migration", line: "pipeweave maintenance:request" }],
-  exitCodes: FAILURES,
+    "Asks for maintenance. PostgreSQL refuses new tasks from then on; when none is pending or running any more the mode becomes maintenance, at once if there is none now. Asking again renews it. Somebody else's request is joined, and stays theirs.",
+  options: [
+    {
+      title: "Request",
+      options: [
+        ...REQUEST_OPTIONS,
+        {
+          flags: "--ttl <duration:string>",
+          description:
+            "The wait goes back to running by itself after this long, unless it is renewed; maintenance, once reached, never does.",
+        },
+      ],
+    },
+    {
+      title: "Waiting",
+      options: [
+        { flags: "--wait", description: "Wait until maintenance is reached, and show how far it is." },
+        { flags: "--timeout <duration:string>", description: "How long to wait. Default: 15m" },
+        {
+          flags: "--on-timeout <what:string>",
+          description: "stay: the request stands. exit: it is called off. Default: stay",
+        },
+        {
+          flags: "--on-interrupt <what:string>",
+          description: "The same, after Ctrl-C, for a request that this command made. Default: exit",
+        },
+      ],
+    },
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [
+    {
+      purpose: "Drain, and go on when it is done",
+      line: 'pipeweave maintenance:request --wait --timeout 10m --reason "release 42"',
+    },
+    { purpose: "Ask, and look later", line: "pipeweave maintenance:request --ttl 30m" },
+  ],
+  exitCodes: [
+    FAILURES[0]!,
+    [3, "with --wait: somebody called it off, or its time to live ran out"],
+    [4, "not drained, or the locks were not free, or the database did not come up, in time"],
+    FAILURES[2]!,
+  ],
   async run(invocation) {
+    const options = requestOptions(invocation);
+    const waits = invocation.options["wait"] === true;
+    const wait = drainWait(invocation, "--timeout");
+    for (const name of ["timeout", "onTimeout", "onInterrupt"]) {
+      if (!waits && invocation.options[name] !== undefined) {
+        invocation.problem(
+          `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} needs --wait`,
+        );
+      }
+    }
+    const bell = new Bell();
+    const session = await migratedSession(invocation, bell.ring);
+    if (waits) {
+      const { status, drainedMs } = await drain(invocation, session, bell, options, wait);
+      return invocation.result(() => ({ ...status, drainedMs }), () => status.message);
+    }
     const { requestMaintenance } = await useCases();
-    const found = await requestMaintenance(await migratedSession(invocation));
+    const found = await requestMaintenance(session, options);
+    invocation.progress.stop();
     invocation.result(() => found, () => found.message);
+    if (found.joined) {
+      invocation.note(
+        `It was asked for by ${found.owner ?? "somebody"} before${found.reason ? ` (${found.reason})` : ""}.`,
+      );
+    }
     if (found.mode === "waiting_for_maintenance") {
       invocation.note(
-        "It enters by itself when they are done: look with maintenance:status, or call it off with maintenance:exit.",
+        "It enters by itself when they are done: look with maintenance:status, wait with maintenance:request --wait, or call it off with maintenance:exit.",
       );
     }
   },
@@ -87,12 +151,14 @@ const enter: CommandSpec = {
   summary: "Enter maintenance now, if nothing is active.",
   description:
     "Enters maintenance after a request, if no task is pending or running. It never cuts a task off: while any is active it refuses, and says how many there are.",
-  options: [CONNECTION_OPTIONS, OUTPUT_OPTIONS],
+  options: [{ title: "Log", options: [REASON] }, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
   examples: [{ purpose: "After maintenance:request", line: "pipeweave maintenance:enter" }],
   exitCodes: [FAILURES[0]!, [3, "tasks are active, or maintenance was not requested"], ...FAILURES.slice(1)],
   async run(invocation) {
+    const session = await migratedSession(invocation);
     const { enterMaintenance } = await useCases();
-    const found = await enterMaintenance(await migratedSession(invocation));
+    const found = await enterMaintenance(session, ownerOptions(invocation));
+    invocation.progress.stop();
     invocation.result(() => found, () => found.message);
   },
 };
@@ -100,15 +166,126 @@ const enter: CommandSpec = {
 const exit: CommandSpec = {
   name: "maintenance:exit",
   summary: "Go back to running; also cancels a wait.",
-  description: "Ends maintenance, or the wait for it: the mode is running again and tasks are accepted.",
-  options: [CONNECTION_OPTIONS, OUTPUT_OPTIONS],
+  description:
+    "Ends maintenance, or the wait for it: the mode is running again and tasks are accepted. What somebody else asked for is ended with --force alone, and the log keeps that.",
+  options: [
+    {
+      title: "Ending",
+      options: [{ flags: "--force", description: "End it although it is somebody else's." }, OWNER, REASON],
+    },
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
   examples: [{ purpose: "After a migration", line: "pipeweave maintenance:exit" }],
-  exitCodes: FAILURES,
+  exitCodes: [FAILURES[0]!, [3, "it is somebody else's"], ...FAILURES.slice(1)],
   async run(invocation: Invocation) {
+    const session = await migratedSession(invocation);
     const { exitMaintenance } = await useCases();
-    const found = await exitMaintenance(await migratedSession(invocation));
+    const found = await exitMaintenance(session, {
+      ...ownerOptions(invocation),
+      force: invocation.options["force"] === true,
+    });
+    invocation.progress.stop();
     invocation.result(() => found, () => "Orchestrator is now running normally");
   },
 };
 
-export const MAINTENANCE_COMMANDS: readonly CommandSpec[] = [status, request, enter, exit];
+const wait: CommandSpec = {
+  name: "maintenance:wait",
+  summary: "Wait until the mode is running, or maintenance.",
+  description:
+    "Waits for a mode, whoever leads there; it asks for nothing itself. For entrypoints of applications that should start when maintenance is over.",
+  options: [
+    {
+      title: "Waiting",
+      options: [
+        { flags: "--for <mode:string>", description: "running or maintenance. Default: running" },
+        { flags: "--timeout <duration:string>", description: "How long to wait. Default: 15m" },
+      ],
+    },
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [{
+    purpose: "In an entrypoint",
+    line: "pipeweave maintenance:wait --for running --timeout 30m",
+  }],
+  exitCodes: [FAILURES[0]!, [4, "the mode was another all the time"], FAILURES[2]!],
+  async run(invocation) {
+    const mode = invocation.choice("for", "--for", ["running", "maintenance"] as const) ?? "running";
+    const deadline = Date.now() + (invocation.duration("timeout", "--timeout") ?? WAIT_TIMEOUT_MS);
+    const intervalMs = invocation.checkIntervalMs();
+    const bell = new Bell();
+    const session = await migratedSession(invocation, bell.ring);
+    const { waitForMode } = await useCases();
+    const found = await waitForMode(session, bell, mode, {
+      ...{ deadline, intervalMs, signal: invocation.signal },
+      onLook: ({ state }) => invocation.progress.update(`Waiting for ${mode}: the mode is ${state.mode}`),
+      onTrouble: (reason) => invocation.note(`${reason}; looking again`),
+    });
+    invocation.progress.stop();
+    invocation.result(() => found, () => formatMaintenance(found));
+  },
+};
+
+const list: CommandSpec = {
+  name: "maintenance:tasks",
+  summary: "List the active tasks, the oldest first.",
+  description:
+    "Lists tasks that are running or pending. Stale are those of which nothing has been heard for too long: running ones silent for longer than their heartbeat may take, and pending ones an hour behind their time.",
+  options: [
+    {
+      title: "List",
+      options: [
+        { flags: "--stale", description: "Only stale ones." },
+        { flags: "--limit <n:string>", description: `Tasks at most. Default: ${LIST_LIMIT}` },
+      ],
+    },
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [{ purpose: "What keeps a drain from ending", line: "pipeweave maintenance:tasks --stale" }],
+  exitCodes: FAILURES,
+  async run(invocation) {
+    const limit = invocation.integer("limit", "--limit", 1, 1_000_000) ?? LIST_LIMIT;
+    const session = await migratedSession(invocation);
+    const { listTasks } = await import("../maintenance/tasks.ts");
+    // One more tells whether there are more.
+    const found = await listTasks(session, { stale: invocation.options["stale"] === true, limit: limit + 1 });
+    const tasks = found.slice(0, limit);
+    invocation.result(
+      () => ({ tasks, more: found.length > limit }),
+      () => formatTasks(tasks, invocation.reportColumns),
+    );
+    if (found.length > limit) invocation.note(`There are more: --limit shows ${limit} of them.`);
+  },
+};
+
+const history: CommandSpec = {
+  name: "maintenance:history",
+  summary: "Show who asked for, entered and ended maintenance.",
+  description:
+    "Shows the log of the mode's changes, newest first, whoever made them: the database writes it, and lets nobody change it.",
+  options: [
+    {
+      title: "List",
+      options: [{ flags: "--limit <n:string>", description: `Lines at most. Default: ${LIST_LIMIT}` }],
+    },
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [{ purpose: "The last changes", line: "pipeweave maintenance:history --limit 5" }],
+  exitCodes: FAILURES,
+  async run(invocation) {
+    const limit = invocation.integer("limit", "--limit", 1, 1_000_000) ?? LIST_LIMIT;
+    const session = await migratedSession(invocation);
+    const { readMaintenanceLog } = await import("../maintenance/log.ts");
+    const rows = await readMaintenanceLog(session, limit);
+    invocation.result(() => ({ history: rows }), () => formatMaintenanceLog(rows, invocation.reportColumns));
+  },
+};
+
+export const MAINTENANCE_COMMANDS: readonly CommandSpec[] = [
+  ...[status, request, enter, exit],
+  ...[wait, list, history],
+];

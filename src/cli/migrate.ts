@@ -62,13 +62,39 @@ export function applyingOptions(invocation: Invocation): MigrateOptions {
 
 /** `db:migrate`: prints each step as it happens. */
 export async function runMigrate(invocation: Invocation): Promise<void> {
-  const { json, quiet, progress, style: { good, bad } } = invocation;
   const applying = applyingOptions(invocation);
+  const when = maintenanceWhen(invocation);
+  if (when === undefined) return await migrateWith(invocation, applying);
+  const { Deployment } = await import("./deployment.ts");
+  await new Deployment(invocation, when).run((maintenance, onNotify) =>
+    migrateWith(invocation, { ...applying, maintenance }, onNotify)
+  );
+}
+
+/** What `--maintenance` asks for. */
+function maintenanceWhen(invocation: Invocation): "auto" | "always" | undefined {
+  const { options } = invocation;
+  if (options["maintenance"] === true) return "auto";
+  const when = invocation.choice("maintenance", "--maintenance", ["auto", "always"] as const);
+  for (const [name, flag] of [["onFailure", "--on-failure"], ["drainTimeout", "--drain-timeout"]] as const) {
+    if (options["maintenance"] === undefined && options[name] !== undefined) {
+      invocation.problem(`${flag} needs --maintenance`);
+    }
+  }
+  return when;
+}
+
+async function migrateWith(
+  invocation: Invocation,
+  applying: MigrateOptions,
+  onNotify?: () => void,
+): Promise<void> {
+  const { json, quiet, progress, style: { good, bad } } = invocation;
   const step = (text: string) => {
     if (json || quiet) return;
     progress.around(() => invocation.report(text === "" ? "" : `[migrations] ${text}`));
   };
-  const session = await invocation.session();
+  const session = await invocation.session({}, onNotify);
   const { migrate } = await import("../commands/migrate.ts");
 
   const result = await migrate(session, {
@@ -138,9 +164,9 @@ export function stepOf(doing: string, { statement, phase, fraction, blockers }: 
 }
 
 /** A session with a schema that is there: where AUTO_MIGRATE asks for it, pending migrations are applied first. */
-export async function migratedSession(invocation: Invocation): Promise<Session> {
+export async function migratedSession(invocation: Invocation, onNotify?: () => void): Promise<Session> {
   const auto = invocation.autoMigrate();
-  const session = await invocation.session();
+  const session = await invocation.session({}, onNotify);
   if (!auto) return session;
   const { migrate } = await import("../commands/migrate.ts");
   const result = await migrate(session, {

@@ -1,23 +1,51 @@
 /**
- * `maintenance:status`, `:request`, `:enter` and `:exit`.
+ * The use cases of the `maintenance:` commands.
  *
  * @module
  */
 
+import { formatDuration } from "../config/duration.ts";
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { changeMode, lookAtState } from "../maintenance/state.ts";
+import { readMaintenanceLog } from "../maintenance/log.ts";
+import { changeMode, type ChangeOptions, lookAtState, ownerOf } from "../maintenance/state.ts";
 import { type MaintenanceStatus, maintenanceStatus, tasks } from "../maintenance/status.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
+import {
+  type Bell,
+  describeLeft,
+  type Look,
+  stillActive,
+  type WaitingOptions,
+  waitUntil,
+} from "../maintenance/wait.ts";
+
+/** What a request led to. */
+export interface RequestResult extends MaintenanceStatus {
+  /** Whether this request asked first; false where maintenance was asked for or on already. */
+  readonly requested: boolean;
+  /** Whether somebody else had asked: it is their maintenance, and theirs to end. */
+  readonly joined: boolean;
+}
 
 /** Tells the status, after completing a transition that is due. */
 export async function getMaintenanceStatus(session: Session): Promise<MaintenanceStatus> {
   return maintenanceStatus(await lookAtState(session));
 }
 
-/** Asks for maintenance; enters at once when nothing is active. */
-export async function requestMaintenance(session: Session): Promise<MaintenanceStatus> {
-  return maintenanceStatus((await changeMode(session, "request")).state);
+/**
+ * Asks for maintenance; enters at once when nothing is active. A request of one's own is renewed, somebody else's joined.
+ *
+ * @throws {PipeweaveError} of kind `timeout` when transactions that have written to `task_runs` do not end
+ */
+export async function requestMaintenance(
+  session: Session,
+  options: ChangeOptions = {},
+): Promise<RequestResult> {
+  const { before, ownerBefore, state } = await changeMode(session, "request", options);
+  const requested = before === "running";
+  const owner = options.owner ?? (options.actor ? ownerOf(options.actor) : null);
+  return { ...maintenanceStatus(state), requested, joined: !requested && ownerBefore !== owner };
 }
 
 /**
@@ -25,8 +53,11 @@ export async function requestMaintenance(session: Session): Promise<MaintenanceS
  *
  * @throws {PipeweaveError} of kind `condition` when tasks are active, or nobody requested it
  */
-export async function enterMaintenance(session: Session): Promise<MaintenanceStatus> {
-  const status = maintenanceStatus((await changeMode(session, "enter")).state);
+export async function enterMaintenance(
+  session: Session,
+  options: ChangeOptions = {},
+): Promise<MaintenanceStatus> {
+  const status = maintenanceStatus((await changeMode(session, "enter", options)).state);
   if (status.mode === "maintenance") return status;
   const data = { status };
   if (status.mode === "running") {
@@ -40,12 +71,11 @@ export async function enterMaintenance(session: Session): Promise<MaintenanceSta
       },
     );
   }
-  const active = status.pendingTasks + status.runningTasks;
   throw new PipeweaveError(
     "condition",
     "tasks_active",
     `Cannot enter maintenance: ${
-      tasks(active)
+      tasks(status.pendingTasks + status.runningTasks)
     } still active (${status.pendingTasks} pending, ${status.runningTasks} running)`,
     {
       hint:
@@ -55,9 +85,125 @@ export async function enterMaintenance(session: Session): Promise<MaintenanceSta
   );
 }
 
-/** Ends maintenance, or the wait for it. */
-export async function exitMaintenance(session: Session): Promise<MaintenanceStatus> {
-  return maintenanceStatus((await changeMode(session, "exit")).state);
+/**
+ * Ends maintenance, or the wait for it.
+ *
+ * @throws {PipeweaveError} of kind `condition` when it is somebody else's, unless forced
+ */
+export async function exitMaintenance(
+  session: Session,
+  options: ChangeOptions = {},
+): Promise<MaintenanceStatus> {
+  const { ownerBefore, state } = await changeMode(session, "exit", options);
+  const status = maintenanceStatus(state);
+  if (status.mode === "running") return status;
+  throw new PipeweaveError(
+    "condition",
+    "not_owner",
+    `The maintenance is ${ownerBefore}'s${
+      status.reason ? ` (${status.reason})` : ""
+    }, since ${status.modeChangedAt.toISOString()}; the mode stays ${status.mode}`,
+    { hint: "Ask them, or end it all the same: pipeweave maintenance:exit --force", data: { status } },
+  );
+}
+
+/** How to wait for a drain. */
+export interface DrainOptions extends WaitingOptions {
+  /** Told once when nothing moves: tasks are pending, none is running, and none starts. */
+  readonly onStuck?: (pending: number) => void;
+}
+
+/** Looks without anything starting, an interval each, after which a drain counts as stuck. */
+const STUCK_AFTER_INTERVALS = 2;
+
+/**
+ * Waits, after a request, until the mode is `maintenance`.
+ *
+ * @throws {PipeweaveError} of kind `timeout`, saying what is still active; `condition` when somebody called it off
+ */
+export async function waitForMaintenance(
+  session: Session,
+  bell: Bell,
+  options: DrainOptions,
+): Promise<MaintenanceStatus> {
+  const since = Date.now();
+  let last: Look | undefined;
+  let still: { pending: number; since: number } | undefined;
+  let told = false;
+  const onLook = (look: Look) => {
+    last = look;
+    const { mode, pendingTasksCount: pending, runningTasksCount: running, drain } = look.state;
+    const waits = mode === "waiting_for_maintenance" && drain === "all" && pending > 0 && running === 0;
+    if (!waits || still?.pending !== pending) still = waits ? { pending, since: Date.now() } : undefined;
+    if (still && !told && Date.now() - still.since >= STUCK_AFTER_INTERVALS * options.intervalMs) {
+      told = true;
+      options.onStuck?.(pending);
+    }
+    options.onLook?.(look);
+  };
+  const look = await waitUntil(session, bell, ({ state }) => state.mode !== "waiting_for_maintenance", {
+    ...options,
+    onLook,
+  });
+  if (look?.state.mode === "maintenance") return maintenanceStatus(look.state);
+  if (look) throw await calledOff(session);
+  throw new PipeweaveError(
+    "timeout",
+    "drain_timeout",
+    `Not drained within ${formatDuration(Date.now() - since)}: ${last ? stillActive(last) : "unknown"}`,
+    {
+      hint: "See maintenance:tasks for what is active, and wait on with maintenance:request --wait." +
+        (last && last.state.runningTasksCount === 0
+          ? " Pending tasks can stay queued: --drain running."
+          : ""),
+      ...(last ? { data: { status: maintenanceStatus(last.state), left: describeLeft(last) } } : {}),
+    },
+  );
+}
+
+async function calledOff(session: Session): Promise<PipeweaveError> {
+  const [line] = await readMaintenanceLog(session, 1);
+  const who = line?.action === "expire"
+    ? "its time to live ran out (--ttl)"
+    : line
+    ? `${line.osUser ?? line.databaseUser}${line.host ? ` on ${line.host}` : ""} called it off`
+    : "somebody called it off";
+  return new PipeweaveError(
+    "condition",
+    "called_off",
+    `The wait for maintenance is over, and the mode is running: ${who}`,
+    { hint: "See: pipeweave maintenance:history. Ask again with maintenance:request --wait." },
+  );
+}
+
+/**
+ * Waits until the mode is this one, whoever leads there.
+ *
+ * @throws {PipeweaveError} of kind `timeout`
+ */
+export async function waitForMode(
+  session: Session,
+  bell: Bell,
+  mode: OrchestratorMode,
+  options: WaitingOptions,
+): Promise<MaintenanceStatus> {
+  const since = Date.now();
+  let last: Look | undefined;
+  const onLook = (look: Look) => {
+    last = look;
+    options.onLook?.(look);
+  };
+  const look = await waitUntil(session, bell, ({ state }) => state.mode === mode, { ...options, onLook });
+  if (look) return maintenanceStatus(look.state);
+  const status = last && maintenanceStatus(last.state);
+  throw new PipeweaveError(
+    "timeout",
+    "other_mode",
+    `The mode did not become ${mode} within ${formatDuration(Date.now() - since)}: it is ${
+      status ? `${status.mode} since ${status.modeChangedAt.toISOString()}` : "unknown"
+    }${status?.owner ? `, requested by ${status.owner}` : ""}${status?.reason ? ` (${status.reason})` : ""}`,
+    { hint: "See: pipeweave maintenance:status", ...(status ? { data: { status } } : {}) },
+  );
 }
 
 /**

@@ -6,7 +6,7 @@
 
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { activeCount, type OrchestratorState, readState } from "../maintenance/state.ts";
+import { readQueue } from "../maintenance/state.ts";
 import { tasks } from "../maintenance/status.ts";
 import type { History } from "../migrations/history.ts";
 import { lint } from "../migrations/lint.ts";
@@ -46,9 +46,9 @@ export async function assertMaintenance(
   allowOnline: boolean,
 ): Promise<{ readonly mode: string; readonly activeTasks: number } | undefined> {
   if (needs.size === 0) return undefined;
-  const state = await stateOrNone(session);
+  const state = await readQueue(session);
   if (!state) return undefined;
-  const activeTasks = activeCount(state);
+  const { activeTasks } = state;
   if (state.mode === "maintenance" || activeTasks === 0) return undefined;
   if (allowOnline) return { mode: state.mode, activeTasks };
   const names = [...needs.keys()].map(labelOf);
@@ -61,11 +61,10 @@ export async function assertMaintenance(
       activeTasks === 1 ? "is" : "are"
     } active. Nothing was applied.`,
     {
-      problems: [...needs].flatMap(([migration, reasons]) =>
-        reasons.map((reason) => `${labelOf(migration)}: ${reason}`)
-      ),
+      problems: needLines(needs),
       hint:
-        "Run: pipeweave maintenance:request, wait until maintenance:status says maintenance, then db:migrate and maintenance:exit. " +
+        "Run: pipeweave db:migrate --maintenance, which drains, migrates and goes back to running. Or step by step: " +
+        "maintenance:request --wait, db:migrate, maintenance:exit. " +
         "Or write it the safe way (pipeweave db:lint tells how), or go on with --allow-online, which the log keeps.",
       data: {
         needs: Object.fromEntries([...needs].map(([migration, reasons]) => [labelOf(migration), reasons])),
@@ -74,12 +73,14 @@ export async function assertMaintenance(
   );
 }
 
-/** The state; undefined where there is no task queue. */
-async function stateOrNone(session: Session): Promise<OrchestratorState | undefined> {
-  try {
-    return await readState(session);
-  } catch (error) {
-    if (error instanceof PipeweaveError && error.code === "not_migrated") return undefined;
-    throw error;
-  }
+/** Why, a line each. */
+export function needLines(needs: Needs): readonly string[] {
+  return [...needs].flatMap(([migration, reasons]) =>
+    reasons.map((reason) => `${labelOf(migration)}: ${reason}`)
+  );
+}
+
+/** Whether there is a task queue that could be drained. */
+export async function hasQueue(session: Session): Promise<boolean> {
+  return await readQueue(session) !== undefined;
 }

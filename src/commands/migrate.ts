@@ -15,16 +15,30 @@ import { EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
 import { parseAhead } from "../migrations/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
-import { assertMaintenance, needsOf } from "./maintenance_need.ts";
+import { assertMaintenance, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
 
 /** What to apply, how, and whom to tell. */
 export interface MigrateOptions extends MigrationSources, ApplyOptions {
   /** Apply also what needs maintenance while tasks are active; the log keeps that. Default: false */
   readonly allowOnline?: boolean | undefined;
+  /** How to get into maintenance where it is needed, instead of refusing. */
+  readonly maintenance?: MaintenanceEntry | undefined;
   /** Told what there is to do, before anything is applied. */
   readonly onPlan?: (status: MigrationStatus, files: number) => void;
   /** Told of each finding that is no error. */
   readonly onWarning?: (finding: Finding) => void;
+}
+
+/** A way into maintenance before anything is applied. */
+export interface MaintenanceEntry {
+  /** Whether pending migrations that do not need it are reason enough. */
+  readonly when: "auto" | "always";
+  /**
+   * Resolves when the mode is `maintenance`.
+   *
+   * @param needs why, a line each
+   */
+  readonly enter: (needs: readonly string[]) => Promise<void>;
 }
 
 /** What `db:migrate` would do. */
@@ -79,7 +93,12 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   // PipeWeave's own were checked when the binary was made.
   await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED));
   const needs = await needsOf(pending, history);
-  const overridden = await assertMaintenance(session, needs, options.allowOnline === true);
+  const { maintenance } = options;
+  const enters = maintenance && (maintenance.when === "always" || needs.size > 0) && await hasQueue(session);
+  if (enters) await maintenance.enter(needLines(needs));
+  const overridden = enters
+    ? undefined
+    : await assertMaintenance(session, needs, options.allowOnline === true);
   return await applyMigrations(session, migrations, history, {
     ...options,
     detailsOf: (migration) =>

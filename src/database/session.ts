@@ -54,6 +54,8 @@ export interface SessionOptions {
   readonly onNotice?: (notice: Notice) => void;
   /** Told what is being waited for under `--wait-for-db`. */
   readonly onWait?: (reason: string) => void;
+  /** Told of every NOTIFY on a channel that this session listens to. */
+  readonly onNotify?: (channel: string, payload: string) => void;
   /** Ends what runs: the server is asked to cancel until it has. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -122,6 +124,15 @@ export class Session {
   /** A parameter that the server reported at startup, such as `server_version` or `in_hot_standby`. */
   parameter(name: string): string | undefined {
     return this.#connection?.parameters.get(name);
+  }
+
+  /**
+   * The server process that the connection was made to, by the key that cancels it. A pooler gives a number of its own,
+   * which is not the one that `pg_backend_pid()` tells.
+   */
+  get serverProcess(): number | undefined {
+    const key = this.#connection?.observer.backendKey;
+    return key && new DataView(key.buffer, key.byteOffset).getInt32(0);
   }
 
   /**
@@ -402,6 +413,7 @@ ${statements}`.text,
             message: notice["message"] ?? "",
             hint: notice["hint"],
           }),
+        onnotify: (channel: string, payload: string) => options.onNotify?.(channel, payload),
         onparameter: (name: string, value: string) => parameters.set(name, value),
         // deno-lint-ignore no-explicit-any -- the driver's types lack `socket`, `publications` and null lifetimes
       } as any)

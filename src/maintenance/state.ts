@@ -7,7 +7,20 @@
 import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { type Intent, nextMode, nextModeSql, type OrchestratorMode } from "./transitions.ts";
+import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
+import { formatDuration } from "../config/duration.ts";
+import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
+import { sleep } from "../database/sleep.ts";
+import {
+  effectiveModeSql,
+  type Intent,
+  nextMode,
+  nextModeSql,
+  type OrchestratorMode,
+} from "./transitions.ts";
+
+/** Which tasks a drain waits for: all that are active, or the running ones, while the pending stay queued. */
+export type Drain = "all" | "running";
 
 /** The row `singleton` of `orchestrator_state`, and the tasks that were active when it was read. */
 export interface OrchestratorState {
@@ -19,26 +32,114 @@ export interface OrchestratorState {
   readonly pendingTasksCount: number;
   /** Rows of `task_runs` with status `running`. */
   readonly runningTasksCount: number;
+  /** Active tasks of which nothing has been heard for too long: see {@linkcode ACTIVE_TASKS}. */
+  readonly staleTasksCount: number;
+  /** Active tasks that the drain waits for: without those that it leaves queued or was told to ignore. */
+  readonly blockingTasksCount: number;
+  /** Who asked for maintenance; null where nobody did, or did not say. */
+  readonly owner: string | null;
+  /** Why; null where nobody said. */
+  readonly reason: string | null;
+  /** Which tasks the drain waits for. */
+  readonly drain: Drain;
+  /** When a wait goes back to running by itself; null for never. */
+  readonly waitExpiresAt: Date | null;
+  /** Ids of tasks that the drain does not wait for, since they were stale at the request. */
+  readonly ignoredTasks: readonly string[];
   /** What others keep in the row. */
   readonly metadata: Readonly<Record<string, unknown>>;
   /** When the row was last written. */
   readonly updatedAt: Date;
+  /** The server process that answered. */
+  readonly serverProcess: number;
+}
+
+/** Who changes the mode, and how. */
+export interface ChangeOptions {
+  /** Who acts, for the log. Default: nobody in particular */
+  readonly actor?: Actor | undefined;
+  /** Whose maintenance it is. Default: the actor's user and host */
+  readonly owner?: string | undefined;
+  /** Why; kept in the state and in the log. */
+  readonly reason?: string | undefined;
+  /** Milliseconds after which a wait that is neither renewed nor over goes back to running. Default: never */
+  readonly ttlMs?: number | undefined;
+  /** Which tasks to wait for. Default: "all" */
+  readonly drain?: Drain | undefined;
+  /** Leave tasks out that are stale now. */
+  readonly ignoreStale?: boolean | undefined;
+  /** End somebody else's maintenance. */
+  readonly force?: boolean | undefined;
+  /** How long to try for the locks, in milliseconds. Default: 10 s */
+  readonly lockWaitMs?: number | undefined;
+  /** Told why it takes a while. */
+  readonly onLockWait?: ((reason: string) => void) | undefined;
+  /** Ends the attempts. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** What {@linkcode changeMode} found and left. */
 export interface ModeChange {
+  /** The mode that counted before. */
   readonly before: OrchestratorMode;
+  /** Whose maintenance it was before. */
+  readonly ownerBefore: string | null;
   readonly state: OrchestratorState;
 }
 
+/**
+ * One attempt may hold up writers of `task_runs` for this long while it waits for those before it, in milliseconds.
+ * A mode change has to wait for every transaction that has written to the table.
+ */
+const LOCK_ATTEMPT_MS = 200;
+const LOCK_WAIT_MS = 10_000;
+/** Pause between two attempts, in milliseconds; a random part is added. */
+const LOCK_PAUSE_MS = 100;
+
 const stateTable = (schema: string) => sql`${identifier(schema)}.orchestrator_state`;
 
-/** Counts of the active tasks, by the index on `status`. */
-function activeTasks(schema: string): SqlText {
+/**
+ * The active tasks, each with whether it is stale: running, and silent for longer than its heartbeat may take (three
+ * times the task's interval where the run does not say); or pending for an hour longer than it should be. The index on
+ * `status` serves it, whatever has finished.
+ */
+export function activeTasks(schema: string): SqlText {
+  const name = identifier(schema);
+  return sql`
+    SELECT r.id, r.task_id, r.status, r.attempt, r.created_at, r.started_at, r.heartbeat_at, r.scheduled_for,
+           CASE r.status
+             WHEN 'running' THEN coalesce(r.heartbeat_at, r.started_at, r.created_at) < pg_catalog.clock_timestamp() -
+               pg_catalog.make_interval(secs => coalesce(r.heartbeat_timeout_ms, 3 * t.heartbeat_interval_ms) / 1000.0)
+             ELSE coalesce(r.scheduled_for, r.created_at) < pg_catalog.clock_timestamp() - interval '1 hour'
+           END AS stale
+      FROM ${name}.task_runs r JOIN ${name}.tasks t ON t.id = r.task_id
+     WHERE r.status IN ('pending', 'running')`;
+}
+
+/** Counts of the active tasks, for a drain and the tasks that it ignores. */
+function counts(schema: string, drain: SqlText, ignored: SqlText): SqlText {
   return sql`
     SELECT pg_catalog.count(*) FILTER (WHERE status = 'pending')::integer AS pending,
-           pg_catalog.count(*) FILTER (WHERE status = 'running')::integer AS running
-      FROM ${identifier(schema)}.task_runs WHERE status IN ('pending', 'running')`;
+           pg_catalog.count(*) FILTER (WHERE status = 'running')::integer AS running,
+           pg_catalog.count(*) FILTER (WHERE stale)::integer AS stale,
+           pg_catalog.count(*) FILTER (
+             WHERE (status = 'running' OR ${drain} = 'all') AND NOT id = ANY (${ignored}))::integer AS blocking
+      FROM (${activeTasks(schema)}) active`;
+}
+
+const expired = (row: SqlText) =>
+  sql`coalesce(${row}.wait_expires_at <= pg_catalog.clock_timestamp(), false)`;
+const REPORTED =
+  sql`o.mode_changed_at, o.metadata, o.updated_at, o.owner, o.reason, o.drain, o.wait_expires_at,
+  pg_catalog.to_jsonb(o.ignored_tasks) AS ignored_tasks, pg_catalog.pg_backend_pid() AS server_process, a.pending, a.running, a.stale, a.blocking`;
+
+/** The statement that reads the state. */
+function readStatement(schema: string): SqlText {
+  return sql`
+      SELECT ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS mode,
+             o.mode <> ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS has_expired, ${REPORTED}
+        FROM ${stateTable(schema)} o, LATERAL (${counts(schema, sql`o.drain`, sql`o.ignored_tasks`)}) a
+       WHERE o.id = 'singleton';`;
 }
 
 /**
@@ -47,52 +148,202 @@ function activeTasks(schema: string): SqlText {
  * @throws {PipeweaveError} of kind `database` that names `db:migrate` when the table or the row is missing
  */
 export async function readState(session: Session): Promise<OrchestratorState> {
-  const { schema } = session.settings;
-  const [[row] = []] = await explained(
+  return (await read(session)).state;
+}
+
+async function read(
+  session: Session,
+  more = sql``,
+): Promise<{ state: OrchestratorState; hasExpired: boolean; rows: Row[] }> {
+  const [[row] = [], rows = []] = await explained(
     session,
-    session.transaction(sql`
-      SELECT o.mode, o.mode_changed_at, o.metadata, o.updated_at, a.pending, a.running
-        FROM ${stateTable(schema)} o, (${activeTasks(schema)}) a WHERE o.id = 'singleton';`),
+    session.transaction(sql`${readStatement(session.settings.schema)}${more}`),
   );
-  return stateOf(row, session);
+  return { state: stateOf(row, session), hasExpired: row!["has_expired"] as boolean, rows };
 }
 
 /**
- * Does what an intent leads to. The row is locked first and the tasks are counted after that, in the transaction that
- * changes the mode, so two commands at once cannot disagree.
+ * Does what an intent leads to. The table is locked against writers, then the row, and the tasks are counted after that,
+ * in the transaction that changes the mode: two commands at once cannot disagree, and no task slips past.
  *
- * @throws {PipeweaveError} as {@linkcode readState}; of kind `timeout` when another holds the row for too long
+ * @throws {PipeweaveError} as {@linkcode readState}; of kind `timeout` when others hold the locks for too long
  */
-export async function changeMode(session: Session, intent: Intent): Promise<ModeChange> {
-  const { schema } = session.settings;
-  const next = nextModeSql(intent, sql`b.mode`, sql`(a.pending + a.running)`);
-  const sets = await explained(
-    session,
-    session.transaction(sql`
-      SELECT mode AS before FROM ${stateTable(schema)} WHERE id = 'singleton' FOR UPDATE;
-      UPDATE ${stateTable(schema)} o
-         SET mode = ${next}, pending_tasks_count = a.pending, running_tasks_count = a.running
-        FROM (${activeTasks(schema)}) a, (SELECT mode FROM ${stateTable(schema)} WHERE id = 'singleton') b
-       WHERE o.id = 'singleton'
-      RETURNING o.mode, o.mode_changed_at, o.metadata, o.updated_at, a.pending, a.running;`),
+export async function changeMode(
+  session: Session,
+  intent: Intent,
+  options: ChangeOptions = {},
+): Promise<ModeChange> {
+  const { lockWaitMs = LOCK_WAIT_MS, onLockWait, signal } = options;
+  const deadline = Date.now() + lockWaitMs;
+  for (;;) {
+    try {
+      const sets = await explained(
+        session,
+        session.transaction(
+          changeStatements(session.settings.schema, intent, options),
+          Math.max(1, Math.min(LOCK_ATTEMPT_MS, lockWaitMs)),
+        ),
+      );
+      const row = sets.at(-1)?.[0];
+      const state = stateOf(row, session);
+      return {
+        before: row!["before"] as OrchestratorMode,
+        ownerBefore: row!["owner_before"] as string | null,
+        state,
+      };
+    } catch (error) {
+      if (!isLockConflict(error)) throw error;
+      const holders = await lockHolders(session);
+      if (Date.now() >= deadline) throw lockedError(error as PipeweaveError, holders);
+      onLockWait?.(`waiting for transactions that have written to task_runs: ${holders}`);
+      await sleep(LOCK_PAUSE_MS * (0.5 + Math.random()), signal);
+    }
+  }
+}
+
+function changeStatements(schema: string, intent: Intent, options: ChangeOptions): SqlText {
+  const { actor = UNKNOWN_ACTOR, reason = null, ttlMs, drain = null, ignoreStale = false, force = false } =
+    options;
+  const owner = options.owner ?? ownerOf(actor);
+  const isRequest = intent === "request";
+  const details = {
+    ...actor,
+    ...(intent === "look" ? {} : { action: intent }),
+    ...(reason === null ? {} : { reason }),
+    ...(force ? { forced: true } : {}),
+  };
+  const expires = ttlMs === undefined
+    ? sql`NULL`
+    : sql`pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => ${ttlMs / 1000})`;
+  // A request says how to drain, and whoever made one may renew it; everything else leaves that as it is.
+  const [given, fresh, mine] = [
+    sql`${drain}::text`,
+    sql`(b.effective = 'running')`,
+    sql`(${isRequest} AND (b.effective = 'running' OR b.owner IS NOT DISTINCT FROM ${owner}))`,
+  ];
+  const stale = sql`ARRAY(SELECT id FROM (${activeTasks(schema)}) active WHERE stale ORDER BY id)`;
+  const mode = intent === "exit" && !force
+    ? sql`CASE WHEN b.effective <> 'running' AND b.owner <> ${owner ?? ""} THEN b.effective ELSE n.mode END`
+    : sql`n.mode`;
+  return sql`
+    SELECT pg_catalog.set_config('pipeweave.actor', ${JSON.stringify(details)}, true);
+    LOCK TABLE ${identifier(schema)}.task_runs IN SHARE ROW EXCLUSIVE MODE;
+    SELECT FROM ${stateTable(schema)} WHERE id = 'singleton' FOR UPDATE;
+    WITH b AS (
+      SELECT o.*, ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS effective
+        FROM ${stateTable(schema)} o WHERE id = 'singleton'
+    ), p AS (
+      SELECT CASE WHEN ${mine} THEN coalesce(${given}, CASE WHEN ${fresh} THEN 'all' ELSE b.drain END)
+                  ELSE b.drain END AS drain,
+             CASE WHEN ${mine} AND ${ignoreStale} THEN ${stale}
+                  WHEN ${isRequest} AND ${fresh} THEN '{}' ELSE b.ignored_tasks END AS ignored
+        FROM b
+    ), a AS (
+      SELECT counted.* FROM p, LATERAL (${counts(schema, sql`p.drain`, sql`p.ignored`)}) counted
+    ), n AS (
+      SELECT ${nextModeSql(intent, sql`b.effective`, sql`a.blocking`)} AS mode FROM b, a
+    ), m AS (SELECT ${mode} AS mode FROM b, n)
+    UPDATE ${stateTable(schema)} o
+       SET mode = m.mode, pending_tasks_count = a.pending, running_tasks_count = a.running,
+           owner = CASE WHEN m.mode = 'running' THEN NULL WHEN ${isRequest} AND ${fresh} THEN ${owner} ELSE b.owner END,
+           reason = CASE WHEN m.mode = 'running' THEN NULL WHEN ${isRequest} AND ${fresh} THEN ${reason}
+                         WHEN ${mine} THEN coalesce(${reason}, b.reason) ELSE b.reason END,
+           drain = CASE WHEN m.mode = 'running' THEN 'all' ELSE p.drain END,
+           ignored_tasks = CASE WHEN m.mode = 'running' THEN '{}' ELSE p.ignored END,
+           wait_expires_at = CASE WHEN m.mode <> 'waiting_for_maintenance' THEN NULL
+                                  WHEN ${isRequest} AND ${fresh} THEN ${expires}
+                                  WHEN ${mine} THEN coalesce(${expires}, b.wait_expires_at)
+                                  ELSE b.wait_expires_at END
+      FROM a, b, p, m
+     WHERE o.id = 'singleton'
+    RETURNING o.mode, b.effective AS before, b.owner AS owner_before, ${REPORTED};`;
+}
+
+/** `alice@build-7`: whose maintenance it is, unless somebody says otherwise; null where nothing is known. */
+export function ownerOf({ osUser, host }: Actor): string | null {
+  return osUser === null && host === null ? null : `${osUser ?? "unknown"}@${host ?? "unknown"}`;
+}
+
+/** Who has written to `task_runs` and not ended the transaction, or changes the mode. */
+async function lockHolders(session: Session): Promise<string> {
+  const [rows = []] = await session.transaction(sql`
+    SELECT DISTINCT ON (a.xact_start, a.pid) a.pid, a.usename, a.application_name AS application, a.state,
+           pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) * 1000)::float8 AS age
+      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+     WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid() AND (
+           l.relation = pg_catalog.to_regclass(${
+    sql`${identifier(session.settings.schema)}.task_runs`.text
+  }) AND l.mode ~ 'RowExclusive|^Share|^Exclusive|AccessExclusive'
+        OR l.relation = pg_catalog.to_regclass(${
+    stateTable(session.settings.schema).text
+  }) AND l.mode ~ 'Row')
+     ORDER BY a.xact_start, a.pid LIMIT 3;`);
+  return rows.map((row) =>
+    `pid ${row["pid"]} (${row["usename"]}${row["application"] ? `, ${row["application"]}` : ""}, ${
+      row["state"]
+    }, for ${formatDuration(Number(row["age"]))})`
+  ).join(", ") || "transactions that have ended by now";
+}
+
+function lockedError(error: PipeweaveError, holders: string): PipeweaveError {
+  return new PipeweaveError(
+    "timeout",
+    "lock_timeout",
+    `The mode could not be changed in time, and stays as it was: it has to wait for ${holders}`,
+    { ...error.details, hint: "Wait for them or end them, and run the command again." },
   );
-  const state = stateOf(sets[1]?.[0], session);
-  return { before: sets[0]![0]!["before"] as OrchestratorMode, state };
 }
 
 /** Reads the state, and completes a transition that is due. Where it may not be changed it stays due. */
 export async function lookAtState(session: Session): Promise<OrchestratorState> {
-  const state = await readState(session);
-  if (nextMode("look", state.mode, activeCount(state)) === state.mode) return state;
+  return (await lookWith(session)).state;
+}
+
+/**
+ * {@linkcode lookAtState}, with more to read in the same round trip.
+ *
+ * @param more statements; the rows of the first come back
+ */
+export async function lookWith(
+  session: Session,
+  more = sql``,
+): Promise<{ readonly state: OrchestratorState; readonly rows: readonly Row[] }> {
+  const { state, hasExpired, rows } = await read(session, more);
+  const isDue = hasExpired ||
+    nextMode("look", { mode: state.mode, blockers: state.blockingTasksCount, expired: false }) !== state.mode;
+  if (!isDue) return { state, rows };
   try {
-    return (await changeMode(session, "look")).state;
+    return { state: (await changeMode(session, "look", { lockWaitMs: LOCK_ATTEMPT_MS })).state, rows };
   } catch (error) {
-    if (error instanceof StatementError && ["25006", "42501"].includes(error.details.sqlstate!)) return state;
+    const { sqlstate } = error instanceof PipeweaveError ? error.details : {};
+    // Read-only, not allowed, or somebody writes just now: the next look finds it due again.
+    if (sqlstate !== undefined && ["25006", "42501", "55P03", "40P01"].includes(sqlstate)) {
+      return { state, rows };
+    }
     throw error;
   }
 }
 
-/** How many tasks keep a drain from ending. */
+/**
+ * The mode and the number of active tasks, as PipeWeave 1.0 has them already; undefined where there is no task queue.
+ */
+export async function readQueue(
+  session: Session,
+): Promise<{ readonly mode: OrchestratorMode; readonly activeTasks: number } | undefined> {
+  const { schema } = session.settings;
+  try {
+    const [[row] = []] = await session.transaction(sql`
+      SELECT mode, (SELECT pg_catalog.count(*) FROM ${identifier(schema)}.task_runs
+                     WHERE status IN ('pending', 'running'))::integer AS active
+        FROM ${stateTable(schema)} WHERE id = 'singleton';`);
+    return row && { mode: row["mode"] as OrchestratorMode, activeTasks: row["active"] as number };
+  } catch (error) {
+    if (["42P01", "3F000"].includes(sqlstateOf(error) ?? "")) return undefined;
+    throw error;
+  }
+}
+
+/** How many tasks are active. */
 export function activeCount({ pendingTasksCount, runningTasksCount }: OrchestratorState): number {
   return pendingTasksCount + runningTasksCount;
 }
@@ -139,14 +390,23 @@ function stateOf(row: Row | undefined, session: Session): OrchestratorState {
     runningTasksCount: row["running"] as number,
     metadata: (row["metadata"] ?? {}) as Record<string, unknown>,
     updatedAt: row["updated_at"] as Date,
+    staleTasksCount: row["stale"] as number,
+    blockingTasksCount: row["blocking"] as number,
+    owner: row["owner"] as string | null,
+    reason: row["reason"] as string | null,
+    drain: row["drain"] as Drain,
+    waitExpiresAt: row["wait_expires_at"] as Date | null,
+    ignoredTasks: row["ignored_tasks"] as string[],
+    serverProcess: row["server_process"] as number,
   };
 }
 
-async function explained<T>(session: Session, answer: Promise<T>): Promise<T> {
+/** Says what to run where the schema is not there, or not whole. */
+export async function explained<T>(session: Session, answer: Promise<T>): Promise<T> {
   try {
     return await answer;
   } catch (error) {
-    if (error instanceof StatementError && ["42P01", "3F000"].includes(error.details.sqlstate!)) {
+    if (error instanceof StatementError && ["42P01", "42703", "3F000"].includes(error.details.sqlstate!)) {
       throw notMigrated(session, `is not migrated (${error.message})`);
     }
     throw error;

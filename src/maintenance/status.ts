@@ -4,7 +4,7 @@
  * @module
  */
 
-import { activeCount, type OrchestratorState } from "./state.ts";
+import { activeCount, type Drain, type OrchestratorState } from "./state.ts";
 import type { OrchestratorMode } from "./transitions.ts";
 
 /** What `maintenance:status` tells. */
@@ -21,6 +21,18 @@ export interface MaintenanceStatus {
   readonly message: string;
   /** When the mode last changed. */
   readonly modeChangedAt: Date;
+  /** Who asked for maintenance; null where nobody did, or did not say. */
+  readonly owner: string | null;
+  /** Why; null where nobody said. */
+  readonly reason: string | null;
+  /** Which tasks the drain waits for. */
+  readonly drain: Drain;
+  /** When a wait goes back to running by itself; null for never. */
+  readonly waitExpiresAt: Date | null;
+  /** Active tasks of which nothing has been heard for too long. */
+  readonly staleTasks: number;
+  /** Tasks that the drain does not wait for, since they were stale at the request. */
+  readonly ignoredTasks: readonly string[];
 }
 
 /** Describes a state. */
@@ -29,22 +41,31 @@ export function maintenanceStatus(state: OrchestratorState): MaintenanceStatus {
     mode: state.mode,
     pendingTasks: state.pendingTasksCount,
     runningTasks: state.runningTasksCount,
-    canEnterMaintenance: activeCount(state) === 0,
+    canEnterMaintenance: state.blockingTasksCount === 0,
     message: messageFor(state),
     modeChangedAt: state.modeChangedAt,
+    owner: state.owner,
+    reason: state.reason,
+    drain: state.drain,
+    waitExpiresAt: state.waitExpiresAt,
+    staleTasks: state.staleTasksCount,
+    ignoredTasks: state.ignoredTasks,
   };
 }
 
 function messageFor(state: OrchestratorState): string {
+  const left = state.blockingTasksCount;
+  const kept = activeCount(state) - left;
   switch (state.mode) {
     case "running":
       return "Orchestrator is running normally";
     case "waiting_for_maintenance":
-      return `Waiting for ${tasks(activeCount(state))} to complete`;
+      return `Waiting for ${tasks(left)} to complete`;
     case "maintenance":
-      return activeCount(state) === 0
-        ? "Orchestrator is in maintenance: safe to migrate"
-        : `Orchestrator is in maintenance, but ${tasks(activeCount(state))} came in behind its back`;
+      if (left > 0) return `Orchestrator is in maintenance, but ${tasks(left)} came in behind its back`;
+      return `Orchestrator is in maintenance: safe to migrate${
+        kept > 0 ? `; ${tasks(kept)} stay queued or ignored` : ""
+      }`;
   }
 }
 

@@ -5,7 +5,8 @@
  *        ▲                          │                                       │
  *        └───────────exit───────────┴──────────────────exit─────────────────┘
  *
- * A request with nothing active enters at once.
+ * A request with nothing active enters at once. A wait whose time to live has run out counts as `running`, whatever is
+ * stored.
  *
  * @module
  */
@@ -44,18 +45,39 @@ export const TRANSITIONS: Readonly<Record<Intent, readonly Transition[]>> = {
   ],
 };
 
+/** What decides a transition, beside the intent. */
+export interface Situation {
+  /** As stored. */
+  readonly mode: OrchestratorMode;
+  /** Tasks that the drain waits for. */
+  readonly blockers: number;
+  /** Whether the wait's time to live has run out. */
+  readonly expired: boolean;
+}
+
+/** The mode that counts. */
+export function effectiveMode({ mode, expired }: Pick<Situation, "mode" | "expired">): OrchestratorMode {
+  return mode === "waiting_for_maintenance" && expired ? "running" : mode;
+}
+
 /** The mode that follows. */
-export function nextMode(intent: Intent, mode: OrchestratorMode, activeTasks: number): OrchestratorMode {
+export function nextMode(intent: Intent, situation: Situation): OrchestratorMode {
+  const mode = effectiveMode(situation);
   const arrow = TRANSITIONS[intent].find(({ from, onlyWhenIdle }) =>
-    from === mode && (!onlyWhenIdle || activeTasks === 0)
+    from === mode && (!onlyWhenIdle || situation.blockers === 0)
   );
   return arrow?.to ?? mode;
 }
 
-/** {@linkcode nextMode} as an SQL expression over two others. */
-export function nextModeSql(intent: Intent, mode: SqlText, activeTasks: SqlText): SqlText {
+/** {@linkcode effectiveMode} as an SQL expression over two others. */
+export function effectiveModeSql(mode: SqlText, expired: SqlText): SqlText {
+  return sql`CASE WHEN ${mode} = 'waiting_for_maintenance' AND ${expired} THEN 'running' ELSE ${mode} END`;
+}
+
+/** {@linkcode nextMode} as an SQL expression over two others; the mode is the effective one. */
+export function nextModeSql(intent: Intent, mode: SqlText, blockers: SqlText): SqlText {
   const arms = TRANSITIONS[intent].map(({ from, to, onlyWhenIdle }) =>
-    sql` WHEN ${mode} = ${from}${onlyWhenIdle ? sql` AND ${activeTasks} = 0` : sql``} THEN ${to}`.text
+    sql` WHEN ${mode} = ${from}${onlyWhenIdle ? sql` AND ${blockers} = 0` : sql``} THEN ${to}`.text
   );
   return sql`CASE${new SqlText(arms.join(""))} ELSE ${mode} END`;
 }

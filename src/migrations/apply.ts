@@ -28,14 +28,8 @@ import {
   type Tolerance,
   upTo,
 } from "./plan.ts";
-import {
-  describeConflict,
-  isLockConflict,
-  LOCK_RETRIES,
-  LOST_CONNECTIONS,
-  pauseBefore,
-  sqlstateOf,
-} from "./retry.ts";
+import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
+import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
 import { statementsOf } from "./statements.ts";
 import { runUntransacted, UntransactedFailure } from "./untransacted.ts";
 

@@ -4,26 +4,14 @@
  * @module
  */
 
-import { PipeweaveError } from "../errors.ts";
+import { DEADLOCK, sqlstateOf } from "../database/conflict.ts";
 
-const LOCK_NOT_AVAILABLE = "55P03";
-const DEADLOCK = "40P01";
 /** How often a migration is tried again when a lock was not free or a deadlock ended it. */
 export const LOCK_RETRIES = 20;
 /** Connections that may be lost in a row before it is given up. */
 export const LOST_CONNECTIONS = 3;
 /** Pause before a migration is tried again; it grows, and a random part keeps others' rhythms apart. */
 const RETRY_PAUSE_MS = { base: 100, growth: 1.6, most: 10_000 };
-
-/** The SQLSTATE behind an error, where there is one. */
-export function sqlstateOf(error: unknown): string | undefined {
-  return error instanceof PipeweaveError ? error.details.sqlstate : undefined;
-}
-
-/** Whether a lock was not free in time, or a deadlock had to end somebody: to be tried again. */
-export function isLockConflict(error: unknown): boolean {
-  return sqlstateOf(error) === LOCK_NOT_AVAILABLE || sqlstateOf(error) === DEADLOCK;
-}
 
 /** What happened, for people. */
 export function describeConflict(error: unknown, heldBy: string | undefined): string {

@@ -27,7 +27,8 @@ import { writeLog } from "./log.ts";
 import { type Limits, type Message, wrap } from "./message.ts";
 import { labelOf, type Migration, versionKey } from "./migration.ts";
 import { type HistoryRow, noSuchVersion, planMigrations } from "./plan.ts";
-import { describeConflict, isLockConflict, LOCK_RETRIES, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
+import { isLockConflict } from "../database/conflict.ts";
+import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
 import { statementsOf } from "./statements.ts";
 
 /** How far back. */

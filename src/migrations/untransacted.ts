@@ -31,7 +31,8 @@ import {
   setSettings,
 } from "./message.ts";
 import { labelOf, type Migration } from "./migration.ts";
-import { describeConflict, isLockConflict, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
+import { isLockConflict } from "../database/conflict.ts";
+import { describeConflict, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
 import { type Statement, statementsOf } from "./statements.ts";
 import { runsAlone } from "./validate.ts";
 

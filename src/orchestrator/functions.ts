@@ -9,6 +9,7 @@ import {
   exitMaintenance as exit,
   getMaintenanceStatus as status,
   requestMaintenance as request,
+  type RequestResult,
 } from "../commands/maintenance.ts";
 import { migrate, type MigrateOptions } from "../commands/migrate.ts";
 import { migrationStatus } from "../commands/status.ts";
@@ -20,7 +21,7 @@ import {
 import type { ApplyResult } from "../migrations/apply.ts";
 import { discover, type Discovery, type MigrationSources } from "../migrations/discover.ts";
 import type { MigrationStatus } from "../migrations/plan.ts";
-import { type OrchestratorState, readState } from "../maintenance/state.ts";
+import { type ChangeOptions, type OrchestratorState, readState } from "../maintenance/state.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import { type DatabaseTarget, withSession } from "./database.ts";
 
@@ -114,9 +115,17 @@ export function getMaintenanceStatus(database: DatabaseTarget): Promise<Maintena
   return withSession(database, status);
 }
 
-/** Asks for maintenance; enters at once when nothing is active. */
-export function requestMaintenance(database: DatabaseTarget): Promise<MaintenanceStatus> {
-  return withSession(database, request);
+/**
+ * Asks for maintenance; enters at once when nothing is active. From then on PostgreSQL refuses new tasks (SQLSTATE
+ * `PW101`).
+ *
+ * @throws {PipeweaveError} of kind `timeout` when transactions that have written to `task_runs` do not end
+ */
+export function requestMaintenance(
+  database: DatabaseTarget,
+  options: ChangeOptions = {},
+): Promise<RequestResult> {
+  return withSession(database, (session) => request(session, options));
 }
 
 /**
@@ -124,16 +133,29 @@ export function requestMaintenance(database: DatabaseTarget): Promise<Maintenanc
  *
  * @throws {PipeweaveError} of kind `condition` when tasks are active, or nobody requested it
  */
-export function enterMaintenance(database: DatabaseTarget): Promise<MaintenanceStatus> {
-  return withSession(database, enter);
+export function enterMaintenance(
+  database: DatabaseTarget,
+  options: ChangeOptions = {},
+): Promise<MaintenanceStatus> {
+  return withSession(database, (session) => enter(session, options));
 }
 
-/** Ends maintenance, or the wait for it. */
-export function exitMaintenance(database: DatabaseTarget): Promise<MaintenanceStatus> {
-  return withSession(database, exit);
+/**
+ * Ends maintenance, or the wait for it.
+ *
+ * @throws {PipeweaveError} of kind `condition` when it is somebody else's, unless forced
+ */
+export function exitMaintenance(
+  database: DatabaseTarget,
+  options: ChangeOptions = {},
+): Promise<MaintenanceStatus> {
+  return withSession(database, (session) => exit(session, options));
 }
 
-/** Whether the mode is `running`. A hint: the mode may change before the answer arrives. */
+/**
+ * Whether the mode is `running`. A hint, to save the attempt: the mode may change before the answer arrives. The truth
+ * is the gate: an INSERT that comes too late fails with SQLSTATE `PW101`.
+ */
 export async function canAcceptTasks(database: DatabaseTarget): Promise<boolean> {
   return (await getOrchestratorState(database)).mode === "running";
 }

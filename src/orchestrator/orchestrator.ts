@@ -6,15 +6,17 @@
 
 import type { Session } from "../database/session.ts";
 import { messageOf } from "../errors.ts";
-import type { MaintenanceStatus } from "../maintenance/status.ts";
+import { type MaintenanceStatus, maintenanceStatus } from "../maintenance/status.ts";
 import {
   enterMaintenance,
   exitMaintenance,
   getMaintenanceStatus,
   requestMaintenance,
+  type RequestResult,
 } from "../commands/maintenance.ts";
 import { migrate } from "../commands/migrate.ts";
-import { readState } from "../maintenance/state.ts";
+import { type ChangeOptions, readState } from "../maintenance/state.ts";
+import { Bell, waitUntil } from "../maintenance/wait.ts";
 import { openSession } from "./database.ts";
 
 /** What an orchestrator needs to know. */
@@ -31,10 +33,27 @@ export interface OrchestratorConfig {
   readonly onMessage?: (message: string) => void;
 }
 
-/** A running service's hold on maintenance. */
-export interface Orchestrator {
+/** The mode is another than at the last look. */
+export class ModeChangeEvent extends Event {
   /**
-   * Migrates if asked to, reports the mode, and starts to check for transitions.
+   * Describes a change.
+   *
+   * @param status as it was just read
+   * @param previous the mode of the last look; undefined at the first
+   */
+  constructor(readonly status: MaintenanceStatus, readonly previous: MaintenanceStatus["mode"] | undefined) {
+    super("modechange");
+  }
+}
+
+/**
+ * A running service's hold on maintenance. Dispatches {@linkcode ModeChangeEvent} "modechange" whenever it has read a
+ * mode that differs from the one before, the first one included.
+ */
+export interface Orchestrator extends EventTarget {
+  /**
+   * Migrates if asked to, reports the mode, and starts to listen and to check for transitions. A connection that is lost
+   * later is made again, with growing pauses.
    *
    * @throws {PipeweaveError} when the database cannot be reached, is not migrated, or a migration fails
    */
@@ -44,17 +63,22 @@ export interface Orchestrator {
   /** Tells the status, after completing a transition that is due. */
   getMaintenanceStatus(): Promise<MaintenanceStatus>;
   /** Asks for maintenance; enters at once when nothing is active. */
-  requestMaintenance(): Promise<MaintenanceStatus>;
+  requestMaintenance(options?: ChangeOptions): Promise<RequestResult>;
   /**
    * Enters maintenance.
    *
    * @throws {PipeweaveError} of kind `condition` when tasks are active, or nobody requested it
    */
-  enterMaintenance(): Promise<MaintenanceStatus>;
-  /** Ends maintenance, or the wait for it. */
-  exitMaintenance(): Promise<void>;
+  enterMaintenance(options?: ChangeOptions): Promise<MaintenanceStatus>;
   /**
-   * Whether the mode is `running`. A hint: the mode may change before the answer arrives.
+   * Ends maintenance, or the wait for it.
+   *
+   * @throws {PipeweaveError} of kind `condition` when it is somebody else's, unless forced
+   */
+  exitMaintenance(options?: ChangeOptions): Promise<void>;
+  /**
+   * Whether the mode is `running`. A hint, to save the attempt: the mode may change before the answer arrives. The
+   * truth is the gate: an INSERT that comes too late fails with SQLSTATE `PW101`.
    */
   canAcceptTasks(): Promise<boolean>;
 }
@@ -84,15 +108,16 @@ export function createOrchestrator(config: OrchestratorConfig): Orchestrator {
   return new DatabaseOrchestrator(config);
 }
 
-class DatabaseOrchestrator implements Orchestrator {
+class DatabaseOrchestrator extends EventTarget implements Orchestrator {
+  readonly #bell = new Bell();
   readonly #session: Session;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #check: Promise<void> = Promise.resolve();
-  #stopped = false;
+  readonly #stopping = new AbortController();
+  #watching: Promise<void> = Promise.resolve();
   #mode: MaintenanceStatus["mode"] | undefined;
 
   constructor(readonly config: OrchestratorConfig) {
-    this.#session = openSession(config);
+    super();
+    this.#session = openSession(config, { onNotify: this.#bell.ring });
   }
 
   async start(): Promise<void> {
@@ -101,14 +126,13 @@ class DatabaseOrchestrator implements Orchestrator {
       if (failed) throw failed.error;
       if (applied.length > 0) this.#tell(`Applied ${applied.length} migration(s)`);
     }
-    await this.#look();
-    this.#schedule();
+    this.#seen(await this.getMaintenanceStatus());
+    this.#watching = this.#watch();
   }
 
   async stop(): Promise<void> {
-    this.#stopped = true;
-    clearTimeout(this.#timer);
-    await this.#check;
+    this.#stopping.abort();
+    await this.#watching;
     await this.#session.close();
   }
 
@@ -116,37 +140,48 @@ class DatabaseOrchestrator implements Orchestrator {
     return getMaintenanceStatus(this.#session);
   }
 
-  requestMaintenance(): Promise<MaintenanceStatus> {
-    return requestMaintenance(this.#session);
+  requestMaintenance(options: ChangeOptions = {}): Promise<RequestResult> {
+    return requestMaintenance(this.#session, options);
   }
 
-  enterMaintenance(): Promise<MaintenanceStatus> {
-    return enterMaintenance(this.#session);
+  enterMaintenance(options: ChangeOptions = {}): Promise<MaintenanceStatus> {
+    return enterMaintenance(this.#session, options);
   }
 
-  async exitMaintenance(): Promise<void> {
-    await exitMaintenance(this.#session);
+  async exitMaintenance(options: ChangeOptions = {}): Promise<void> {
+    await exitMaintenance(this.#session, options);
   }
 
   async canAcceptTasks(): Promise<boolean> {
     return (await readState(this.#session)).mode === "running";
   }
 
-  async #look(): Promise<void> {
-    const { mode, message } = await this.getMaintenanceStatus();
-    if (mode !== this.#mode) this.#tell(`Mode: ${mode} (${message})`);
-    this.#mode = mode;
+  /** Looks whenever it is told to, and every interval, until {@linkcode stop}. */
+  async #watch(): Promise<void> {
+    const { signal } = this.#stopping;
+    const intervalMs = this.config.maintenanceCheckIntervalMs ?? CHECK_INTERVAL_MS;
+    const onTrouble = (reason: string) => this.#tell(`Check failed: ${reason}`);
+    while (!signal.aborted) {
+      try {
+        await waitUntil(this.#session, this.#bell, () => signal.aborted, {
+          ...{ deadline: Infinity, intervalMs, signal, onTrouble },
+          onLook: ({ state }) => this.#seen(maintenanceStatus(state)),
+        });
+      } catch (error) {
+        // Somebody may be at the schema just now: no reason to give up.
+        if (signal.aborted) return;
+        onTrouble(messageOf(error));
+        await this.#bell.wait(intervalMs, signal).catch(() => {});
+      }
+    }
   }
 
-  /** One check at a time: the next is due an interval after the last has ended. */
-  #schedule(): void {
-    if (this.#stopped) return;
-    this.#timer = setTimeout(() => {
-      // A lost connection is no reason to end: the next check connects anew.
-      this.#check = this.#look().catch((error) => this.#tell(`Check failed: ${messageOf(error)}`)).then(() =>
-        this.#schedule()
-      );
-    }, this.config.maintenanceCheckIntervalMs ?? CHECK_INTERVAL_MS);
+  #seen(status: MaintenanceStatus): void {
+    const previous = this.#mode;
+    if (status.mode === previous) return;
+    this.#mode = status.mode;
+    this.#tell(`Mode: ${status.mode} (${status.message})`);
+    this.dispatchEvent(new ModeChangeEvent(status, previous));
   }
 
   #tell(message: string): void {

@@ -9,7 +9,9 @@ import type { ValidationResult } from "../commands/validate.ts";
 import type { MigrationPlan, PlannedMigration } from "../commands/dry_run.ts";
 import type { LintResult } from "../commands/lint.ts";
 import { formatDuration } from "../config/duration.ts";
+import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
+import type { ActiveTask } from "../maintenance/tasks.ts";
 import type { LintFinding } from "../migrations/lint.ts";
 import type { LogRow } from "../migrations/log.ts";
 import { EMBEDDED, labelOf } from "../migrations/migration.ts";
@@ -81,14 +83,65 @@ export function formatCleanup({ dryRun, idempotencyCache, dlq, tempUploads }: Cl
 
 /** A report of `maintenance:status`, one `Key: value` a line. */
 export function formatMaintenance(status: MaintenanceStatus): string {
+  const { owner, reason, drain, waitExpiresAt, staleTasks, ignoredTasks } = status;
   return [
     `Mode: ${status.mode}`,
     `Pending tasks: ${status.pendingTasks}`,
     `Running tasks: ${status.runningTasks}`,
+    ...(staleTasks > 0 ? [`Stale tasks: ${staleTasks}`] : []),
+    ...(ignoredTasks.length > 0 ? [`Ignored tasks: ${ignoredTasks.length}`] : []),
     `Can enter maintenance: ${status.canEnterMaintenance ? "Yes" : "No"}`,
     `Status: ${status.message}`,
     `Mode changed at: ${status.modeChangedAt.toISOString()}`,
+    ...(owner === null ? [] : [`Requested by: ${owner}`]),
+    ...(reason === null ? [] : [`Reason: ${reason}`]),
+    ...(drain === "all" ? [] : [`Drain: ${drain}`]),
+    ...(waitExpiresAt === null ? [] : [`Wait expires at: ${waitExpiresAt.toISOString()}`]),
   ].join("\n");
+}
+
+/**
+ * A report of `maintenance:tasks`: a line a task, or two where the terminal is narrow.
+ *
+ * @param columns of the terminal; Infinity where there is none
+ */
+export function formatTasks(tasks: readonly ActiveTask[], columns: number): string {
+  if (tasks.length === 0) return "No task is active.";
+  return tasks.map((task) => {
+    const what = `${task.stale ? "!" : "·"} ${task.status} ${task.id} (${task.taskId})`;
+    const facts = [
+      `${task.status === "running" ? "for" : "waits for"} ${formatDuration(task.ageMs)}`,
+      ...(task.silentMs === null ? [] : [`heartbeat ${formatDuration(task.silentMs)} ago`]),
+      ...(task.attempt > 1 ? [`attempt ${task.attempt}`] : []),
+      ...(task.stale ? ["STALE"] : []),
+    ].join(", ");
+    return what.length + 2 + facts.length <= columns ? `${what}  ${facts}` : `${what}\n    ${facts}`;
+  }).join("\n");
+}
+
+/**
+ * A report of `maintenance:history`.
+ *
+ * @param columns of the terminal; Infinity where there is none
+ */
+export function formatMaintenanceLog(rows: readonly MaintenanceLogRow[], columns: number): string {
+  if (rows.length === 0) return "Nothing is logged yet.";
+  return rows.map((row) => {
+    const what = `${row.loggedAt.toISOString()}  ${row.action}: ${row.modeBefore} → ${row.modeAfter}`;
+    const who = `by ${row.databaseUser}` +
+      (row.osUser || row.host ? `, ${row.osUser ?? "?"} on ${row.host ?? "?"}` : "") + `, ${row.tool ?? "?"}`;
+    const ignored = row.details["ignoredTasks"];
+    const more = [
+      ...(row.reason ? [`reason: ${row.reason}`] : []),
+      ...(row.details["forced"] ? [`forced: it was ${row.owner}'s`] : []),
+      ...(row.details["drain"] === "running" ? ["pending tasks stay queued"] : []),
+      ...(Array.isArray(ignored) ? [`ignored: ${ignored.join(", ")}`] : []),
+    ].map((text) => `    ${text}`);
+    const head = what.length + 2 + who.length <= Math.min(columns, 160)
+      ? [`${what}  ${who}`]
+      : [what, `    ${who}`];
+    return [...head, ...more].join("\n");
+  }).join("\n");
 }
 
 /** A report of `db:lint`: every finding with its reason and the safe way, then the verdict. */

@@ -1,0 +1,223 @@
+-- Admission control: while maintenance is waited for or on, PostgreSQL itself refuses new tasks, whoever sends them.
+-- The triggers on task_runs are disabled while the mode is running, so that they cost nothing then; the transaction
+-- that changes the mode enables them. docs/maintenance_protocol.md has the argument. Safe to repeat.
+
+ALTER TABLE orchestrator_state
+  ADD COLUMN IF NOT EXISTS owner text,
+  ADD COLUMN IF NOT EXISTS reason text,
+  ADD COLUMN IF NOT EXISTS drain text NOT NULL DEFAULT 'all' CHECK (drain IN ('all', 'running')),
+  ADD COLUMN IF NOT EXISTS wait_expires_at timestamptz,
+  ADD COLUMN IF NOT EXISTS ignored_tasks text[] NOT NULL DEFAULT '{}';
+
+-- Append-only: every change of the mode, by whomever.
+CREATE TABLE IF NOT EXISTS maintenance_log (
+  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  logged_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  action text NOT NULL,
+  mode_before text NOT NULL,
+  mode_after text NOT NULL,
+  database_user text NOT NULL DEFAULT session_user,
+  os_user text,
+  host text,
+  tool text,
+  owner text,
+  reason text,
+  details jsonb NOT NULL DEFAULT '{}'
+);
+
+CREATE OR REPLACE FUNCTION refuse_change_of_maintenance_log() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+  RAISE EXCEPTION 'maintenance_log is append-only: % is refused', TG_OP USING ERRCODE = 'PW005';
+END;
+$$;
+
+CREATE OR REPLACE TRIGGER maintenance_log_is_append_only
+  BEFORE UPDATE OR DELETE OR TRUNCATE ON maintenance_log
+  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_maintenance_log();
+
+-- Refuses a row. Which rows come here is decided by which triggers are enabled, and never by the mode as this
+-- transaction's snapshot shows it: a snapshot may be older than the mode.
+CREATE OR REPLACE FUNCTION maintenance_gate() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  closed_for text := TG_ARGV[0];
+  state record;
+  read_state text := format(
+    'SELECT mode, mode_changed_at, owner, reason, wait_expires_at FROM %I.orchestrator_state WHERE id = ''singleton''',
+    TG_TABLE_SCHEMA);
+  admitted boolean;
+BEGIN
+  EXECUTE read_state INTO state;
+  IF closed_for <> 'maintenance' AND state.wait_expires_at <= clock_timestamp() THEN
+    -- The wait ran out, unless it was renewed behind this snapshot: the lock sees the row as it is, or fails (40001).
+    EXECUTE read_state || ' FOR SHARE' INTO state;
+    IF state.wait_expires_at <= clock_timestamp() THEN
+      RETURN NEW;
+    END IF;
+  END IF;
+  IF closed_for = 'new tasks' AND NEW.pipeline_run_id IS NOT NULL THEN
+    -- A pipeline run that has tasks was under way at the request: the first task of a new one is refused here.
+    EXECUTE format(
+      'SELECT EXISTS (SELECT FROM %1$I.task_runs WHERE pipeline_run_id = $1)
+          AND EXISTS (SELECT FROM %1$I.pipeline_runs WHERE id = $1 AND status IN (''pending'', ''running''))',
+      TG_TABLE_SCHEMA) INTO admitted USING NEW.pipeline_run_id;
+    IF admitted THEN
+      RETURN NEW;
+    END IF;
+  END IF;
+  RAISE EXCEPTION '% for maintenance: task % may not become %',
+      CASE closed_for WHEN 'maintenance' THEN 'closed' ELSE 'draining' END, NEW.id, NEW.status
+    USING ERRCODE = 'PW101',
+      DETAIL = CASE WHEN state.mode IS DISTINCT FROM 'running'
+        THEN format('mode %s since %s%s%s', state.mode,
+          to_char(state.mode_changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+          ', requested by ' || state.owner, ': ' || state.reason)
+        ELSE 'the mode changed after this transaction began' END,
+      HINT = CASE WHEN state.wait_expires_at > clock_timestamp()
+        THEN format('Try again when the mode is running, at the latest in %s seconds.',
+          ceil(extract(epoch FROM state.wait_expires_at - clock_timestamp())))
+        ELSE 'Try again when the mode is running: every few seconds, or on NOTIFY pipeweave_maintenance.' END;
+END;
+$$;
+
+-- Tells those who wait that a task has ended. Enabled while waiting alone.
+CREATE OR REPLACE FUNCTION maintenance_task_ended() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_notify('pipeweave_maintenance', TG_TABLE_SCHEMA);
+  RETURN NULL;
+END;
+$$;
+
+-- While waiting: nothing new, and with drain = 'running' nothing starts either.
+CREATE OR REPLACE TRIGGER maintenance_gate_new
+  BEFORE INSERT ON task_runs FOR EACH ROW WHEN (NEW.status IN ('pending', 'running'))
+  EXECUTE FUNCTION maintenance_gate('new tasks');
+CREATE OR REPLACE TRIGGER maintenance_gate_start
+  BEFORE UPDATE ON task_runs FOR EACH ROW WHEN (NEW.status = 'running' AND OLD.status <> 'running')
+  EXECUTE FUNCTION maintenance_gate('starts');
+CREATE OR REPLACE TRIGGER maintenance_gate_start_new
+  BEFORE INSERT ON task_runs FOR EACH ROW WHEN (NEW.status = 'running')
+  EXECUTE FUNCTION maintenance_gate('starts');
+CREATE OR REPLACE TRIGGER maintenance_gate_ended
+  AFTER UPDATE ON task_runs FOR EACH ROW
+  WHEN (OLD.status IN ('pending', 'running') AND NEW.status IS DISTINCT FROM OLD.status)
+  EXECUTE FUNCTION maintenance_task_ended();
+CREATE OR REPLACE TRIGGER maintenance_gate_deleted
+  AFTER DELETE ON task_runs FOR EACH ROW WHEN (OLD.status IN ('pending', 'running'))
+  EXECUTE FUNCTION maintenance_task_ended();
+-- In maintenance: nothing becomes active.
+CREATE OR REPLACE TRIGGER maintenance_gate_closed_insert
+  BEFORE INSERT ON task_runs FOR EACH ROW WHEN (NEW.status IN ('pending', 'running'))
+  EXECUTE FUNCTION maintenance_gate('maintenance');
+CREATE OR REPLACE TRIGGER maintenance_gate_closed_update
+  BEFORE UPDATE ON task_runs FOR EACH ROW
+  WHEN (NEW.status IN ('pending', 'running') AND NEW.status <> OLD.status)
+  EXECUTE FUNCTION maintenance_gate('maintenance');
+
+-- Tasks that keep a drain from ending.
+CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, drain text, ignored text[]) RETURNS bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  blockers bigint;
+BEGIN
+  EXECUTE format('SELECT count(*) FROM %I.task_runs WHERE status = ANY ($1) AND NOT id = ANY ($2)', schema_name)
+    INTO blockers
+    USING CASE drain WHEN 'running' THEN '{running}' ELSE '{pending,running}' END::text[], ignored;
+  RETURN blockers;
+END;
+$$;
+
+-- Enables the triggers that a mode needs, and disables the others.
+CREATE OR REPLACE FUNCTION maintenance_set_gate(schema_name text, mode text, drain text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
+DECLARE
+  waiting constant text[] := '{maintenance_gate_new,maintenance_gate_ended,maintenance_gate_deleted}';
+  starting constant text[] := '{maintenance_gate_start,maintenance_gate_start_new}';
+  closed constant text[] := '{maintenance_gate_closed_insert,maintenance_gate_closed_update}';
+  enabled constant text[] := CASE mode
+    WHEN 'waiting_for_maintenance' THEN waiting || CASE drain WHEN 'running' THEN starting ELSE '{}' END
+    WHEN 'maintenance' THEN closed
+    ELSE '{}' END;
+BEGIN
+  -- Waits for transactions that have written to task_runs, and lets no other write before this one has ended.
+  EXECUTE format('LOCK TABLE %I.task_runs IN SHARE ROW EXCLUSIVE MODE', schema_name);
+  EXECUTE format('ALTER TABLE %I.task_runs ', schema_name) || (
+    SELECT string_agg(CASE WHEN name = ANY (enabled) THEN 'ENABLE ALWAYS' ELSE 'DISABLE' END || ' TRIGGER ' || name, ', ')
+      FROM unnest(waiting || starting || closed) AS name);
+END;
+$$;
+REVOKE EXECUTE ON FUNCTION maintenance_set_gate(text, text, text) FROM PUBLIC;
+
+-- Opens and closes the gate with the mode, in the transaction that changes it, whoever does; then logs and tells it.
+CREATE OR REPLACE FUNCTION maintenance_follow_mode() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  before record;
+  actor jsonb := coalesce(nullif(current_setting('pipeweave.actor', true), ''), '{}');
+  blockers bigint;
+BEGIN
+  IF TG_OP = 'UPDATE' THEN
+    before := OLD;
+  ELSE
+    -- A row that was removed and is put back: the gate follows it too.
+    before := NEW;
+    before.mode := 'running';
+  END IF;
+  IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' THEN
+    IF NEW.mode <> 'running' AND current_setting('transaction_isolation') <> 'read committed' THEN
+      RAISE EXCEPTION 'the mode can be changed at READ COMMITTED alone: an older snapshot would not see every task'
+        USING ERRCODE = 'PW103';
+    END IF;
+    EXECUTE format('SELECT %I.maintenance_set_gate($1, $2, $3)', TG_TABLE_SCHEMA)
+      USING TG_TABLE_SCHEMA::text, NEW.mode, NEW.drain;
+    IF NEW.mode = 'maintenance' THEN
+      EXECUTE format('SELECT %I.maintenance_blockers($1, $2, $3)', TG_TABLE_SCHEMA)
+        INTO blockers USING TG_TABLE_SCHEMA::text, NEW.drain, NEW.ignored_tasks;
+      IF blockers > 0 THEN
+        RAISE EXCEPTION 'maintenance cannot be entered: % task(s) active', blockers
+          USING ERRCODE = 'PW102', HINT = 'Wait until they have ended, or call it off.';
+      END IF;
+    END IF;
+  END IF;
+  IF (NEW.mode, NEW.owner, NEW.reason, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
+    IS DISTINCT FROM (before.mode, before.owner, before.reason, before.drain, before.wait_expires_at, before.ignored_tasks) THEN
+    EXECUTE format('INSERT INTO %I.maintenance_log
+        (action, mode_before, mode_after, os_user, host, tool, owner, reason, details)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)', TG_TABLE_SCHEMA)
+      USING CASE
+          WHEN NEW.mode = 'running' AND before.mode = 'waiting_for_maintenance' AND before.wait_expires_at <= clock_timestamp()
+            THEN 'expire'
+          WHEN actor ? 'action' THEN actor->>'action'
+          ELSE CASE NEW.mode WHEN 'running' THEN 'exit' WHEN 'maintenance' THEN 'enter' ELSE 'request' END
+        END,
+        before.mode, NEW.mode, actor->>'osUser', actor->>'host',
+        coalesce(actor->>'tool', current_setting('application_name')), coalesce(NEW.owner, before.owner),
+        coalesce(actor->>'reason', NEW.reason),
+        jsonb_strip_nulls(jsonb_build_object(
+          'drain', CASE WHEN NEW.mode <> 'running' THEN NEW.drain END, 'waitExpiresAt', NEW.wait_expires_at,
+          'ignoredTasks', CASE WHEN NEW.ignored_tasks <> '{}' THEN to_jsonb(NEW.ignored_tasks) END,
+          'forced', actor->'forced'));
+  END IF;
+  IF NEW.mode <> before.mode THEN
+    PERFORM pg_notify('pipeweave_maintenance', TG_TABLE_SCHEMA);
+  END IF;
+  RETURN NULL;
+END;
+$$;
+
+-- Deferred to the end of the transaction: task_runs cannot be altered by a statement that reads it, and whoever changes
+-- the mode may well count the tasks in the same one.
+DROP TRIGGER IF EXISTS maintenance_follow_mode ON orchestrator_state;
+CREATE CONSTRAINT TRIGGER maintenance_follow_mode
+  AFTER INSERT OR UPDATE ON orchestrator_state DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION maintenance_follow_mode();
+
+-- The gate as the mode is now: new triggers are enabled.
+DO $$
+BEGIN
+  PERFORM maintenance_set_gate(current_schema()::text, coalesce(min(mode), 'running'), coalesce(min(drain), 'all'))
+    FROM orchestrator_state;
+END;
+$$;

@@ -1,0 +1,202 @@
+/**
+ * Asking for maintenance and waiting for it at the terminal: for `maintenance:request --wait` and `db:migrate
+ * --maintenance`.
+ *
+ * @module
+ */
+
+import type { RequestResult } from "../commands/maintenance.ts";
+import type { Session } from "../database/session.ts";
+import type { ChangeOptions, Drain } from "../maintenance/state.ts";
+import { type Bell, describeLeft, type Look } from "../maintenance/wait.ts";
+import { type MaintenanceStatus, tasks } from "../maintenance/status.ts";
+import { formatDuration } from "../config/duration.ts";
+import { PipeweaveError } from "../errors.ts";
+import type { Step } from "../output/progress.ts";
+import type { Invocation } from "./invocation.ts";
+import type { OptionSpec } from "./spec.ts";
+
+const DRAIN_TIMEOUT_MS = 15 * 60_000;
+
+/** What a request for maintenance may say, wherever it is made. */
+export const REQUEST_OPTIONS: readonly OptionSpec[] = [
+  { flags: "--reason <text:string>", description: "Why; shown by status, and kept by the log." },
+  {
+    flags: "--owner <name:string>",
+    description: "Whose maintenance it is. Default: the system's user and host, such as alice@build-7",
+  },
+  {
+    flags: "--drain <what:string>",
+    description:
+      "all: pending and running tasks have to end. running: pending ones stay queued, and none starts. Default: all",
+  },
+  {
+    flags: "--ignore-stale",
+    description: "Do not wait for tasks of which nothing has been heard for too long.",
+  },
+];
+
+/** The request that the command line describes. */
+export function requestOptions(invocation: Invocation): ChangeOptions {
+  return {
+    ...ownerOptions(invocation),
+    drain: invocation.choice<Drain>("drain", "--drain", ["all", "running"]),
+    ignoreStale: invocation.options["ignoreStale"] === true,
+    ttlMs: invocation.duration("ttl", "--ttl"),
+  };
+}
+
+/** Who acts, and why. */
+export function ownerOptions(invocation: Invocation): ChangeOptions {
+  return {
+    actor: invocation.actor,
+    owner: invocation.text("owner"),
+    reason: invocation.text("reason"),
+    signal: invocation.signal,
+    onLockWait: (reason) => invocation.progress.update(`Changing the mode: ${reason}`),
+  };
+}
+
+/** What to do with a request of this command when its wait ends without maintenance. */
+export type Ending = "stay" | "exit";
+
+/** How to wait. */
+export interface DrainWait {
+  readonly timeoutMs: number;
+  readonly intervalMs: number;
+  readonly onTimeout: Ending;
+  readonly onInterrupt: Ending;
+}
+
+/** The wait that the command line describes. */
+export function drainWait(invocation: Invocation, timeoutFlag: string): DrainWait {
+  const name = timeoutFlag.slice(2).replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+  return {
+    timeoutMs: invocation.duration(name, timeoutFlag) ?? DRAIN_TIMEOUT_MS,
+    intervalMs: invocation.checkIntervalMs(),
+    onTimeout: invocation.choice<Ending>("onTimeout", "--on-timeout", ["stay", "exit"]) ?? "stay",
+    onInterrupt: invocation.choice<Ending>("onInterrupt", "--on-interrupt", ["stay", "exit"]) ?? "exit",
+  };
+}
+
+/**
+ * Asks for maintenance and waits until it is reached.
+ *
+ * @throws {PipeweaveError} of kind `timeout`, `condition` when somebody called it off, `interrupted`; what became of the
+ *   request is noted
+ */
+export async function drain(
+  invocation: Invocation,
+  session: Session,
+  bell: Bell,
+  request: ChangeOptions,
+  wait: DrainWait,
+): Promise<
+  { readonly request: RequestResult; readonly status: MaintenanceStatus; readonly drainedMs: number }
+> {
+  const { requestMaintenance, waitForMaintenance } = await import("../commands/maintenance.ts");
+  const since = Date.now();
+  const asked = await requestMaintenance(session, request);
+  if (asked.joined) {
+    invocation.note(`Maintenance was asked for by ${asked.owner ?? "somebody"} before; waiting with them.`);
+  }
+  invocation.event("requested", { mode: asked.mode, joined: asked.joined });
+  if (asked.mode === "maintenance") return { request: asked, status: asked, drainedMs: Date.now() - since };
+  invocation.note(asked.message);
+  const picture = new Picture(since);
+  try {
+    const status = await waitForMaintenance(session, bell, {
+      deadline: since + wait.timeoutMs,
+      intervalMs: wait.intervalMs,
+      signal: invocation.signal,
+      onLook: (look) => {
+        invocation.event("draining", {
+          pendingTasks: look.state.pendingTasksCount,
+          runningTasks: look.state.runningTasksCount,
+          staleTasks: look.state.staleTasksCount,
+        });
+        invocation.progress.update(picture.step(look));
+      },
+      onTrouble: (reason) => invocation.note(`${reason}; looking again`),
+      onStuck: (pending) =>
+        invocation.note(
+          `Nothing moves: ${
+            tasks(pending)
+          } pending, none running, and none starts. An orchestrator that starts nothing while waiting never ends ` +
+            "such a drain. Leave them queued: maintenance:request --wait --drain running",
+        ),
+    });
+    invocation.progress.stop();
+    return { request: asked, status, drainedMs: Date.now() - since };
+  } catch (error) {
+    invocation.progress.stop();
+    const kind = error instanceof PipeweaveError ? error.kind : undefined;
+    const ending = kind === "interrupted"
+      ? wait.onInterrupt
+      : kind === "timeout"
+      ? wait.onTimeout
+      : undefined;
+    if (ending !== undefined) await end(invocation, session, asked, request, ending);
+    throw error;
+  }
+}
+
+/** Calls a request off, or says that it stays. */
+async function end(
+  invocation: Invocation,
+  session: Session,
+  asked: RequestResult,
+  request: ChangeOptions,
+  ending: Ending,
+): Promise<void> {
+  const { exitMaintenance } = await import("../commands/maintenance.ts");
+  if (ending === "stay" || !asked.requested) {
+    return invocation.note(
+      `The mode stays waiting_for_maintenance${asked.requested ? "" : ", as it was before this command"}. ` +
+        "Wait on: maintenance:request --wait. Call it off: maintenance:exit.",
+    );
+  }
+  // The session may have been ended by the signal.
+  const cleaner = await invocation.openSession(session.settings, { interruptible: false });
+  const { signal: _, ...unstoppable } = request;
+  try {
+    await exitMaintenance(cleaner, unstoppable);
+    invocation.note("The request was called off: the mode is running.");
+  } catch (error) {
+    invocation.note(
+      `The request could not be called off (${
+        error instanceof Error ? error.message : error
+      }); run: pipeweave maintenance:exit`,
+    );
+  } finally {
+    await cleaner.close();
+  }
+}
+
+/** How far a drain is, from one look to the next. */
+export class Picture {
+  #most = 0;
+  #ended = 0;
+  #last: number | undefined;
+
+  /** @param since when it began, in milliseconds of the epoch */
+  constructor(readonly since: number) {}
+
+  /** What there is to show now: a bar, what is left, how fast it goes, and the oldest task. */
+  step(look: Look): Step {
+    const left = look.state.blockingTasksCount;
+    this.#most = Math.max(this.#most, left);
+    if (this.#last !== undefined && left < this.#last) this.#ended += this.#last - left;
+    this.#last = left;
+    const perSecond = this.#ended / Math.max(1, Date.now() - this.since) * 1000;
+    const rate = this.#ended === 0
+      ? ""
+      : `, ${perSecond.toFixed(1)}/s, ${formatDuration(Math.round(left / perSecond) * 1000)} left`;
+    const { staleTasksCount: stale } = look.state;
+    return {
+      label: `Draining: ${tasks(left)} left${rate}${stale > 0 ? `, ${stale} stale` : ""}`,
+      fraction: this.#most === 0 ? 1 : 1 - left / this.#most,
+      more: describeLeft(look),
+    };
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * The active tasks, one by one.
+ *
+ * @module
+ */
+
+import { sql, type SqlText } from "../database/sql.ts";
+import type { Row, Session } from "../database/session.ts";
+import { activeTasks, explained } from "./state.ts";
+
+/** A task that is pending or running. */
+export interface ActiveTask {
+  /** Of the run. */
+  readonly id: string;
+  readonly taskId: string;
+  readonly status: "pending" | "running";
+  readonly attempt: number;
+  readonly createdAt: Date;
+  readonly startedAt: Date | null;
+  readonly heartbeatAt: Date | null;
+  readonly scheduledFor: Date | null;
+  /** Milliseconds since it was started, or queued where it was not. */
+  readonly ageMs: number;
+  /** Milliseconds since it was last heard of; null where it never was. */
+  readonly silentMs: number | null;
+  /** Whether nothing has been heard of it for too long. */
+  readonly stale: boolean;
+}
+
+/** The statement that lists active tasks, the running ones first, the oldest of each first. */
+export function listStatement(schema: string, { stale = false, limit }: TaskFilter): SqlText {
+  return sql`
+    SELECT active.*, pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp()
+             - coalesce(started_at, scheduled_for, created_at)) * 1000)::float8 AS age,
+           pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - heartbeat_at) * 1000)::float8 AS silent
+      FROM (${activeTasks(schema)}) active WHERE stale OR NOT ${stale}
+     ORDER BY status DESC, coalesce(started_at, scheduled_for, created_at), id LIMIT ${limit};`;
+}
+
+/** Which tasks are asked for. */
+export interface TaskFilter {
+  /** Only those of which nothing has been heard for too long. */
+  readonly stale?: boolean;
+  /** At most. */
+  readonly limit: number;
+}
+
+/**
+ * Lists active tasks.
+ *
+ * @throws {PipeweaveError} of kind `database` when the schema is not migrated
+ */
+export async function listTasks(session: Session, filter: TaskFilter): Promise<readonly ActiveTask[]> {
+  const [rows = []] = await explained(
+    session,
+    session.transaction(listStatement(session.settings.schema, filter)),
+  );
+  return rows.map(taskOf);
+}
+
+/** A row of {@linkcode listStatement}. */
+export function taskOf(row: Row): ActiveTask {
+  return {
+    id: row["id"] as string,
+    taskId: row["task_id"] as string,
+    status: row["status"] as "pending" | "running",
+    attempt: row["attempt"] as number,
+    createdAt: row["created_at"] as Date,
+    startedAt: row["started_at"] as Date | null,
+    heartbeatAt: row["heartbeat_at"] as Date | null,
+    scheduledFor: row["scheduled_for"] as Date | null,
+    ageMs: Math.max(0, row["age"] as number),
+    silentMs: row["silent"] as number | null,
+    stale: row["stale"] as boolean,
+  };
+}
