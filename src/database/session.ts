@@ -54,8 +54,8 @@ export interface SessionOptions {
   readonly onNotice?: (notice: Notice) => void;
   /** Told what is being waited for under `--wait-for-db`. */
   readonly onWait?: (reason: string) => void;
-  /** Told of every NOTIFY on a channel that this session listens to. */
-  readonly onNotify?: (channel: string, payload: string) => void;
+  /** Told of every NOTIFY on a channel that this session listens to, and when the connection ends and nothing is heard. */
+  readonly onNotify?: () => void;
   /** Ends what runs: the server is asked to cancel until it has. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -413,13 +413,14 @@ ${statements}`.text,
             message: notice["message"] ?? "",
             hint: notice["hint"],
           }),
-        onnotify: (channel: string, payload: string) => options.onNotify?.(channel, payload),
+        onnotify: () => options.onNotify?.(),
         onparameter: (name: string, value: string) => parameters.set(name, value),
         // deno-lint-ignore no-explicit-any -- the driver's types lack `socket`, `publications` and null lifetimes
       } as any)
     );
     // Without this the driver would keep what it had queued for a connection that it cannot make.
     socket.once("close", () => void driver.end({ timeout: 0 }));
+    socket.once("close", () => options.onNotify?.());
     return { driver, socket, observer, host, encryption, parameters, sent: 1, lost: false };
   }
 

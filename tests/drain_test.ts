@@ -1,0 +1,264 @@
+/** Draining by the binary: waiting, timing out, being interrupted, killed, called off; a deployment as one command. */
+
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { PostgresServer } from "../scripts/postgres_server.ts";
+import { folderWith, pipeweave, Run, until } from "./support/binary.ts";
+import { PgBouncer } from "./support/pgbouncer.ts";
+import { queueTasks, sessionFor, TestDatabase } from "./support/database.ts";
+import { migrate } from "../src/commands/migrate.ts";
+import postgres from "postgres";
+
+async function mode(sql: postgres.Sql): Promise<string> {
+  return (await sql`SELECT mode FROM orchestrator_state`)[0]!["mode"];
+}
+
+async function refused(sql: postgres.Sql): Promise<boolean> {
+  return await sql`INSERT INTO task_runs (id, task_id, code_version, code_hash, max_retries)
+    VALUES (${crypto.randomUUID()}, 't', 1, 'x', 3)`.then(() => false, ({ code }) => code === "PW101");
+}
+
+Deno.test("request --wait: goes on when the last task ends, at once, and says how long it took", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await queueTasks(sql, ["running", "running"]);
+  // So long an interval that only the notification can be the reason.
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "60000" };
+  const run = new Run(["maintenance:request", "--wait", "--reason", "release 42", "--json"], { env });
+  await until(() => mode(sql).then((found) => found === "waiting_for_maintenance"), "it waits");
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const start = performance.now();
+  await sql`UPDATE task_runs SET status = 'completed'`;
+  const { code, stdout, stderr } = await run.outcome;
+  assert(performance.now() - start < 10_000);
+  assertEquals([code, stderr], [0, ""]);
+  const document = JSON.parse(stdout);
+  assertEquals([document.mode, document.reason, document.canEnterMaintenance], [
+    "maintenance",
+    "release 42",
+    true,
+  ]);
+  assert(document.drainedMs >= 300);
+  assert(await refused(sql));
+});
+
+Deno.test("request --wait: without a terminal a line every 5 s, with what is left; a stuck drain is told", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["pending", "pending"]);
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "200" };
+  const { code, stdout, stderr } = await pipeweave(["maintenance:request", "--wait", "--timeout", "6s"], {
+    env,
+  });
+  assertEquals([code, stdout], [4, ""]);
+  assertMatch(stderr, /^Waiting for 2 tasks to complete\n/);
+  assertMatch(stderr, /Nothing moves: 2 tasks pending, none running.*--drain running\n/);
+  assertMatch(
+    stderr,
+    /Draining: 2 tasks left ░+ 0% \(5(\.\d+)?s\): 0 running, 2 pending; oldest: \S+ \(t, pending for/,
+  );
+  assertMatch(stderr, /error: Not drained within 6(\.\d+)?s: 2 tasks still active \(0 running, 2 pending/);
+  assertStringIncludes(stderr, "The mode stays waiting_for_maintenance");
+  assertEquals(await mode(database.sql), "waiting_for_maintenance");
+  const off = await pipeweave(
+    ["maintenance:request", "--wait", "--timeout", "300ms", "--on-timeout", "exit"],
+    { env },
+  );
+  // The request stood before this command, so it is not this command's to call off.
+  assertEquals([off.code, await mode(database.sql)], [4, "waiting_for_maintenance"]);
+  assertStringIncludes(off.stderr, "as it was before this command");
+  await pipeweave(["maintenance:exit"], { env });
+  const mine = await pipeweave(
+    ["maintenance:request", "--wait", "--timeout", "300ms", "--on-timeout", "exit"],
+    { env },
+  );
+  assertEquals([mine.code, await mode(database.sql)], [4, "running"]);
+});
+
+Deno.test("request --wait: SIGINT calls the request off, or leaves it as told; kill -9 leaves it, and a re-run resumes", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await queueTasks(sql, ["running"]);
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "60000" };
+  const waiting = async (...args: string[]) => {
+    const run = new Run(["maintenance:request", "--wait", ...args], { env });
+    await run.printed("Waiting for 1 task");
+    await until(() => mode(sql).then((found) => found === "waiting_for_maintenance"), "it waits");
+    return run;
+  };
+  const called = await waiting();
+  called.kill("SIGINT");
+  const off = await called.outcome;
+  assertEquals([off.code, await mode(sql)], [130, "running"], off.stderr);
+  assertStringIncludes(off.stderr, "The request was called off: the mode is running.");
+
+  const staying = await waiting("--on-interrupt", "stay");
+  staying.kill("SIGTERM");
+  const stayed = await staying.outcome;
+  assertEquals([stayed.code, await mode(sql)], [143, "waiting_for_maintenance"], stayed.stderr);
+
+  const killed = await waiting();
+  killed.kill("SIGKILL");
+  await killed.outcome;
+  assertEquals(await mode(sql), "waiting_for_maintenance");
+  const resumed = await waiting();
+  await sql`UPDATE task_runs SET status = 'completed'`;
+  assertEquals((await resumed.outcome).code, 0);
+  assertEquals(await mode(sql), "maintenance");
+});
+
+Deno.test("request --wait: somebody's exit ends it at once: exit 3, saying who", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "60000", USER: "alice" };
+  const run = new Run(["maintenance:request", "--wait"], { env });
+  await run.printed("Waiting for 1 task");
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const bob = { ...env, USER: "bob" };
+  assertEquals((await pipeweave(["maintenance:exit"], { env: bob })).code, 3);
+  assertEquals((await pipeweave(["maintenance:exit", "--force", "--reason", "no"], { env: bob })).code, 0);
+  const { code, stderr } = await run.outcome;
+  assertEquals(code, 3);
+  assertMatch(stderr, /The wait for maintenance is over, and the mode is running: bob on \S+ called it off/);
+  const history = await pipeweave(["maintenance:history"], { env });
+  assertMatch(history.stdout, /exit: waiting_for_maintenance → running.*bob on/);
+  assertMatch(history.stdout, /reason: no\n {4}forced: it was alice@/);
+});
+
+Deno.test("request --wait: a server that restarts is waited for, and what it finds then counts", async () => {
+  const server = await PostgresServer.start();
+  try {
+    const session = sessionFor(server.url());
+    await migrate(session);
+    await session.close();
+    const sql = postgres(server.url(), { max: 1, onnotice: () => {}, fetch_types: false });
+    await queueTasks(sql, ["running"]);
+    const env = { DATABASE_URL: server.url(), MAINTENANCE_CHECK_INTERVAL_MS: "60000" };
+    const run = new Run(["maintenance:request", "--wait", "--timeout", "60s"], { env });
+    await run.printed("Waiting for 1 task");
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    await sql.end({ timeout: 1 });
+    await server.down();
+    await run.printed("looking again");
+    await server.up();
+    const after = postgres(server.url(), { max: 1, onnotice: () => {}, fetch_types: false });
+    assertEquals(await mode(after), "waiting_for_maintenance");
+    assert(await refused(after));
+    await new Promise((resolve) => setTimeout(resolve, 2500));
+    await after`UPDATE task_runs SET status = 'completed'`;
+    const { code, stderr } = await run.outcome;
+    assertEquals(code, 0, stderr);
+    assertEquals(await mode(after), "maintenance");
+    await after.end({ timeout: 1 });
+  } finally {
+    await server.stop();
+  }
+});
+
+Deno.test("request --wait: through PgBouncer, where nothing is heard, polling finds the end, and no pooled connection listens", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  const server = new URL(database.url);
+  await using bouncer = await PgBouncer.start(server, 1);
+  const url = bouncer.url(server, database.name);
+  const env = { DATABASE_URL: url, MAINTENANCE_CHECK_INTERVAL_MS: "200" };
+  const run = new Run(["maintenance:request", "--wait"], { env });
+  await run.printed("Waiting for 1 task");
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  await database.sql`UPDATE task_runs SET status = 'completed'`;
+  const { code, stderr } = await run.outcome;
+  assertEquals([code, await mode(database.sql)], [0, "maintenance"], stderr);
+  const client = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false, prepare: false });
+  const listening = await client`SELECT pg_listening_channels() AS channel`;
+  await client.end({ timeout: 1 });
+  assertEquals(listening.length, 0);
+});
+
+Deno.test("maintenance:wait: for an entrypoint: until running, and no longer than told", async () => {
+  await using database = await TestDatabase.migrated();
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "60000" };
+  assertEquals((await pipeweave(["maintenance:wait"], { env })).code, 0);
+  await pipeweave(["maintenance:request", "--reason", "disk"], { env });
+  const late = await pipeweave(["maintenance:wait", "--timeout", "300ms"], { env });
+  assertEquals(late.code, 4);
+  assertMatch(
+    late.stderr,
+    /did not become running within .*: it is maintenance since .*requested by .* \(disk\)/,
+  );
+  const run = new Run(["maintenance:wait", "--for", "running"], { env });
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assertEquals((await pipeweave(["maintenance:exit"], { env })).code, 0);
+  const { code, stdout } = await run.outcome;
+  assertEquals([code, stdout.split("\n")[0]], [0, "Mode: running"]);
+});
+
+Deno.test("maintenance:tasks: what is active, what is stale", async () => {
+  await using database = await TestDatabase.migrated();
+  const [running] = await queueTasks(database.sql, ["running", "pending"]);
+  await database
+    .sql`UPDATE task_runs SET heartbeat_at = now() - interval '1 h', started_at = now() - interval '2 h' WHERE id = ${running!}`;
+  const env = { DATABASE_URL: database.url };
+  const all = JSON.parse((await pipeweave(["maintenance:tasks", "--json"], { env })).stdout);
+  assertEquals(all.tasks.map(({ status, stale }: { status: string; stale: boolean }) => [status, stale]), [
+    ["running", true],
+    ["pending", false],
+  ]);
+  const stale = await pipeweave(["maintenance:tasks", "--stale"], { env });
+  assertMatch(stale.stdout, new RegExp(`^! running ${running} \\(t\\)  for 2h, heartbeat 1h ago, STALE\n$`));
+  const cut = await pipeweave(["maintenance:tasks", "--limit", "1"], { env });
+  assertStringIncludes(cut.stderr, "There are more");
+});
+
+const MARKED = { "101_a.sql": "-- pipeweave: requires maintenance\nCREATE TABLE a (n int);" };
+
+Deno.test("db:migrate --maintenance: drains, migrates, goes back to running; a worker finishes what it has", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  const ids = await queueTasks(sql, ["running", "pending", "pending"]);
+  await using folder = await folderWith(MARKED);
+  const env = { DATABASE_URL: database.url, PIPEWEAVE_MIGRATIONS_DIR: folder.path };
+  const run = new Run(["db:migrate", "--maintenance"], { env });
+  await run.printed("Waiting for 3 tasks");
+  for (const id of ids) {
+    await sql`UPDATE task_runs SET status = 'running' WHERE id = ${id}`;
+    await sql`UPDATE task_runs SET status = 'completed' WHERE id = ${id}`;
+  }
+  const { code, stdout, stderr } = await run.outcome;
+  assertEquals([code, await mode(sql)], [0, "running"], stderr);
+  assertStringIncludes(stdout, "✓ Applied 101_a");
+  assertMatch(
+    stderr,
+    /^\[maintenance\] Requesting maintenance\n {2}101_a: it is marked requires maintenance\nWaiting for 3 tasks to complete\n\[maintenance\] In maintenance: migrating\n\[maintenance\] Orchestrator is now running normally\n$/,
+  );
+  const log = await sql`SELECT action, reason FROM maintenance_log ORDER BY id`;
+  assertEquals(log.map(({ action, reason }) => [action, reason]), [
+    ["request", "db:migrate"],
+    ["enter", "db:migrate"],
+    ["exit", null],
+  ]);
+  // Nothing needs it: no maintenance. Asked for always: only when something is pending.
+  assertEquals((await pipeweave(["db:migrate", "--maintenance=always"], { env })).stderr, "");
+  await Deno.writeTextFile(`${folder.path}/102_b.sql`, "CREATE TABLE b (n int);");
+  assertEquals((await pipeweave(["db:migrate", "--maintenance"], { env })).stderr, "");
+  await Deno.writeTextFile(`${folder.path}/103_c.sql`, "CREATE TABLE c (n int);");
+  const always = await pipeweave(["db:migrate", "--maintenance=always", "--json"], { env });
+  assertEquals([always.code, JSON.parse(always.stdout).maintenance.exited], [0, true]);
+  assertEquals((await sql`SELECT count(*)::int AS n FROM maintenance_log`)[0]!["n"], 5);
+});
+
+Deno.test("db:migrate --maintenance: when the migration fails the mode stays, or goes back as told; a drain that does not end is called off", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await using folder = await folderWith({
+    "101_a.sql": "-- pipeweave: requires maintenance\nDROP TABLE nowhere;",
+  });
+  const env = { DATABASE_URL: database.url, PIPEWEAVE_MIGRATIONS_DIR: folder.path };
+  const stays = await pipeweave(["db:migrate", "--maintenance"], { env });
+  assertEquals([stays.code, await mode(sql)], [1, "maintenance"]);
+  assertStringIncludes(stays.stderr, "The mode stays maintenance");
+  const back = await pipeweave(["db:migrate", "--maintenance", "--on-failure", "exit", "--json"], { env });
+  assertEquals([back.code, await mode(sql)], [1, "running"]);
+  const document = JSON.parse(back.stdout);
+  assertEquals([document.failed.version, document.maintenance.exited], ["101", true]);
+  await queueTasks(sql, ["running"]);
+  const undrained = await pipeweave(["db:migrate", "--maintenance", "--drain-timeout", "300ms"], { env });
+  assertEquals([undrained.code, await mode(sql)], [4, "running"], undrained.stderr);
+});
