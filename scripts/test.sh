@@ -8,7 +8,7 @@ PATH=$root/.toolchain:$PATH
 export NO_COLOR=1
 before=$(git status --porcelain 2>/dev/null || true)
 
-PIPEWEAVE_PGBOUNCER=$(./scripts/pgbouncer.sh)
+PIPEWEAVE_PGBOUNCER=$(./scripts/debian.sh pgbouncer pgbouncer)
 export PIPEWEAVE_PGBOUNCER
 
 ./scripts/check.sh

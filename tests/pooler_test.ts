@@ -45,7 +45,7 @@ Deno.test("through PgBouncer: the whole workflow, in any schema", async () => {
     const set = `--dir ${folder.path}`;
     assertStringIncludes(await call(`db:status ${set}`), "Pending migrations: 8");
     assertStringIncludes(await call(`db:migrate ${set} --dry-run=execute`), "Everything was rolled back");
-    assertStringIncludes(await call(`db:migrate ${set}`), "✓ Applied 7 migration(s)");
+    assertStringIncludes(await call(`db:migrate ${set}`), "✓ Applied 8 migration(s)");
     assertStringIncludes(await call(`db:migrate ${set}`), "All migrations up to date");
     await call(`db:validate ${set}`);
     assertStringIncludes(await call(`db:rollback ${set} --yes`), "✓ Rolled back 103_more");
