@@ -31,12 +31,31 @@ function readFile(path: string): FoundFile | undefined {
   }
 }
 
-function columns(): number {
+function size(): { columns: number; rows: number } {
   try {
-    return Deno.consoleSize().columns || 80;
+    const { columns, rows } = Deno.consoleSize();
+    return { columns: columns || 80, rows: rows || 24 };
   } catch {
-    return 80;
+    return { columns: 80, rows: 24 };
   }
+}
+
+/** Keys as they are pressed: the terminal neither waits for a line nor shows them, nor makes signals of them. */
+function keys(onKey: (key: string) => void): () => void {
+  Deno.stdin.setRaw(true);
+  const reader = Deno.stdin.readable.getReader();
+  const decoder = new TextDecoder();
+  (async () => {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      for (const key of decoder.decode(value, { stream: true })) onKey(key);
+    }
+  })().catch(() => {});
+  return () => {
+    Deno.stdin.setRaw(false);
+    reader.cancel().catch(() => {});
+  };
 }
 
 /** Asks on stderr, since stdout may be piped, and reads a line from the terminal. */
@@ -74,7 +93,9 @@ const code = await run(Deno.args, {
   outIsTerminal: Deno.stdout.isTerminal(),
   errIsTerminal: Deno.stderr.isTerminal(),
   ask: Deno.stdin.isTerminal() && Deno.stderr.isTerminal() ? ask : undefined,
-  columns: columns(),
+  columns: size().columns,
+  size,
+  keys: Deno.stdin.isTerminal() ? keys : undefined,
   readFile,
   signal: interruption.signal,
 });

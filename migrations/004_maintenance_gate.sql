@@ -1,6 +1,6 @@
 -- Admission control: while maintenance is waited for or on, PostgreSQL itself refuses new tasks, whoever sends them.
--- The triggers on task_runs are disabled while the mode is running, so that they cost nothing then; the transaction
--- that changes the mode enables them. docs/maintenance_protocol.md has the argument. Safe to repeat.
+-- The triggers on task_runs are made by the transaction that closes the gate and removed by the one that opens it, so
+-- that they cost nothing while the mode is running. docs/maintenance_protocol.md has the argument. Safe to repeat.
 
 ALTER TABLE orchestrator_state
   ADD COLUMN IF NOT EXISTS owner text,
@@ -36,7 +36,7 @@ CREATE OR REPLACE TRIGGER maintenance_log_is_append_only
   BEFORE UPDATE OR DELETE OR TRUNCATE ON maintenance_log
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_maintenance_log();
 
--- Refuses a row. Which rows come here is decided by which triggers are enabled, and never by the mode as this
+-- Refuses a row. Which rows come here is decided by which triggers there are, and never by the mode as this
 -- transaction's snapshot shows it: a snapshot may be older than the mode.
 CREATE OR REPLACE FUNCTION maintenance_gate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -81,7 +81,7 @@ BEGIN
 END;
 $$;
 
--- Tells those who wait that a task has ended. Enabled while waiting alone.
+-- Tells those who wait that a task has ended. Called while waiting alone.
 CREATE OR REPLACE FUNCTION maintenance_task_ended() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -89,32 +89,6 @@ BEGIN
   RETURN NULL;
 END;
 $$;
-
--- While waiting: nothing new, and with drain = 'running' nothing starts either.
-CREATE OR REPLACE TRIGGER maintenance_gate_new
-  BEFORE INSERT ON task_runs FOR EACH ROW WHEN (NEW.status IN ('pending', 'running'))
-  EXECUTE FUNCTION maintenance_gate('new tasks');
-CREATE OR REPLACE TRIGGER maintenance_gate_start
-  BEFORE UPDATE ON task_runs FOR EACH ROW WHEN (NEW.status = 'running' AND OLD.status <> 'running')
-  EXECUTE FUNCTION maintenance_gate('starts');
-CREATE OR REPLACE TRIGGER maintenance_gate_start_new
-  BEFORE INSERT ON task_runs FOR EACH ROW WHEN (NEW.status = 'running')
-  EXECUTE FUNCTION maintenance_gate('starts');
-CREATE OR REPLACE TRIGGER maintenance_gate_ended
-  AFTER UPDATE ON task_runs FOR EACH ROW
-  WHEN (OLD.status IN ('pending', 'running') AND NEW.status IS DISTINCT FROM OLD.status)
-  EXECUTE FUNCTION maintenance_task_ended();
-CREATE OR REPLACE TRIGGER maintenance_gate_deleted
-  AFTER DELETE ON task_runs FOR EACH ROW WHEN (OLD.status IN ('pending', 'running'))
-  EXECUTE FUNCTION maintenance_task_ended();
--- In maintenance: nothing becomes active.
-CREATE OR REPLACE TRIGGER maintenance_gate_closed_insert
-  BEFORE INSERT ON task_runs FOR EACH ROW WHEN (NEW.status IN ('pending', 'running'))
-  EXECUTE FUNCTION maintenance_gate('maintenance');
-CREATE OR REPLACE TRIGGER maintenance_gate_closed_update
-  BEFORE UPDATE ON task_runs FOR EACH ROW
-  WHEN (NEW.status IN ('pending', 'running') AND NEW.status <> OLD.status)
-  EXECUTE FUNCTION maintenance_gate('maintenance');
 
 -- Tasks that keep a drain from ending.
 CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, drain text, ignored text[]) RETURNS bigint
@@ -129,23 +103,55 @@ BEGIN
 END;
 $$;
 
--- Enables the triggers that a mode needs, and disables the others.
+-- Makes the triggers that a mode needs, and removes the others.
 CREATE OR REPLACE FUNCTION maintenance_set_gate(schema_name text, mode text, drain text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
-  waiting constant text[] := '{maintenance_gate_new,maintenance_gate_ended,maintenance_gate_deleted}';
-  starting constant text[] := '{maintenance_gate_start,maintenance_gate_start_new}';
-  closed constant text[] := '{maintenance_gate_closed_insert,maintenance_gate_closed_update}';
-  enabled constant text[] := CASE mode
-    WHEN 'waiting_for_maintenance' THEN waiting || CASE drain WHEN 'running' THEN starting ELSE '{}' END
-    WHEN 'maintenance' THEN closed
-    ELSE '{}' END;
+  gate record;
+  used text[] := '{}';
+  unused text[];
 BEGIN
   -- Waits for transactions that have written to task_runs, and lets no other write before this one has ended.
   EXECUTE format('LOCK TABLE %I.task_runs IN SHARE ROW EXCLUSIVE MODE', schema_name);
-  EXECUTE format('ALTER TABLE %I.task_runs ', schema_name) || (
-    SELECT string_agg(CASE WHEN name = ANY (enabled) THEN 'ENABLE ALWAYS' ELSE 'DISABLE' END || ' TRIGGER ' || name, ', ')
-      FROM unnest(waiting || starting || closed) AS name);
+  FOR gate IN
+    SELECT name, event, condition, call FROM (VALUES
+      -- While waiting nothing is new, and those who wait are told what ends.
+      ('waiting', 'new', 'BEFORE INSERT', $c$NEW.status IN ('pending', 'running')$c$, $c$maintenance_gate('new tasks')$c$),
+      ('waiting', 'ended', 'AFTER UPDATE',
+        $c$OLD.status IN ('pending', 'running') AND NEW.status <> OLD.status$c$, 'maintenance_task_ended()'),
+      ('waiting', 'deleted', 'AFTER DELETE', $c$OLD.status IN ('pending', 'running')$c$, 'maintenance_task_ended()'),
+      -- With drain = 'running' nothing starts either.
+      ('starting', 'start', 'BEFORE UPDATE', $c$NEW.status = 'running' AND OLD.status <> 'running'$c$,
+        $c$maintenance_gate('starts')$c$),
+      ('starting', 'start_new', 'BEFORE INSERT', $c$NEW.status = 'running'$c$, $c$maintenance_gate('starts')$c$),
+      -- In maintenance nothing becomes active.
+      ('closed', 'closed_insert', 'BEFORE INSERT', $c$NEW.status IN ('pending', 'running')$c$,
+        $c$maintenance_gate('maintenance')$c$),
+      ('closed', 'closed_update', 'BEFORE UPDATE',
+        $c$NEW.status IN ('pending', 'running') AND NEW.status <> OLD.status$c$, $c$maintenance_gate('maintenance')$c$)
+    ) AS gates (at, name, event, condition, call)
+    WHERE at = CASE mode WHEN 'maintenance' THEN 'closed' WHEN 'waiting_for_maintenance' THEN 'waiting' END
+       OR at = 'starting' AND mode = 'waiting_for_maintenance' AND drain = 'running'
+  LOOP
+    EXECUTE format('CREATE OR REPLACE TRIGGER maintenance_gate_%1$s %2$s ON %3$I.task_runs
+      FOR EACH ROW WHEN (%4$s) EXECUTE FUNCTION %3$I.%5$s', gate.name, gate.event, schema_name, gate.condition, gate.call);
+    -- Under session_replication_role = replica, too.
+    EXECUTE format('ALTER TABLE %I.task_runs ENABLE ALWAYS TRIGGER maintenance_gate_%s', schema_name, gate.name);
+    used := used || ('maintenance_gate_' || gate.name);
+  END LOOP;
+  SELECT array_agg(tgname) INTO unused FROM pg_trigger
+   WHERE tgrelid = format('%I.task_runs', schema_name)::regclass AND starts_with(tgname, 'maintenance_gate_')
+     AND NOT tgname = ANY (used);
+  IF unused IS NOT NULL THEN
+    BEGIN
+      -- To drop one waits for readers too. They are not kept waiting for long: what is disabled does nothing either.
+      PERFORM set_config('lock_timeout', '100ms', true);
+      EXECUTE (SELECT string_agg(format('DROP TRIGGER %I ON %I.task_runs', name, schema_name), '; ') FROM unnest(unused) name);
+    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+      EXECUTE format('ALTER TABLE %I.task_runs ', schema_name)
+        || (SELECT string_agg(format('DISABLE TRIGGER %I', name), ', ') FROM unnest(unused) name);
+    END;
+  END IF;
 END;
 $$;
 REVOKE EXECUTE ON FUNCTION maintenance_set_gate(text, text, text) FROM PUBLIC;
@@ -166,7 +172,7 @@ BEGIN
     before.mode := 'running';
   END IF;
   IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' THEN
-    IF NEW.mode <> 'running' AND current_setting('transaction_isolation') <> 'read committed' THEN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
       RAISE EXCEPTION 'the mode can be changed at READ COMMITTED alone: an older snapshot would not see every task'
         USING ERRCODE = 'PW103';
     END IF;
@@ -214,7 +220,7 @@ CREATE CONSTRAINT TRIGGER maintenance_follow_mode
   AFTER INSERT OR UPDATE ON orchestrator_state DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW EXECUTE FUNCTION maintenance_follow_mode();
 
--- The gate as the mode is now: new triggers are enabled.
+-- The gate as the mode is now.
 DO $$
 BEGIN
   PERFORM maintenance_set_gate(current_schema()::text, coalesce(min(mode), 'running'), coalesce(min(drain), 'all'))

@@ -1,8 +1,9 @@
 /** Cleanup against a real server. */
 
-import { assertEquals, assertRejects } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { cleanup } from "../src/cleanup/cleanup.ts";
 import { PipeweaveError } from "../src/errors.ts";
+import { pipeweave } from "./support/binary.ts";
 import { TestDatabase } from "./support/database.ts";
 
 async function fill({ sql }: TestDatabase): Promise<void> {
@@ -24,7 +25,7 @@ Deno.test("cleanup removes what has expired, and nothing else", async () => {
   const batches: number[] = [];
   const removed = await cleanup(session, {
     batchSize: 10,
-    onBatch: (table, n) => table === "idempotency_cache" && batches.push(n),
+    onBatch: ({ table, removed }) => table === "idempotency_cache" && batches.push(removed),
   });
   // At 30 days and some milliseconds, the entry of day 30 is older than 30 days.
   const expected = { idempotencyCache: 25, dlq: 11, tempUploads: { expired: 1, archived: 1 } };
@@ -55,4 +56,28 @@ Deno.test("cleanup does without temp_uploads, and names db:migrate where the res
   await using empty = await TestDatabase.empty();
   const error = await assertRejects(() => cleanup(empty.session()), PipeweaveError);
   assertEquals([error.code, error.details.hint], ["not_migrated", "Run: pipeweave db:migrate"]);
+});
+
+Deno.test("one cleanup works at a time: a second says so; locks of a batch are short", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await sql`INSERT INTO idempotency_cache (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
+    SELECT i::text, 't', 'r', 1, '/', now() - interval '1 hour' FROM generate_series(1, 20000) i`;
+  const removed = await Promise.all([cleanup(database.session()), cleanup(database.session())]);
+  assertEquals(removed.reduce((sum, { idempotencyCache }) => sum + idempotencyCache, 0), 20_000);
+  await sql`INSERT INTO idempotency_cache (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
+    VALUES ('x', 't', 'r', 1, '/', now() - interval '1 hour')`;
+  await using _other = await database.hold(
+    "SELECT pg_advisory_xact_lock(hashtextextended('pipeweave cleanup public', 0))",
+  );
+  const error = await assertRejects(() => cleanup(database.session()), PipeweaveError);
+  assertEquals([error.kind, error.code], ["timeout", "cleanup_at_work"]);
+});
+
+Deno.test("a retention that makes no sense is refused before anything is tried", async () => {
+  const { code, stderr } = await pipeweave(["db:cleanup", "--host", "nowhere.invalid", "--user", "u"], {
+    env: { PIPEWEAVE_DLQ_RETENTION_DAYS: "-1" },
+  });
+  assertEquals(code, 2);
+  assertStringIncludes(stderr, "PIPEWEAVE_DLQ_RETENTION_DAYS must be a whole number");
 });

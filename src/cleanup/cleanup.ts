@@ -5,8 +5,10 @@
  */
 
 import { identifier, sql, type SqlText } from "../database/sql.ts";
-import { type Session, StatementError } from "../database/session.ts";
-import { interrupted } from "../errors.ts";
+import { isLockConflict } from "../database/conflict.ts";
+import { type Row, type Session, StatementError } from "../database/session.ts";
+import { sleep } from "../database/sleep.ts";
+import { interrupted, PipeweaveError } from "../errors.ts";
 import { notMigrated } from "../maintenance/state.ts";
 
 /** Rows of one batch unless told otherwise. */
@@ -16,16 +18,37 @@ export const DLQ_RETENTION_DAYS = 30;
 /** Days after its file was deleted that an upload's record is kept (PipeWeave 1.1). */
 const UPLOAD_ARCHIVE_DAYS = 30;
 
+/** A batch aims at this long, in milliseconds, so that no lock of it is held for 200 ms; its size follows. */
+const BATCH_MS = 80;
+/** Rows of the first batch, before it is known how long they take. */
+const FIRST_BATCH = 1000;
+/** How long a batch waits for a row that somebody has locked, in milliseconds. */
+const ROW_LOCK_MS = 20;
+/** How long another cleanup is waited for, and the pause between two tries, in milliseconds. */
+const TURN_WAIT_MS = 10_000;
+const TURN_PAUSE_MS = 50;
+
+/** How far it is with one table. */
+export interface CleanupProgress {
+  readonly table: string;
+  /** Rows so far. */
+  readonly removed: number;
+  /** Rows that were counted at the start. */
+  readonly expected: number;
+  /** Milliseconds that the rest takes at this rate. */
+  readonly leftMs: number;
+}
+
 /** What to remove. */
 export interface CleanupOptions {
   /** Entries of `dlq` older than this many days go. */
   readonly dlqRetentionDays?: number | undefined;
-  /** Rows per transaction. */
+  /** Rows per transaction at most; fewer where they take long. */
   readonly batchSize?: number | undefined;
   /** Count, and remove nothing. */
   readonly dryRun?: boolean | undefined;
   /** Told after each batch. */
-  readonly onBatch?: (table: string, deleted: number) => void;
+  readonly onBatch?: (progress: CleanupProgress) => void;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -59,7 +82,7 @@ interface Target {
  */
 export async function cleanup(session: Session, options: CleanupOptions = {}): Promise<CleanupResult> {
   const { schema } = session.settings;
-  const { dlqRetentionDays = DLQ_RETENTION_DAYS, batchSize = BATCH_SIZE, dryRun = false } = options;
+  const { dlqRetentionDays = DLQ_RETENTION_DAYS, dryRun = false } = options;
   const count = async (): Promise<[number, number, string, boolean]> => {
     const sets = await session.transaction(sql`
       SELECT pg_catalog.now()::text AS now, pg_catalog.to_regclass(${
@@ -105,7 +128,7 @@ export async function cleanup(session: Session, options: CleanupOptions = {}): P
   };
 
   const remove = (target: Target, counted: number) =>
-    dryRun ? counted : deleteInBatches(session, target, batchSize, options);
+    dryRun ? counted : deleteInBatches(session, target, counted, options);
   const idempotencyCache = await remove(cache, cacheCount);
   const removedDlq = await remove(dlq, dlqCount);
   if (!hasUploads) return { dryRun, idempotencyCache, dlq: removedDlq, tempUploads: null };
@@ -127,30 +150,93 @@ export async function cleanup(session: Session, options: CleanupOptions = {}): P
 async function deleteInBatches(
   session: Session,
   { table, key, condition, order }: Target,
-  batchSize: number,
-  { onBatch, signal }: CleanupOptions,
+  expected: number,
+  options: CleanupOptions,
 ): Promise<number> {
-  const name = sql`${identifier(session.settings.schema)}.${identifier(table)}`;
+  const { onBatch, signal, batchSize = BATCH_SIZE } = options;
+  const { schema } = session.settings;
+  const name = sql`${identifier(schema)}.${identifier(table)}`;
+  const [keyColumn, orderColumn] = [identifier(key), identifier(order)];
+  const since = Date.now();
+  let size = Math.min(batchSize, FIRST_BATCH);
   let total = 0;
+  // Where the last batch ended: no batch reads again what the one before has removed.
+  let after = sql`true`;
+  let busySince: number | undefined;
+  let isContested = false;
   for (;;) {
     if (signal?.aborted) {
       throw interrupted(
         `Interrupted: ${total} rows of ${table} were removed, the rest stays for the next run`,
       );
     }
-    // Rows that somebody has locked are left to the next run.
-    const [[row] = []] = await session.transaction(sql`
-      WITH batch AS (
-        SELECT ${identifier(key)} AS key FROM ${name} WHERE ${condition} ORDER BY ${
-      identifier(order)
-    } LIMIT ${batchSize}
-        FOR UPDATE SKIP LOCKED
-      ), deleted AS (
-        DELETE FROM ${name} t USING batch WHERE t.${identifier(key)} = batch.key RETURNING 1
-      ) SELECT pg_catalog.count(*)::integer AS n FROM deleted;`);
-    const deleted = row!["n"] as number;
+    // A range of the index, which costs hardly more than one DELETE of all; where somebody has locked a row of it, row by
+    // row, and those are passed over and left to the next run.
+    const removal = isContested
+      ? sql`batch AS MATERIALIZED (
+          SELECT ctid AS place, ${keyColumn} AS key, ${orderColumn} AS at FROM ${name}
+           WHERE (SELECT mine FROM turn) AND ${condition} AND ${after}
+           ORDER BY ${orderColumn}, ${keyColumn} LIMIT ${size} FOR UPDATE SKIP LOCKED
+        ), deleted AS (
+          DELETE FROM ${name} WHERE ctid = ANY (ARRAY(SELECT place FROM batch)) RETURNING 1
+        ), bound AS (SELECT at::text, key FROM batch ORDER BY batch.at DESC, key DESC LIMIT 1)`
+      : sql`next AS MATERIALIZED (
+          SELECT ${orderColumn} AS at FROM ${name}
+           WHERE (SELECT mine FROM turn) AND ${condition} AND ${after}
+           ORDER BY ${orderColumn} OFFSET ${size} LIMIT 1
+        ), deleted AS (
+          DELETE FROM ${name}
+           WHERE (SELECT mine FROM turn) AND ${condition} AND ${after}
+             AND ${orderColumn} < coalesce((SELECT at FROM next), 'infinity') RETURNING 1
+        ), bound AS (SELECT at::text, NULL AS key FROM next)`;
+    let row: Row;
+    try {
+      const sets = await session.transaction(
+        sql`
+      SET LOCAL enable_seqscan = off;
+      WITH turn AS MATERIALIZED (
+        SELECT pg_catalog.pg_try_advisory_xact_lock(pg_catalog.hashtextextended(${`pipeweave cleanup ${schema}`}, 0)) AS mine
+      ), ${removal}
+      SELECT (SELECT mine FROM turn) AS mine, (SELECT pg_catalog.count(*) FROM deleted)::integer AS n, bound.at, bound.key,
+             extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp())::float8 * 1000 AS ms
+        FROM (SELECT 1) one LEFT JOIN bound ON true;`,
+        ROW_LOCK_MS,
+      );
+      row = sets[0]![0]!;
+    } catch (error) {
+      if (isContested || !isLockConflict(error)) throw error;
+      isContested = true;
+      continue;
+    }
+    if (!row["mine"]) {
+      busySince ??= Date.now();
+      if (Date.now() - busySince > TURN_WAIT_MS) throw anotherAtWork(total, table);
+      await sleep(TURN_PAUSE_MS * (0.5 + Math.random()), signal);
+      continue;
+    }
+    busySince = undefined;
+    const [deleted, ms] = [row["n"] as number, row["ms"] as number];
     total += deleted;
-    if (deleted > 0) onBatch?.(table, total);
-    if (deleted < batchSize) return total;
+    if (deleted > 0) {
+      const leftMs = total >= expected ? 0 : (Date.now() - since) / total * (expected - total);
+      onBatch?.({ table, removed: total, expected, leftMs });
+    }
+    if (row["at"] === null) return total;
+    after = row["key"] === null
+      ? sql`${orderColumn} >= ${String(row["at"])}`
+      : sql`(${orderColumn}, ${keyColumn}) > (${String(row["at"])}, ${String(row["key"])})`;
+    // More rows of one instant than a batch has: no range divides them.
+    isContested = !isContested && deleted === 0;
+    // As large as the limit allows, growing slowly and shrinking at once.
+    size = Math.max(1, Math.min(batchSize, Math.floor(size * Math.min(2, BATCH_MS / Math.max(ms, 1)))));
   }
+}
+
+function anotherAtWork(total: number, table: string): PipeweaveError {
+  return new PipeweaveError(
+    "timeout",
+    "cleanup_at_work",
+    `Another db:cleanup is at work; this one removed ${total} rows of ${table} and stops`,
+    { hint: "Let the other end; what is left then goes with the next run." },
+  );
 }

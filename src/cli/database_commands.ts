@@ -201,16 +201,19 @@ const cleanup: CommandSpec = {
   name: "db:cleanup",
   summary: "Remove expired cache entries, old dead letters and upload records.",
   description:
-    "Removes expired entries of idempotency_cache, entries of dlq older than the retention, and records of uploads that were deleted more than 30 days ago, in batches that each commit. Rows that are locked are left to the next run. Uploads that have expired are counted; their files are the orchestrator's to delete.",
+    "Removes expired entries of idempotency_cache, entries of dlq older than the retention, and records of uploads that were deleted more than 30 days ago, in batches that each commit. Rows that are locked are left to the next run, batches shrink so that none holds its locks for 200 ms, and one cleanup works at a time. Uploads that have expired are counted; their files are the orchestrator's to delete.",
   options: [
     {
       title: "Cleanup",
       options: [
         {
           flags: "--dlq-retention-days <days:string>",
-          description: "Keep dead letters for this many days. Default: 30",
+          description: "Keep dead letters for this many days. Default: PIPEWEAVE_DLQ_RETENTION_DAYS, or 30",
         },
-        { flags: "--batch-size <rows:string>", description: "Rows per transaction. Default: 5000" },
+        {
+          flags: "--batch-size <rows:string>",
+          description: "Rows per transaction at most; fewer where they take long. Default: 5000",
+        },
         { flags: "--dry-run", description: "Count, and remove nothing." },
       ],
     },
@@ -223,11 +226,12 @@ const cleanup: CommandSpec = {
   ],
   exitCodes: [
     [1, "the database refused; what was removed stays removed"],
-    [4, "a lock was not free, or the database did not come up, in time"],
+    [4, "another cleanup is at work, a lock was not free, or the database did not come up, in time"],
     [6, "no connection"],
   ],
   async run(invocation) {
-    const dlqRetentionDays = invocation.integer("dlqRetentionDays", "--dlq-retention-days", 0, 36_500);
+    const dlqRetentionDays = invocation.integer("dlqRetentionDays", "--dlq-retention-days", 0, 36_500) ??
+      invocation.environmentInteger("PIPEWEAVE_DLQ_RETENTION_DAYS", 0, 36_500);
     const batchSize = invocation.integer("batchSize", "--batch-size", 1, 1_000_000);
     const { cleanup } = await import("../cleanup/cleanup.ts");
     const session = await migratedSession(invocation);
@@ -236,7 +240,14 @@ const cleanup: CommandSpec = {
       batchSize,
       dryRun: invocation.options["dryRun"] === true,
       signal: invocation.signal,
-      onBatch: (table, deleted) => invocation.progress.update(`Removed ${deleted} rows of ${table}`),
+      onBatch: ({ table, removed, expected, leftMs }) => {
+        invocation.event("batch", { table, removed, expected });
+        invocation.progress.update({
+          label: `Removed ${removed} of ${expected} rows of ${table}`,
+          fraction: Math.min(1, removed / expected),
+          more: `${formatDuration(Math.round(leftMs / 1000) * 1000)} left`,
+        });
+      },
     });
     invocation.progress.stop();
     invocation.result(() => result, () => formatCleanup(result));

@@ -28,6 +28,10 @@ export interface World {
   readonly ask: ((question: string) => Promise<string>) | undefined;
   /** Columns of the terminal; 80 where there is none. */
   readonly columns: number;
+  /** Columns and rows of the terminal as it is now. */
+  readonly size: () => { readonly columns: number; readonly rows: number };
+  /** Calls back for every key that is pressed, until the returned function is called; undefined where there are no keys. */
+  readonly keys: ((onKey: (key: string) => void) => () => void) | undefined;
   readonly readFile: (path: string) => FoundFile | undefined;
   /** Aborted by SIGINT or SIGTERM. */
   readonly signal: AbortSignal;
@@ -148,6 +152,16 @@ export class Invocation {
       this.#problems.push(`${flag} must be a whole number from ${least} to ${most}, not "${value}"`);
     }
     return number;
+  }
+
+  /** A variable's whole number; undefined where it is not set. */
+  environmentInteger(name: string, least: number, most: number): number | undefined {
+    const value = this.world.env[name];
+    if (!value) return undefined;
+    if (!/^\d+$/.test(value) || Number(value) < least || Number(value) > most) {
+      this.#problems.push(`${name} must be a whole number from ${least} to ${most}, not "${value}"`);
+    }
+    return Number(value);
   }
 
   /** An option's one of several words. */

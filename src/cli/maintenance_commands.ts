@@ -285,7 +285,31 @@ const history: CommandSpec = {
   },
 };
 
+const watch: CommandSpec = {
+  name: "maintenance:watch",
+  summary: "Follow the mode and the tasks on a full screen.",
+  description:
+    "Shows the mode, a chart of the active tasks, the oldest of them and the log, every second and whenever something changes. Keys: r requests maintenance, x exits it, q ends.",
+  options: [
+    {
+      title: "Watching",
+      options: [{ flags: "--once", description: "Print it once, and end." }, OWNER, REASON],
+    },
+    CONNECTION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
+  examples: [
+    { purpose: "During a deployment, beside it", line: "pipeweave maintenance:watch" },
+    { purpose: "For a report", line: "pipeweave maintenance:watch --once >snapshot.txt" },
+  ],
+  exitCodes: FAILURES,
+  async run(invocation) {
+    const { runWatch } = await import("./watch.ts");
+    await runWatch(invocation);
+  },
+};
+
 export const MAINTENANCE_COMMANDS: readonly CommandSpec[] = [
   ...[status, request, enter, exit],
-  ...[wait, list, history],
+  ...[wait, list, history, watch],
 ];

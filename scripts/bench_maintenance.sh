@@ -1,0 +1,12 @@
+#!/bin/sh
+# Measures what the gate costs, how fast a drain ends, what a look costs beside much history, and cleanup; writes
+# docs/benchmarks_maintenance.md. Takes some 15 minutes. Usage: ./scripts/bench_maintenance.sh [part…]
+# (gate, drain, look, cleanup; single parts are printed, not written)
+set -eu
+root=$(cd "$(dirname "$0")/.." && pwd)
+cd "$root"
+./scripts/build.sh
+PATH=$root/.toolchain:$PATH
+PGBENCH=$(./scripts/debian.sh postgresql-15 pgbench)
+export PGBENCH
+deno run -A --no-check --config deno.json scripts/bench/maintenance.ts "$@"
