@@ -12,7 +12,7 @@
 
 mtype = { running, waiting, maintenance };
 
-mtype mode = running;  /* orchestrator_state.mode, as committed; the enabled triggers are committed with it */
+mtype mode = running;  /* orchestrator_state.mode, as committed; the triggers are committed with it */
 byte live = 0;         /* committed rows of task_runs that are pending or running */
 byte row_exclusive = 0; /* transactions that have written to task_runs, and not ended */
 bool share_row_exclusive = false; /* a change of the mode holds the table */
@@ -40,7 +40,7 @@ proctype Writer() {
     /* Begins; its snapshot may grow old before it writes. */
     snapshot = mode;
     lock_for_write();
-    /* Which triggers are enabled is read after the lock was had: invalidations are taken in then. */
+    /* Which triggers there are is read after the lock was had: invalidations are taken in then. */
     atomic {
       if
 #ifdef SNAPSHOT

@@ -262,3 +262,126 @@ Deno.test("db:migrate --maintenance: when the migration fails the mode stays, or
   const undrained = await pipeweave(["db:migrate", "--maintenance", "--drain-timeout", "300ms"], { env });
   assertEquals([undrained.code, await mode(sql)], [4, "running"], undrained.stderr);
 });
+
+/** Starts a worker process; it is killed when it goes out of scope. */
+function startWorker(url: string, workMs: number): AsyncDisposable & { kill(): Promise<void> } {
+  const root = new URL("..", import.meta.url).pathname;
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "-A", "--no-check", "--quiet", `${root}tests/support/worker.ts`, url, String(workMs)],
+    ...{ cwd: root, stdin: "null", stdout: "null", stderr: "inherit" },
+  }).spawn();
+  const kill = async () => {
+    try {
+      child.kill("SIGKILL");
+    } catch {
+      // It was killed before.
+    }
+    await child.status;
+  };
+  return { kill, [Symbol.asyncDispose]: kill };
+}
+
+Deno.test("the transcript of the seed, with a real worker: request, wait, migrate, exit, and work goes on", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await queueTasks(sql, ["pending", "pending", "pending", "pending", "pending"]);
+  await using _worker = startWorker(database.url, 400);
+  const env = { DATABASE_URL: database.url };
+  const started = async () => (await sql`SELECT FROM task_runs WHERE status = 'running'`).length > 0;
+  await until(started, "the worker has a task");
+  const requested = await pipeweave(["maintenance:request"], { env });
+  assertMatch(requested.stdout, /^Waiting for [45] tasks to complete\n$/);
+  assert(await refused(sql));
+  const shell = "pipeweave maintenance:status | grep Mode: | awk '{print $2}'".replace(
+    "pipeweave",
+    new URL("../dist/pipeweave", import.meta.url).pathname,
+  );
+  const modeByShell = async () => {
+    const { stdout } = await new Deno.Command("sh", { args: ["-c", shell], env }).output();
+    return new TextDecoder().decode(stdout);
+  };
+  await until(
+    async () => await modeByShell() === "maintenance\n",
+    "the worker has finished what was accepted",
+  );
+  assert(await refused(sql));
+  assertEquals((await sql`SELECT count(*)::int AS n FROM task_runs WHERE status = 'completed'`)[0]!["n"], 5);
+  assertEquals((await pipeweave(["db:migrate"], { env })).code, 0);
+  const exited = await pipeweave(["maintenance:exit"], { env });
+  assertEquals(exited.stdout, "Orchestrator is now running normally\n");
+  const [id] = await queueTasks(sql, ["pending"]);
+  await until(
+    async () => (await sql`SELECT status FROM task_runs WHERE id = ${id!}`)[0]!["status"] === "completed",
+    "new work is done",
+  );
+});
+
+Deno.test("a worker killed with -9 in the middle of a task: the drain says which is stale, and can leave it out", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  const [id] = await queueTasks(sql, ["pending"]);
+  await using worker = startWorker(database.url, 60_000);
+  await until(
+    async () => (await sql`SELECT status FROM task_runs WHERE id = ${id!}`)[0]!["status"] === "running",
+    "the worker has the task",
+  );
+  await worker.kill();
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "100" };
+  await new Promise((resolve) => setTimeout(resolve, 1200));
+  const waited = await pipeweave(["maintenance:request", "--wait", "--timeout", "500ms"], { env });
+  assertEquals([waited.code, await mode(sql)], [4, "waiting_for_maintenance"]);
+  assertMatch(waited.stderr, new RegExp(`oldest: ${id} \\(t, running for .*, STALE\\)`));
+  const left = await pipeweave(["maintenance:request", "--wait", "--ignore-stale"], { env });
+  assertEquals([left.code, await mode(sql)], [0, "maintenance"], left.stderr);
+  assertMatch(
+    (await pipeweave(["maintenance:history"], { env })).stdout,
+    new RegExp(`ignored: ${id}`),
+  );
+});
+
+Deno.test("maintenance:watch: --once is a report; without a terminal it says so; on one it draws, takes keys, and cleans up", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  const env = { DATABASE_URL: database.url };
+  const once = await pipeweave(["maintenance:watch", "--once"], { env });
+  assertMatch(once.stdout, /^Mode: running\n[\s\S]*· running \S+ \(t\)[\s\S]*Nothing is logged yet\.\n$/);
+  const json = JSON.parse((await pipeweave(["maintenance:watch", "--json"], { env })).stdout);
+  assertEquals([json.mode, json.tasks.length, json.history], ["running", 1, []]);
+  const none = await pipeweave(["maintenance:watch"], { env });
+  assertEquals(none.code, 2);
+  assertStringIncludes(none.stderr, "--once is needed where there is no terminal");
+
+  const binary = new URL("../dist/pipeweave", import.meta.url).pathname;
+  const child = new Deno.Command("script", {
+    args: [
+      "--quiet",
+      "--return",
+      "--command",
+      `stty cols 60 rows 24 && ${binary} maintenance:watch`,
+      "/dev/null",
+    ],
+    clearEnv: true,
+    env: { ...env, PATH: Deno.env.get("PATH") ?? "", TERM: "xterm", SHELL: "/bin/sh" },
+    ...{ stdin: "piped", stdout: "piped", stderr: "null" },
+  }).spawn();
+  let drawn = "";
+  const reading = (async () => {
+    for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) drawn += text;
+  })();
+  const keys = child.stdin.getWriter();
+  const shows = (text: string) =>
+    until(() => Promise.resolve(drawn.includes(text)), `it shows ${text}: ${drawn}`);
+  await shows("Mode: running");
+  await keys.write(new TextEncoder().encode("r"));
+  await shows("Mode: waiting_for_maintenance");
+  await database.sql`UPDATE task_runs SET status = 'completed'`;
+  await shows("Mode: maintenance");
+  await keys.write(new TextEncoder().encode("x"));
+  await until(() => mode(database.sql).then((found) => found === "running"), "the key ends maintenance");
+  await keys.write(new TextEncoder().encode("q"));
+  const { code } = await child.status;
+  await keys.close().catch(() => {});
+  await reading;
+  assertEquals(code, 0);
+  assert(drawn.startsWith("\x1b[?1049h\x1b[?25l") && drawn.trimEnd().endsWith("\x1b[?25h\x1b[?1049l"), drawn);
+});

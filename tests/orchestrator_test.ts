@@ -97,3 +97,41 @@ Deno.test("a wrong URL is refused without being repeated", async () => {
     "databaseUrl must start with postgres:// or postgresql://",
   ]);
 });
+
+Deno.test("createOrchestrator hears of changes at once, survives the loss of its connection, and stops whole", async () => {
+  await using database = await TestDatabase.migrated();
+  const messages: string[] = [];
+  const changes: string[] = [];
+  const orchestrator = library.createOrchestrator({
+    databaseUrl: database.url,
+    // So long that only a notification can be the reason.
+    maintenanceCheckIntervalMs: 60_000,
+    onMessage: (message) => messages.push(message),
+  });
+  orchestrator.addEventListener("modechange", (event) => {
+    const { status, previous } = event as library.ModeChangeEvent;
+    changes.push(`${previous} → ${status.mode}`);
+  });
+  await orchestrator.start();
+  const sessions = () =>
+    database.sql`SELECT pid, query FROM pg_stat_activity
+      WHERE datname = current_database() AND application_name LIKE 'pipeweave/%' AND state = 'idle'`;
+  await until(
+    async () => (await sessions()).some(({ query }) => query.includes("has_expired")),
+    "it listens",
+  );
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  await library.requestMaintenance(database.url);
+  await until(() => Promise.resolve(changes.length === 2), "it hears of the request");
+  // The connection is lost, and the mode changes meanwhile.
+  await database.sql`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND application_name LIKE 'pipeweave/%'`;
+  await library.exitMaintenance(database.url);
+  await until(() => Promise.resolve(changes.length === 3), "it has connected again and looked");
+  assertEquals(changes, ["undefined → running", "running → maintenance", "maintenance → running"]);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  await library.requestMaintenance(database.url, { reason: "again" });
+  await until(() => Promise.resolve(changes.length === 4), "it listens on the new connection");
+  await orchestrator.stop();
+  await until(async () => (await sessions()).length === 0, "nothing is left running");
+});

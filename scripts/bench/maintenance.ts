@@ -86,6 +86,8 @@ async function gatePrice(): Promise<Measure[]> {
     await sql`CREATE TABLE ungated (LIKE task_runs INCLUDING ALL)`;
     await sql`ALTER TABLE ungated ADD FOREIGN KEY (task_id) REFERENCES tasks (id) ON DELETE CASCADE`;
     await sql`ALTER TABLE ungated ADD FOREIGN KEY (pipeline_run_id) REFERENCES pipeline_runs (id) ON DELETE CASCADE`;
+    // As temp_uploads refers to task_runs.
+    await sql`CREATE TABLE referring (id text REFERENCES ungated (id) ON DELETE SET NULL)`;
     const measures: Measure[] = [];
     for (const rows of [1, 100]) {
       for (const clients of [1, 8]) {
