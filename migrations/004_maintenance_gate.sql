@@ -90,6 +90,27 @@ BEGIN
 END;
 $$;
 
+-- What belongs to a request ends with it, also where another client changes the mode alone.
+CREATE OR REPLACE FUNCTION maintenance_forget_request() RETURNS trigger
+LANGUAGE plpgsql AS $$
+BEGIN
+  IF NEW.mode <> 'waiting_for_maintenance' THEN
+    NEW.wait_expires_at := NULL;
+  END IF;
+  IF NEW.mode = 'running' THEN
+    NEW.owner := NULL;
+    NEW.reason := NULL;
+    NEW.drain := 'all';
+    NEW.ignored_tasks := '{}';
+  END IF;
+  RETURN NEW;
+END;
+$$;
+
+CREATE OR REPLACE TRIGGER maintenance_forget_request
+  BEFORE UPDATE ON orchestrator_state
+  FOR EACH ROW EXECUTE FUNCTION maintenance_forget_request();
+
 -- Tasks that keep a drain from ending.
 CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, drain text, ignored text[]) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

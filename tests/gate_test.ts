@@ -326,6 +326,13 @@ Deno.test("the Node orchestrator's way: a plain UPDATE of the mode closes the ga
   );
   assertEquals(await enter(), undefined);
   assertEquals(await refusal(insert(sql, "pending")), "PW101");
+  // What belonged to a request ends with it.
+  await sql`UPDATE orchestrator_state SET owner = 'x', reason = 'y', drain = 'running', ignored_tasks = '{a}'`;
+  await sql`UPDATE orchestrator_state SET mode = 'running'`;
+  const [forgotten] =
+    await sql`SELECT owner, reason, drain, ignored_tasks = '{}' AS none FROM orchestrator_state`;
+  assertEquals({ ...forgotten }, { owner: null, reason: null, drain: "all", none: true });
+  assertEquals(await enter(), undefined);
   // The row is lost and put back, with mode running: the gate goes with it.
   await sql`DELETE FROM orchestrator_state`;
   await sql`INSERT INTO orchestrator_state (id) VALUES ('singleton')`;

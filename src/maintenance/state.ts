@@ -215,7 +215,8 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
   const expires = ttlMs === undefined
     ? sql`NULL`
     : sql`pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => ${ttlMs / 1000})`;
-  // A request says how to drain, and whoever made one may renew it; everything else leaves that as it is.
+  // A request says how to drain, and whoever made one may renew it; everything else leaves that as it is, and the database
+  // forgets it with the end.
   const [given, fresh, mine] = [
     sql`${drain}::text`,
     sql`(b.effective = 'running')`,
@@ -245,13 +246,11 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
     ), m AS (SELECT ${mode} AS mode FROM b, n)
     UPDATE ${stateTable(schema)} o
        SET mode = m.mode, pending_tasks_count = a.pending, running_tasks_count = a.running,
-           owner = CASE WHEN m.mode = 'running' THEN NULL WHEN ${isRequest} AND ${fresh} THEN ${owner} ELSE b.owner END,
-           reason = CASE WHEN m.mode = 'running' THEN NULL WHEN ${isRequest} AND ${fresh} THEN ${reason}
+           owner = CASE WHEN ${isRequest} AND ${fresh} THEN ${owner} ELSE b.owner END,
+           reason = CASE WHEN ${isRequest} AND ${fresh} THEN ${reason}
                          WHEN ${mine} THEN coalesce(${reason}, b.reason) ELSE b.reason END,
-           drain = CASE WHEN m.mode = 'running' THEN 'all' ELSE p.drain END,
-           ignored_tasks = CASE WHEN m.mode = 'running' THEN '{}' ELSE p.ignored END,
-           wait_expires_at = CASE WHEN m.mode <> 'waiting_for_maintenance' THEN NULL
-                                  WHEN ${isRequest} AND ${fresh} THEN ${expires}
+           drain = p.drain, ignored_tasks = p.ignored,
+           wait_expires_at = CASE WHEN ${isRequest} AND ${fresh} THEN ${expires}
                                   WHEN ${mine} THEN coalesce(${expires}, b.wait_expires_at)
                                   ELSE b.wait_expires_at END
       FROM a, b, p, m
