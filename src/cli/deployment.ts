@@ -5,7 +5,6 @@
  */
 
 import type { MaintenanceEntry } from "../commands/migrate.ts";
-import { messageOf } from "../errors.ts";
 import type { RequestResult } from "../commands/maintenance.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { drain, type DrainWait, drainWait, type Ending, requestOptions } from "./drain.ts";
@@ -23,7 +22,11 @@ export class Deployment {
   constructor(readonly invocation: Invocation, readonly when: "auto" | "always") {
     this.#request = requestOptions(invocation);
     // A drain that does not end has changed nothing: whoever deploys finds everything as it was.
-    this.#wait = { ...drainWait(invocation, "--drain-timeout"), onTimeout: "exit", onInterrupt: "exit" };
+    this.#wait = {
+      ...drainWait(invocation, invocation.duration("drainTimeout", "--drain-timeout")),
+      onTimeout: "exit",
+      onInterrupt: "exit",
+    };
     this.#onFailure = invocation.choice<Ending>("onFailure", "--on-failure", ["stay", "exit"]) ?? "stay";
   }
 
@@ -71,19 +74,22 @@ export class Deployment {
     invocation.note("[maintenance] In maintenance: migrating");
   }
 
-  async #exit(forcedSession = false): Promise<void> {
+  async #exit(): Promise<void> {
     const { invocation } = this;
     const { exitMaintenance } = await import("../commands/maintenance.ts");
     const { signal: _, ...request } = this.#request;
-    const settings = (await invocation.session()).settings;
+    const { settings } = await invocation.session();
     // Of its own, so that a signal does not keep it from ending what this command began.
-    const session = forcedSession
-      ? await invocation.openSession(settings, { interruptible: false })
-      : await invocation.session();
+    const session = await invocation.openSession(settings, { interruptible: false });
     try {
       await exitMaintenance(session, request);
+    } catch (error) {
+      invocation.note(
+        "[maintenance] The mode stays maintenance: it could not be changed back. Run: pipeweave maintenance:exit",
+      );
+      throw error;
     } finally {
-      if (forcedSession) await session.close();
+      await session.close();
     }
   }
 
@@ -92,12 +98,8 @@ export class Deployment {
     const { joined } = this.#entered!.request;
     let exited = false;
     if (this.#onFailure === "exit" && !joined) {
-      try {
-        await this.#exit(true);
-        exited = true;
-      } catch (error) {
-        invocation.note(`[maintenance] The mode could not be changed back: ${messageOf(error)}`);
-      }
+      // The migration's own error is the one that is reported; what became of the mode is noted.
+      exited = await this.#exit().then(() => true, () => false);
     }
     if (invocation.json) {
       invocation.document = {

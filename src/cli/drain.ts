@@ -11,7 +11,7 @@ import type { ChangeOptions, Drain } from "../maintenance/state.ts";
 import { type Bell, describeLeft, type Look } from "../maintenance/wait.ts";
 import { type MaintenanceStatus, tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
-import { PipeweaveError } from "../errors.ts";
+import { messageOf, PipeweaveError } from "../errors.ts";
 import type { Step } from "../output/progress.ts";
 import type { Invocation } from "./invocation.ts";
 import type { OptionSpec } from "./spec.ts";
@@ -69,10 +69,12 @@ export interface DrainWait {
 }
 
 /** The wait that the command line describes. */
-export function drainWait(invocation: Invocation, timeoutFlag: string): DrainWait {
-  const name = timeoutFlag.slice(2).replace(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+export function drainWait(
+  invocation: Invocation,
+  timeoutMs: number | undefined = DRAIN_TIMEOUT_MS,
+): DrainWait {
   return {
-    timeoutMs: invocation.duration(name, timeoutFlag) ?? DRAIN_TIMEOUT_MS,
+    timeoutMs,
     intervalMs: invocation.checkIntervalMs(),
     onTimeout: invocation.choice<Ending>("onTimeout", "--on-timeout", ["stay", "exit"]) ?? "stay",
     onInterrupt: invocation.choice<Ending>("onInterrupt", "--on-interrupt", ["stay", "exit"]) ?? "exit",
@@ -164,9 +166,7 @@ async function end(
     invocation.note("The request was called off: the mode is running.");
   } catch (error) {
     invocation.note(
-      `The request could not be called off (${
-        error instanceof Error ? error.message : error
-      }); run: pipeweave maintenance:exit`,
+      `The request could not be called off (${messageOf(error)}); run: pipeweave maintenance:exit`,
     );
   } finally {
     await cleaner.close();

@@ -115,7 +115,7 @@ const request: CommandSpec = {
   async run(invocation) {
     const options = requestOptions(invocation);
     const waits = invocation.options["wait"] === true;
-    const wait = drainWait(invocation, "--timeout");
+    const wait = drainWait(invocation, invocation.duration("timeout", "--timeout"));
     for (const name of ["timeout", "onTimeout", "onInterrupt"]) {
       if (!waits && invocation.options[name] !== undefined) {
         invocation.problem(

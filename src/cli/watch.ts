@@ -5,9 +5,10 @@
  */
 
 import { interrupted, messageOf } from "../errors.ts";
+import type { Session } from "../database/session.ts";
 import { readMaintenanceLog } from "../maintenance/log.ts";
 import { maintenanceStatus } from "../maintenance/status.ts";
-import { lookAtState } from "../maintenance/state.ts";
+import { type ChangeOptions, lookAtState } from "../maintenance/state.ts";
 import { listTasks } from "../maintenance/tasks.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { watchScreen, watchSnapshot, type WatchView } from "../output/watch.ts";
@@ -70,7 +71,7 @@ export async function runWatch(invocation: Invocation): Promise<void> {
       const lines = watchScreen(view, columns, rows).map((line) => `${line}\x1b[K`);
       world.out(`\x1b[H${lines.join("\r\n")}\x1b[J`);
       await bell.wait(EVERY_MS, invocation.signal);
-      const note = await act(invocation, session, pressed, request).catch(messageOf);
+      const note = await act(session, pressed, request).catch(messageOf);
       pressed = undefined;
       const last = view;
       view = await look().then((seen) => ({ ...seen, note }), (error: unknown) => {
@@ -87,14 +88,14 @@ export async function runWatch(invocation: Invocation): Promise<void> {
 
 /** Does what a key asks for, and tells what came of it. */
 async function act(
-  invocation: Invocation,
-  session: Parameters<typeof lookAtState>[0],
+  session: Session,
   key: string | undefined,
-  request: ReturnType<typeof ownerOptions>,
+  request: ChangeOptions,
 ): Promise<string | undefined> {
   if (key !== "r" && key !== "x") return undefined;
   const { requestMaintenance, exitMaintenance } = await import("../commands/maintenance.ts");
-  const options = { ...request, onLockWait: () => {}, signal: invocation.signal };
+  // The screen is not the place for a line of progress.
+  const options = { ...request, onLockWait: () => {} };
   const { message } = key === "r"
     ? await requestMaintenance(session, options)
     : await exitMaintenance(session, options);

@@ -32,7 +32,7 @@ export interface OrchestratorState {
   readonly pendingTasksCount: number;
   /** Rows of `task_runs` with status `running`. */
   readonly runningTasksCount: number;
-  /** Active tasks of which nothing has been heard for too long: see {@linkcode ACTIVE_TASKS}. */
+  /** Active tasks of which nothing has been heard for too long: see `activeTasks`. */
   readonly staleTasksCount: number;
   /** Active tasks that the drain waits for: without those that it leaves queued or was told to ignore. */
   readonly blockingTasksCount: number;

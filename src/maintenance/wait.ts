@@ -116,18 +116,17 @@ export async function waitUntil(
 }
 
 /** `2 running, 3 pending`, with the oldest running one. */
-export function describeLeft({ state, oldest }: Look, columns = Infinity): string {
+export function describeLeft({ state, oldest }: Look): string {
   const first = oldest[0];
   const told = first
     ? `; oldest: ${first.id} (${first.taskId}, ${first.status} for ${formatDuration(first.ageMs)}${
       first.silentMs === null ? "" : `, heartbeat ${formatDuration(first.silentMs)} ago`
     }${first.stale ? ", STALE" : ""})`
     : "";
-  const counts = `${state.runningTasksCount} running, ${state.pendingTasksCount} pending`;
-  return `${counts}${counts.length + told.length <= columns ? told : ""}`;
+  return `${state.runningTasksCount} running, ${state.pendingTasksCount} pending${told}`;
 }
 
-/** `Still active after 15m: 5 tasks (…)`. */
+/** `5 tasks still active (…)`. */
 export function stillActive(look: Look): string {
   return `${tasks(look.state.blockingTasksCount)} still active (${describeLeft(look)})`;
 }

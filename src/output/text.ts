@@ -128,19 +128,14 @@ export function formatMaintenanceLog(rows: readonly MaintenanceLogRow[], columns
   if (rows.length === 0) return "Nothing is logged yet.";
   return rows.map((row) => {
     const what = `${row.loggedAt.toISOString()}  ${row.action}: ${row.modeBefore} → ${row.modeAfter}`;
-    const who = `by ${row.databaseUser}` +
-      (row.osUser || row.host ? `, ${row.osUser ?? "?"} on ${row.host ?? "?"}` : "") + `, ${row.tool ?? "?"}`;
     const ignored = row.details["ignoredTasks"];
     const more = [
       ...(row.reason ? [`reason: ${row.reason}`] : []),
       ...(row.details["forced"] ? [`forced: it was ${row.owner}'s`] : []),
       ...(row.details["drain"] === "running" ? ["pending tasks stay queued"] : []),
       ...(Array.isArray(ignored) ? [`ignored: ${ignored.join(", ")}`] : []),
-    ].map((text) => `    ${text}`);
-    const head = what.length + 2 + who.length <= Math.min(columns, 160)
-      ? [`${what}  ${who}`]
-      : [what, `    ${who}`];
-    return [...head, ...more].join("\n");
+    ];
+    return logEntry(what, row, more, columns);
   }).join("\n");
 }
 
@@ -219,16 +214,31 @@ export function formatHistory(rows: readonly LogRow[], columns: number): string 
   return rows.map((row) => {
     const what = `${row.loggedAt.toISOString()}  ${row.action} ${labelOf(row)}: ${row.outcome}` +
       (row.durationMs === null ? "" : ` (${formatDuration(row.durationMs)})`);
-    const who = `by ${row.databaseUser}` +
-      (row.osUser || row.host ? `, ${row.osUser ?? "?"} on ${row.host ?? "?"}` : "") + `, ${row.tool}`;
     const more = [
       ...(row.reason ? [`reason: ${row.reason}`] : []),
       ...(typeof row.details["error"] === "string" ? [`error: ${row.details["error"]}`] : []),
       ...(row.details["allowedOnline"] ? ["applied with --allow-online"] : []),
-    ].map((text) => `    ${text}`);
-    const head = what.length + 2 + who.length <= Math.min(columns, 160)
-      ? [`${what}  ${who}`]
-      : [what, `    ${who}`];
-    return [...head, ...more].join("\n");
+    ];
+    return logEntry(what, row, more, columns);
   }).join("\n");
+}
+
+/** An entry of a log: what, by whom, in two lines where the terminal is narrow, and what else there is to say. */
+function logEntry(
+  what: string,
+  { databaseUser, osUser, host, tool }: {
+    readonly databaseUser: string;
+    readonly osUser: string | null;
+    readonly host: string | null;
+    readonly tool: string | null;
+  },
+  more: readonly string[],
+  columns: number,
+): string {
+  const who = `by ${databaseUser}` + (osUser || host ? `, ${osUser ?? "?"} on ${host ?? "?"}` : "") +
+    `, ${tool ?? "?"}`;
+  const head = what.length + 2 + who.length <= Math.min(columns, 160)
+    ? [`${what}  ${who}`]
+    : [what, `    ${who}`];
+  return [...head, ...more.map((text) => `    ${text}`)].join("\n");
 }
