@@ -170,8 +170,8 @@ async function deleteInBatches(
         `Interrupted: ${total} rows of ${table} were removed, the rest stays for the next run`,
       );
     }
-    // A range of the index, which costs hardly more than one DELETE of all; where somebody has locked a row of it, row by
-    // row, and those are passed over and left to the next run.
+    // A range of the index, without locking its rows first; where somebody has locked one of them, row by row, and those
+    // are passed over and left to the next run.
     const removal = isContested
       ? sql`batch AS MATERIALIZED (
           SELECT ctid AS place, ${keyColumn} AS key, ${orderColumn} AS at FROM ${name}
