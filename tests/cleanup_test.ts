@@ -49,6 +49,68 @@ Deno.test("cleanup leaves locked rows to the next run", async () => {
   assertEquals((await cleanup(database.session())).idempotencyCache, 2);
 });
 
+/** `rows` entries of which every `nth` has expired, and then `expired` more that all have. */
+async function fillUnevenly(
+  { sql }: TestDatabase,
+  rows: number,
+  nth: number,
+  expired: number,
+): Promise<number> {
+  const [counted] = await sql`WITH filled AS (
+    INSERT INTO idempotency_cache (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
+    SELECT i::text, 't', 'r', 1, '/', now() + CASE WHEN i > ${rows}::int OR i % ${nth}::int = 0 THEN interval '-1 hour' ELSE interval '1 hour' END
+      FROM generate_series(1, ${rows + expired}::int) i RETURNING expires_at)
+    SELECT count(*) FILTER (WHERE expires_at < now())::int AS n FROM filled`;
+  return counted!["n"];
+}
+
+for (
+  const [how, rows, nth, expired] of [
+    // The sparse part leads to stretches that are too long for the dense one.
+    ["many rows, by the table's blocks", 20_000, 10, 20_000],
+    ["few rows of a large table, by the index", 20_000, 20, 0],
+  ] as const
+) {
+  Deno.test(`cleanup of ${how}: no batch larger than allowed, locked rows left, the rest gone`, async () => {
+    await using database = await TestDatabase.migrated();
+    const all = await fillUnevenly(database, rows, nth, expired);
+    const batches: number[] = [];
+    const run = () =>
+      cleanup(database.session(), { batchSize: 300, onBatch: ({ removed }) => void batches.push(removed) });
+    await database.sql.begin(async (holder) => {
+      const locked =
+        await holder`SELECT FROM idempotency_cache WHERE idempotency_key IN ('60', '8000', '20000') FOR UPDATE`;
+      assertEquals(locked.count, 3);
+      assertEquals((await run()).idempotencyCache, all - 3);
+    });
+    const sizes = batches.map((removed, index) => removed - (batches[index - 1] ?? 0));
+    assertEquals(sizes.filter((size) => size < 1 || size > 300), []);
+    assertEquals(batches.at(-1), all - 3);
+    assertEquals((await run()).idempotencyCache, 3);
+    const [left] = await database
+      .sql`SELECT count(*)::int AS n, bool_and(expires_at > now()) AS live FROM idempotency_cache`;
+    assertEquals({ ...left }, { n: rows + expired - all, live: true });
+  });
+}
+
+Deno.test("cleanup that is interrupted tells what it removed, and the next run goes on", async () => {
+  await using database = await TestDatabase.migrated();
+  const all = await fillUnevenly(database, 0, 1, 20_000);
+  const controller = new AbortController();
+  const { signal } = controller;
+  const error = await assertRejects(
+    () =>
+      cleanup(database.session({ signal }), { batchSize: 300, signal, onBatch: () => controller.abort() }),
+    PipeweaveError,
+  );
+  const [{ n }] = await database.sql`SELECT count(*)::int AS n FROM idempotency_cache` as unknown as [
+    { n: number },
+  ];
+  assertEquals([error.kind, n > 0 && n < all], ["interrupted", true]);
+  assertStringIncludes(error.message, `${all - n} rows of idempotency_cache were removed`);
+  assertEquals((await cleanup(database.session())).idempotencyCache, n);
+});
+
 Deno.test("cleanup does without temp_uploads, and names db:migrate where the rest is missing", async () => {
   await using database = await TestDatabase.migrated();
   await database.sql`DROP TABLE temp_uploads`;

@@ -145,14 +145,8 @@ export class Session {
    * @throws {ConnectionLost} when the outcome is unknown
    * @throws {PipeweaveError} of kind `connection` when there is no connecting
    */
-  transaction(statements: SqlText, lockTimeoutMs = LOCK_TIMEOUT_MS): Promise<Row[][]> {
-    // Read committed whatever the role's default is: a statement that waited for a lock sees what the holder committed.
-    return this.send(
-      sql`
-SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-SET LOCAL lock_timeout = ${lockTimeoutMs};
-${statements}`.text,
-    );
+  transaction(statements: SqlText, lockTimeoutMs?: number): Promise<Row[][]> {
+    return this.send(transactionMessage(statements, lockTimeoutMs));
   }
 
   /** Sends a message just as it is. See {@linkcode transaction}. */
@@ -475,6 +469,15 @@ ${statements}`.text,
       ...(hint ? { hint } : {}),
     });
   }
+}
+
+/** The message of {@linkcode Session.transaction}, for one that is sent with others. */
+export function transactionMessage(statements: SqlText, lockTimeoutMs: number = LOCK_TIMEOUT_MS): string {
+  // Read committed whatever the role's default is: a statement that waited for a lock sees what the holder committed.
+  return sql`
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+SET LOCAL lock_timeout = ${lockTimeoutMs};
+${statements}`.text;
 }
 
 /** The rows of every statement that returns some; the driver merges or pads what others return. */

@@ -1,0 +1,265 @@
+/**
+ * Deletes rows in batches that are transactions of their own, so that none is long and no lock is held for long.
+ *
+ * Many rows go by place: stretches of the table's blocks, one after the other, which costs what one DELETE of them all
+ * costs. Few rows in a large table go by row: picked from the index. So do rows of a stretch in which somebody has locked
+ * one, since picking passes locked rows over.
+ *
+ * @module
+ */
+
+import { identifier, sql, type SqlText } from "../database/sql.ts";
+import { type Session, transactionMessage } from "../database/session.ts";
+import { sleep } from "../database/sleep.ts";
+import { interrupted, PipeweaveError } from "../errors.ts";
+
+/** A batch aims at this long, in milliseconds, so that no lock of it is held for 200 ms; its size follows. */
+const BATCH_MS = 80;
+/** Rows of the first batch, before it is known how long they take. */
+const FIRST_BATCH = 1000;
+/** Stretches that are sent at once, so that a distant server does not wait for us between them. */
+const STRETCHES_AT_ONCE = 8;
+/** How long a stretch of blocks waits for a row that somebody has locked, in milliseconds. */
+const ROW_LOCK_MS = 20;
+/** How long another cleanup is waited for, and the pause between two tries, in milliseconds. */
+const TURN_WAIT_MS = 10_000;
+const TURN_PAUSE_MS = 50;
+/** From so many rows in a block on, reading every block is cheaper than finding them by the index (measured: 4 to 16, by how they lie). */
+const ROWS_WORTH_A_BLOCK = 8;
+/** Bytes that a row takes at least: its header and its line pointer (MaxHeapTuplesPerPage in access/htup_details.h). */
+const SMALLEST_ROW = 28;
+
+/** Rows of one table that have to go. */
+export interface Target {
+  readonly table: string;
+  /** Its primary key, and the column of time that `condition` is about and an index is on. */
+  readonly key: string;
+  readonly time: string;
+  readonly condition: SqlText;
+}
+
+/** How many rows of a target there are, and how large its table is. */
+export interface Extent {
+  readonly rows: number;
+  readonly blocks: number;
+  /** Bytes. */
+  readonly blockSize: number;
+}
+
+/** How far it is with one table. */
+export interface CleanupProgress {
+  readonly table: string;
+  /** Rows so far. */
+  readonly removed: number;
+  /** Rows that were counted at the start. */
+  readonly expected: number;
+  /** Milliseconds that the rest takes at this rate. */
+  readonly leftMs: number;
+}
+
+/** Limits of a {@linkcode BatchedDelete}, and who is told. */
+export interface BatchOptions {
+  /** Rows per transaction at most. */
+  readonly batchSize: number;
+  /** Told after each batch that removed something. */
+  readonly onBatch?: ((progress: CleanupProgress) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** How a batch ended. */
+interface BatchEnd {
+  /** Whether it had the turn; otherwise another cleanup was at work, and nothing was done. */
+  readonly turn: boolean;
+  /** Rows that a stretch holds; null where a lock was in the way. */
+  readonly found: number | null;
+  readonly removed: number;
+  /** The last row that was picked, where any was. */
+  readonly time: string | null;
+  readonly key: string | null;
+  /** What it took, in milliseconds. */
+  readonly ms: number;
+}
+
+/** The query that finds a target's {@linkcode Extent}. */
+export function extentQuery(schema: string, { table, condition }: Target): SqlText {
+  const name = sql`${identifier(schema)}.${identifier(table)}`;
+  return sql`
+      SELECT pg_catalog.count(*)::integer AS rows,
+             (SELECT pg_catalog.pg_relation_size(${name.text}::regclass)
+                     / pg_catalog.current_setting('block_size')::integer)::integer AS blocks,
+             pg_catalog.current_setting('block_size')::integer AS "blockSize"
+        FROM ${name} WHERE ${condition};`;
+}
+
+/** Removes one target. */
+export class BatchedDelete {
+  readonly #name: SqlText;
+  readonly #since = Date.now();
+  #removed = 0;
+  #size: number;
+
+  constructor(
+    readonly session: Session,
+    readonly target: Target,
+    readonly extent: Extent,
+    readonly options: BatchOptions,
+  ) {
+    this.#name = sql`${identifier(session.settings.schema)}.${identifier(target.table)}`;
+    this.#size = Math.min(options.batchSize, FIRST_BATCH);
+  }
+
+  /**
+   * Removes the rows that there are, but for those that somebody has locked or is changing.
+   *
+   * @returns how many were removed
+   * @throws {PipeweaveError} of kind `timeout` when another cleanup does not end; `interrupted` when the signal ends it
+   *   between batches. What was removed until then stays removed.
+   */
+  async run(): Promise<number> {
+    const { extent: { rows, blocks, blockSize }, options: { batchSize } } = this;
+    if (rows === 0) return 0;
+    const isWorthAllBlocks = blocks > 0 && rows / blocks >= ROWS_WORTH_A_BLOCK;
+    const holdsAnyBlock = batchSize >= blockSize / SMALLEST_ROW;
+    await (isWorthAllBlocks && holdsAnyBlock ? this.#byPlace() : this.#byRow(sql`true`));
+    return this.#removed;
+  }
+
+  async #byPlace(): Promise<void> {
+    const { extent: { rows, blocks }, target: { condition }, options: { batchSize } } = this;
+    // Rows in a block of the fullest stretch so far: what keeps a batch within its size.
+    let density = rows / blocks;
+    for (let next = 0; next < blocks;) {
+      const width = Math.max(1, Math.floor(this.#size / density));
+      const stretches: SqlText[] = [];
+      for (; next < blocks && stretches.length < STRETCHES_AT_ONCE; next += width) {
+        stretches.push(sql`ctid >= ${`(${next},0)`} AND ctid < ${`(${next + width},0)`}`);
+      }
+      const batches = stretches.map((stretch) =>
+        sql`
+          BEGIN
+            DELETE FROM ${this.#name} WHERE ${stretch} AND ${condition};
+            GET DIAGNOSTICS batch_found = ROW_COUNT;
+            IF batch_found > ${batchSize} THEN
+              RAISE SQLSTATE 'PW201';
+            END IF;
+            batch_removed := batch_found;
+          EXCEPTION
+            -- Nothing of the stretch is removed then: it holds too many rows, or one that somebody has locked.
+            WHEN SQLSTATE 'PW201' OR lock_not_available OR deadlock_detected THEN NULL;
+          END;`
+      );
+      for (const [index, { found, removed }] of (await this.#send(batches)).entries()) {
+        density = Math.max(density, (found ?? 0) / width);
+        if (found === null || found > removed) await this.#byRow(stretches[index]!);
+      }
+    }
+  }
+
+  async #byRow(part: SqlText): Promise<void> {
+    const { target: { key, time, condition } } = this;
+    const [keyColumn, timeColumn] = [identifier(key), identifier(time)];
+    // Where the last batch ended: none reads again what those before have removed or passed over.
+    let after = sql`true`;
+    for (;;) {
+      const batch = sql`
+          SET LOCAL enable_seqscan = off;
+          WITH batch AS MATERIALIZED (
+            SELECT ctid AS place, ${timeColumn} AS time, ${keyColumn} AS key FROM ${this.#name}
+             WHERE ${condition} AND ${part} AND ${after}
+             ORDER BY ${timeColumn}, ${keyColumn} LIMIT ${this.#size} FOR UPDATE SKIP LOCKED
+          ), deleted AS (
+            DELETE FROM ${this.#name} WHERE ctid = ANY (ARRAY(SELECT place FROM batch)) RETURNING 1
+          )
+          SELECT (SELECT pg_catalog.count(*) FROM deleted), last.time::text, last.key
+            INTO batch_removed, last_time, last_key
+            FROM (SELECT 1) AS one LEFT JOIN (SELECT time, key FROM batch ORDER BY batch.time DESC, key DESC LIMIT 1) AS last ON true;`;
+      const [end] = await this.#send([batch]);
+      if (end!.time === null) return;
+      after = sql`(${timeColumn}, ${keyColumn}) > (${end!.time}, ${end!.key})`;
+    }
+  }
+
+  /** Sends batches together, and those again at whose time another cleanup had the turn; tells how each ended. */
+  async #send(batches: readonly SqlText[]): Promise<BatchEnd[]> {
+    const { session, target: { table }, options: { signal } } = this;
+    const ends: BatchEnd[] = [];
+    let waiting = [...batches.keys()];
+    let busySince = Date.now();
+    for (;;) {
+      this.#checkSignal();
+      const answers = await session.sendTogether(waiting.map((index) => this.#inTurn(batches[index]!)));
+      const later: number[] = [];
+      const failures: unknown[] = [];
+      for (const [at, index] of waiting.entries()) {
+        const answer = answers[at]!;
+        if (answer.status === "rejected") failures.push(answer.reason);
+        else {
+          const end = JSON.parse(String(answer.value[0]![0]!["batch"])) as BatchEnd;
+          if (end.turn) this.#account(ends[index] = end);
+          else later.push(index);
+        }
+      }
+      if (failures.length > 0) {
+        this.#checkSignal();
+        throw failures[0];
+      }
+      if (later.length === 0) return ends;
+      if (later.length < waiting.length) busySince = Date.now();
+      if (Date.now() - busySince > TURN_WAIT_MS) throw anotherAtWork(this.#removed, table);
+      waiting = later;
+      await sleep(TURN_PAUSE_MS * (0.5 + Math.random()), signal);
+    }
+  }
+
+  /** The message of a batch: a transaction that does it if no other cleanup is at work, and tells how it ended. */
+  #inTurn(batch: SqlText): string {
+    const block = sql`
+      DECLARE
+        turn boolean := pg_catalog.pg_try_advisory_xact_lock(
+          pg_catalog.hashtextextended(${`pipeweave cleanup ${this.session.settings.schema}`}, 0));
+        batch_found bigint;
+        batch_removed bigint := 0;
+        last_time text;
+        last_key text;
+      BEGIN
+        IF turn THEN ${batch}
+        END IF;
+        PERFORM pg_catalog.set_config('pipeweave.batch', pg_catalog.json_build_object(
+          'turn', turn, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'key', last_key,
+          'ms', extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::text, true);
+      END`;
+    return transactionMessage(
+      sql`
+      DO ${block.text};
+      SELECT pg_catalog.current_setting('pipeweave.batch') AS batch;`,
+      ROW_LOCK_MS,
+    );
+  }
+
+  #account({ removed, ms }: BatchEnd): void {
+    const { target: { table }, extent: { rows: expected }, options: { batchSize, onBatch } } = this;
+    // As large as the limit allows, growing slowly and shrinking at once.
+    const room = Math.min(2, BATCH_MS / Math.max(ms, 1));
+    this.#size = Math.max(1, Math.min(batchSize, Math.floor(this.#size * room)));
+    if (removed === 0) return;
+    this.#removed += removed;
+    const leftMs = (Date.now() - this.#since) / this.#removed * Math.max(0, expected - this.#removed);
+    onBatch?.({ table, removed: this.#removed, expected, leftMs });
+  }
+
+  #checkSignal(): void {
+    if (!this.options.signal?.aborted) return;
+    throw interrupted(
+      `Interrupted: ${this.#removed} rows of ${this.target.table} were removed, the rest stays for the next run`,
+    );
+  }
+}
+
+function anotherAtWork(removed: number, table: string): PipeweaveError {
+  return new PipeweaveError(
+    "timeout",
+    "cleanup_at_work",
+    `Another db:cleanup is at work; this one removed ${removed} rows of ${table} and stops`,
+    { hint: "Let the other end; what is left then goes with the next run." },
+  );
+}
