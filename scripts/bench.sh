@@ -1,5 +1,5 @@
 #!/bin/sh
-# Measures pipeweave against its rivals and the floor; writes docs/benchmarks.md and docs/benchmarks.svg.
+# Measures pipeweave against its rivals and the floor; writes its part of docs/benchmarks.md, and docs/benchmarks.svg.
 # Usage: ./scripts/bench.sh [runs [scenario…]]   (5 runs of all unless told, which takes some 20 minutes; of single
 # scenarios, such as 100@0, it only prints the medians)
 set -eu

@@ -1,6 +1,6 @@
 /**
  * Measures pipeweave, its rivals and the floor side by side: the same migrations, interleaved, each on a database of its
- * own. Writes docs/benchmarks.md and docs/benchmarks.svg; exits 1 when a bound is broken.
+ * own. Writes its part of docs/benchmarks.md, and docs/benchmarks.svg; exits 1 when a bound is broken.
  *
  * `deno run -A scripts/bench/bench.ts <floor binary> [runs] [scenario…]`; with scenarios it writes no file.
  */
@@ -8,6 +8,7 @@
 import postgres from "postgres";
 import { PostgresServer } from "../postgres_server.ts";
 import { chart } from "./chart.ts";
+import { writePart } from "./document.ts";
 import { median, report, RIVALS } from "./report.ts";
 import { RttProxy } from "./rtt_proxy.ts";
 import { type BenchMigration, realisticSchema, smallMigrations, type Tool, tools } from "./tools.ts";
@@ -115,9 +116,8 @@ try {
       const facts = { runs, startUp, postgres: String(shown!["version"]), samples, scenarios };
       const written = report(facts);
       broken = written.broken;
-      const docs = new URL("../../docs/", import.meta.url).pathname;
-      await Deno.writeTextFile(`${docs}benchmarks.md`, written.markdown);
-      await Deno.writeTextFile(`${docs}benchmarks.svg`, chart(facts));
+      await writePart("bench.sh", written.markdown);
+      await Deno.writeTextFile(new URL("../../docs/benchmarks.svg", import.meta.url), chart(facts));
       console.log(written.markdown);
     }
   } finally {

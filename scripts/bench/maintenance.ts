@@ -6,6 +6,8 @@ import { cleanup } from "../../src/cleanup/cleanup.ts";
 import { migrate } from "../../src/commands/migrate.ts";
 import { changeMode, readState } from "../../src/maintenance/state.ts";
 import { queueTasks, sessionFor } from "../../tests/support/database.ts";
+import { writePart } from "./document.ts";
+import { median } from "./report.ts";
 
 const root = new URL("../..", import.meta.url).pathname;
 const PAIRS = 9;
@@ -30,11 +32,6 @@ function quantile(values: readonly number[], q: number): number {
   const sorted = values.toSorted((a, b) => a - b);
   return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
 }
-const median = (values: readonly number[]) => {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length / 2;
-  return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
-};
 
 function connect(url: string): postgres.Sql {
   return postgres(url, { max: 1, onnotice: () => {}, fetch_types: false });
@@ -315,11 +312,9 @@ const table = [
 ].join("\n");
 console.log(table);
 if (Deno.args.length === 0) {
-  await Deno.writeTextFile(
-    `${root}docs/benchmarks_maintenance.md`,
-    `# Benchmarks of maintenance
-
-<!-- Written by scripts/bench_maintenance.sh. -->
+  await writePart(
+    "bench_maintenance.sh",
+    `## Maintenance
 
 Measured by \`./scripts/bench_maintenance.sh\` on PostgreSQL 18 (\`fsync\`, \`synchronous_commit\` off, so that the disk's
 noise is out). The gate's price is the median of ${PAIRS} pairs of pgbench runs of ${SECONDS} s in turn, on \`task_runs\` in
@@ -329,3 +324,4 @@ ${table}
 `,
   );
 }
+if (measures.some(({ holds }) => !holds)) Deno.exit(1);

@@ -17,7 +17,8 @@ const VERSIONS = ["dbmate 2.36.0", "graphile-migrate 1.4.1", "node-pg-migrate 9.
 
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
-  return sorted[Math.floor(sorted.length / 2)]!;
+  const middle = sorted.length / 2;
+  return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
 /** Median milliseconds of a tool. */
@@ -88,9 +89,7 @@ function bounds(facts: Facts): readonly { what: string; value: string; bound: st
 export function report(facts: Facts): { markdown: string; broken: boolean } {
   const held = bounds(facts);
   const lines = [
-    "# Benchmarks",
-    "",
-    "<!-- Written by scripts/bench.sh. -->",
+    "## Migrating",
     "",
     `Measured by \`./scripts/bench.sh ${facts.runs}\`: ${facts.runs} runs of each tool, interleaved, each on a fresh database of PostgreSQL ${facts.postgres}, with SCRAM and without TLS. ${
       VERSIONS.join(", ")
@@ -98,7 +97,7 @@ export function report(facts: Facts): { markdown: string; broken: boolean } {
     "",
     "The *floor* is a minimal client, compiled by the same Deno: it sends every file together with a row for a history table, all in one pipeline, and checks, locks, logs and reports nothing. The *floor, same statements* sends what pipeweave sends, guard and log included, and does nothing else either. *Small* migrations are one statement each: a table, a column, an index, a comment, a row. The *schema* is PipeWeave's own, 196 lines with tables, indexes, functions and triggers.",
     "",
-    "## What has to hold",
+    "### What has to hold",
     "",
     "| measure | measured | bound | |",
     "| --- | ---: | ---: | --- |",
@@ -111,7 +110,7 @@ export function report(facts: Facts): { markdown: string; broken: boolean } {
     "![Times of 100 migrations](benchmarks.svg)",
   ];
   for (const scenario of facts.scenarios) {
-    lines.push("", `## ${scenario.title}`, "", ...table(facts, scenario));
+    lines.push("", `### ${scenario.title}`, "", ...table(facts, scenario));
   }
   return { markdown: `${lines.join("\n")}\n`, broken: held.some(({ holds }) => !holds) };
 }
