@@ -4,9 +4,9 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { PostgresServer } from "../scripts/postgres_server.ts";
 import { folderWith, pipeweave, Run, until } from "./support/binary.ts";
 import { PgBouncer } from "./support/pgbouncer.ts";
-import { queueTasks, sessionFor, TestDatabase } from "./support/database.ts";
+import { connect, queueTasks, sessionFor, TestDatabase } from "./support/database.ts";
 import { migrate } from "../src/commands/migrate.ts";
-import postgres from "postgres";
+import type postgres from "postgres";
 
 async function mode(sql: postgres.Sql): Promise<string> {
   return (await sql`SELECT mode FROM orchestrator_state`)[0]!["mode"];
@@ -129,7 +129,7 @@ Deno.test("request --wait: a server that restarts is waited for, and what it fin
     const session = sessionFor(server.url());
     await migrate(session);
     await session.close();
-    const sql = postgres(server.url(), { max: 1, onnotice: () => {}, fetch_types: false });
+    const sql = connect(server.url());
     await queueTasks(sql, ["running"]);
     const env = { DATABASE_URL: server.url(), MAINTENANCE_CHECK_INTERVAL_MS: "60000" };
     const run = new Run(["maintenance:request", "--wait", "--timeout", "60s"], { env });
@@ -139,7 +139,7 @@ Deno.test("request --wait: a server that restarts is waited for, and what it fin
     await server.down();
     await run.printed("looking again");
     await server.up();
-    const after = postgres(server.url(), { max: 1, onnotice: () => {}, fetch_types: false });
+    const after = connect(server.url());
     assertEquals(await mode(after), "waiting_for_maintenance");
     assert(await refused(after));
     await new Promise((resolve) => setTimeout(resolve, 2500));
@@ -166,7 +166,7 @@ Deno.test("request --wait: through PgBouncer, where nothing is heard, polling fi
   await database.sql`UPDATE task_runs SET status = 'completed'`;
   const { code, stderr } = await run.outcome;
   assertEquals([code, await mode(database.sql)], [0, "maintenance"], stderr);
-  const client = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false, prepare: false });
+  const client = connect(url, { prepare: false });
   const listening = await client`SELECT pg_listening_channels() AS channel`;
   await client.end({ timeout: 1 });
   assertEquals(listening.length, 0);

@@ -4,14 +4,13 @@
  */
 
 import { assert, assertEquals } from "@std/assert";
-import postgres from "postgres";
-import { PostgresServer } from "../scripts/postgres_server.ts";
+import type postgres from "postgres";
+import type { PostgresServer } from "../scripts/postgres_server.ts";
 import { enterMaintenance, exitMaintenance, requestMaintenance } from "../src/commands/maintenance.ts";
-import { migrate } from "../src/commands/migrate.ts";
 import { PipeweaveError } from "../src/errors.ts";
 import type { Session } from "../src/database/session.ts";
 import { lookAtState } from "../src/maintenance/state.ts";
-import { queueTasks, sessionFor } from "./support/database.ts";
+import { queueTasks, sessionFor, withMigratedServer } from "./support/database.ts";
 
 const ISOLATION = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] as const;
 const WRITERS = 16;
@@ -22,27 +21,11 @@ const ROUNDS = 500;
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 const random = (below: number) => Math.floor(Math.random() * below);
 
-async function withServer(work: (server: PostgresServer, sql: postgres.Sql) => Promise<void>): Promise<void> {
-  const server = await PostgresServer.start({ settings: { max_connections: "100" } });
-  const sql = connect(server.url(), "judge");
-  try {
-    const session = sessionFor(server.url());
-    const { failed } = await migrate(session);
-    if (failed) throw failed.error;
-    await session.close();
+async function withQueue(work: (server: PostgresServer, sql: postgres.Sql) => Promise<void>): Promise<void> {
+  await withMigratedServer({}, async (server, sql) => {
     await queueTasks(sql, []);
     await sql`CREATE TABLE completions (id text)`;
     await work(server, sql);
-  } finally {
-    await sql.end({ timeout: 1 });
-    await server.stop();
-  }
-}
-
-function connect(url: string, name: string): postgres.Sql {
-  return postgres(url, {
-    ...{ max: 1, onnotice: () => {}, fetch_types: false },
-    connection: { application_name: name },
   });
 }
 
@@ -142,7 +125,7 @@ async function assertGateHolds(sql: postgres.Sql): Promise<boolean> {
 }
 
 Deno.test(`${STRESS_MS / 1000} s of ${WRITERS} writers, workers, operators, connections killed: maintenance is idle, every accepted task is completed once`, async () => {
-  await withServer(async (server, sql) => {
+  await withQueue(async (server, sql) => {
     const url = server.url();
     const surprises: string[] = [];
     const until = Date.now() + STRESS_MS;
@@ -196,7 +179,7 @@ Deno.test(`${STRESS_MS / 1000} s of ${WRITERS} writers, workers, operators, conn
 });
 
 Deno.test(`${ROUNDS} rounds of ${WRITERS} writers racing one request: maintenance is idle`, async () => {
-  await withServer(async (server, sql) => {
+  await withQueue(async (server, sql) => {
     const url = server.url();
     const surprises: string[] = [];
     const writers = Array.from(

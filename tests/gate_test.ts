@@ -1,7 +1,7 @@
 /** Admission control by PostgreSQL itself: what is refused, what goes on, at every isolation level, whoever asks. */
 
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import postgres from "postgres";
+import type postgres from "postgres";
 import {
   enterMaintenance,
   exitMaintenance,
@@ -10,7 +10,7 @@ import {
 } from "../src/commands/maintenance.ts";
 import { PipeweaveError } from "../src/errors.ts";
 import { readMaintenanceLog } from "../src/maintenance/log.ts";
-import { queueTasks, TestDatabase } from "./support/database.ts";
+import { connect, queueTasks, TestDatabase } from "./support/database.ts";
 
 const ISOLATION = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] as const;
 const ALICE = { osUser: "alice", host: "one", tool: "test" };
@@ -78,7 +78,7 @@ Deno.test("maintenance: nothing becomes active, by any statement or protocol; ot
   await using database = await TestDatabase.migrated();
   const { sql } = database;
   const [done] = await queueTasks(sql, ["completed", "failed"]);
-  const prepared = postgres(database.url, { max: 1, onnotice: () => {}, fetch_types: false });
+  const prepared = connect(database.url);
   const byName = () =>
     prepared`INSERT INTO task_runs (id, task_id, code_version, code_hash, max_retries)
              VALUES (${crypto.randomUUID()}, 't', 1, 'x', 3)`.then((rows) => rows);

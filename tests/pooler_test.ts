@@ -1,9 +1,8 @@
 /** Everything through PgBouncer in transaction mode, where two transactions need not meet the same server connection. */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import postgres from "postgres";
 import { folderWith, pipeweave, Run, until } from "./support/binary.ts";
-import { queueTasks, TestDatabase } from "./support/database.ts";
+import { connect, queueTasks, TestDatabase } from "./support/database.ts";
 import { PgBouncer } from "./support/pgbouncer.ts";
 
 const MARK = "-- pipeweave: no-transaction\n";
@@ -79,7 +78,7 @@ Deno.test("through PgBouncer: migrators at once, others at work, and nobody sees
   const seen = new Set<string>();
   let busy = true;
   const others = Array.from({ length: 6 }, async () => {
-    const sql = postgres(url, { max: 1, prepare: false, fetch_types: false, onnotice: () => {} });
+    const sql = connect(url, { prepare: false });
     while (busy) {
       const [row] = await sql`SELECT current_setting('lock_timeout') || ' ' || current_setting('search_path')
         || ' ' || (SELECT count(*) FROM services) AS settings`;

@@ -1,11 +1,11 @@
 /** Fifty migrators at once, some of them killed, over and over: what is promised holds each time. */
 
 import { assert, assertEquals } from "@std/assert";
-import postgres from "postgres";
+import type postgres from "postgres";
 import { PostgresServer } from "../scripts/postgres_server.ts";
 import { migrate } from "../src/commands/migrate.ts";
 import { folderWith, Run } from "./support/binary.ts";
-import { sessionFor } from "./support/database.ts";
+import { connect, sessionFor } from "./support/database.ts";
 
 const ROUNDS = 200;
 const MIGRATORS = 50;
@@ -32,7 +32,7 @@ INSERT INTO counted VALUES (7);`,
 
 Deno.test(`${MIGRATORS} migrators, some killed with -9, ${ROUNDS} rounds: each version once, nothing left, the history true`, async () => {
   const server = await PostgresServer.start({ settings: { max_connections: "300" } });
-  const admin = postgres(server.url(), { max: 1, onnotice: () => {} });
+  const admin = connect(server.url());
   await using transacted = await folderWith(IN_TRANSACTION);
   await using outside = await folderWith(OUTSIDE);
   let cutOff = 0;

@@ -1,11 +1,10 @@
 /** The measurements of scripts/bench_maintenance.sh. */
 
-import postgres from "postgres";
-import { PostgresServer } from "../postgres_server.ts";
+import type postgres from "postgres";
+import type { PostgresServer } from "../postgres_server.ts";
 import { cleanup } from "../../src/cleanup/cleanup.ts";
-import { migrate } from "../../src/commands/migrate.ts";
 import { changeMode, readState } from "../../src/maintenance/state.ts";
-import { queueTasks, sessionFor } from "../../tests/support/database.ts";
+import { connect, queueTasks, sessionFor, withMigratedServer } from "../../tests/support/database.ts";
 import { writePart } from "./document.ts";
 import { median } from "./report.ts";
 
@@ -33,28 +32,12 @@ function quantile(values: readonly number[], q: number): number {
   return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))]!;
 }
 
-function connect(url: string): postgres.Sql {
-  return postgres(url, { max: 1, onnotice: () => {}, fetch_types: false });
-}
-
-/** A server with PipeWeave's schema, and a connection to it. */
-async function withServer<T>(
-  settings: Record<string, string>,
-  work: (server: PostgresServer, sql: postgres.Sql) => Promise<T>,
-): Promise<T> {
-  const server = await PostgresServer.start({ settings: { shared_buffers: "512MB", ...settings } });
-  const sql = connect(server.url());
-  try {
-    const session = sessionFor(server.url());
-    const { failed } = await migrate(session);
-    if (failed) throw failed.error;
-    await session.close();
+/** A server with one task to run, big enough for what is measured. */
+async function withServer<T>(work: (server: PostgresServer, sql: postgres.Sql) => Promise<T>): Promise<T> {
+  return await withMigratedServer({ shared_buffers: "512MB" }, async (server, sql) => {
     await queueTasks(sql, []);
     return await work(server, sql);
-  } finally {
-    await sql.end({ timeout: 1 });
-    await server.stop();
-  }
+  });
 }
 
 /** Transactions per second of pgbench with one script. */
@@ -74,7 +57,7 @@ async function pgbench(server: PostgresServer, clients: number, script: string):
 
 /** Insert throughput into `task_runs`, in mode `running`, and into a table that never had a gate, in turn. */
 async function gatePrice(): Promise<Measure[]> {
-  return await withServer({}, async (server, sql) => {
+  return await withServer(async (server, sql) => {
     // Two tables alike, but for the gate; both are emptied before each run.
     const operator = sessionFor(server.url());
     await changeMode(operator, "request");
@@ -124,7 +107,7 @@ async function gatePrice(): Promise<Measure[]> {
 
 /** From the last task's commit to the end of `maintenance:request --wait`. */
 async function drainLatency(): Promise<Measure[]> {
-  return await withServer({}, async (server, sql) => {
+  return await withServer(async (server, sql) => {
     const times: number[] = [];
     const [id] = await queueTasks(sql, ["completed"]);
     for (let i = 0; i < DRAINS; i++) {
@@ -176,7 +159,7 @@ async function drainLatency(): Promise<Measure[]> {
 
 /** What a look takes beside ten million finished runs, and beside none. */
 async function lookCost(): Promise<Measure[]> {
-  return await withServer({}, async (server, sql) => {
+  return await withServer(async (server, sql) => {
     const insert = (from: number, count: number, status: string) =>
       sql`INSERT INTO task_runs (id, task_id, code_version, code_hash, max_retries, status)
           SELECT 'r' || i, 't', 1, 'x', 3, ${status} FROM generate_series(${from}::int, ${
@@ -223,7 +206,7 @@ async function lookCost(): Promise<Measure[]> {
 
 /** A million expired rows: in batches beside a writer, to one DELETE. */
 async function cleanupCost(): Promise<Measure[]> {
-  return await withServer({}, async (server, sql) => {
+  return await withServer(async (server, sql) => {
     const fill = async () => {
       await sql`TRUNCATE idempotency_cache`;
       await sql`INSERT INTO idempotency_cache (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)

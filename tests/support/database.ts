@@ -1,6 +1,7 @@
 /** Fresh databases on the server that scripts/test.sh started. */
 
 import postgres from "postgres";
+import { PostgresServer } from "../../scripts/postgres_server.ts";
 import { Session, type SessionOptions } from "../../src/database/session.ts";
 import { decideConnection } from "../../src/config/connection.ts";
 import { migrate } from "../../src/commands/migrate.ts";
@@ -9,6 +10,33 @@ function serverUrl(): string {
   const url = Deno.env.get("PIPEWEAVE_TEST_SERVER");
   if (!url) throw new Error("These tests need a PostgreSQL server: run them by ./scripts/test.sh");
   return url;
+}
+
+/** A client such as applications have, of one connection unless told otherwise. */
+export function connect(
+  url: string,
+  options: { max?: number; prepare?: boolean } = {},
+): postgres.Sql {
+  return postgres(url, { max: 1, onnotice: () => {}, fetch_types: false, ...options });
+}
+
+/** Runs something beside a server of its own, with PipeWeave's schema, and a client of it. */
+export async function withMigratedServer<T>(
+  settings: Readonly<Record<string, string>>,
+  work: (server: PostgresServer, sql: postgres.Sql) => Promise<T>,
+): Promise<T> {
+  const server = await PostgresServer.start({ settings });
+  const sql = connect(server.url());
+  try {
+    const session = sessionFor(server.url());
+    const { failed } = await migrate(session);
+    if (failed) throw failed.error;
+    await session.close();
+    return await work(server, sql);
+  } finally {
+    await sql.end({ timeout: 1 });
+    await server.stop();
+  }
 }
 
 /** A database of a test's own, dropped when it goes out of scope. */
@@ -32,7 +60,7 @@ export class TestDatabase implements AsyncDisposable {
     const name = `t_${crypto.randomUUID().replaceAll("-", "")}`;
     await withAdmin((admin) => admin.unsafe(`CREATE DATABASE ${name} TEMPLATE ${template}`));
     const url = urlOf(name);
-    return new TestDatabase(name, url, postgres(url, { max: 4, onnotice: () => {}, fetch_types: false }));
+    return new TestDatabase(name, url, connect(url, { max: 4 }));
   }
 
   /** A session as commands have it. */
@@ -46,7 +74,7 @@ export class TestDatabase implements AsyncDisposable {
   async hold(
     statement: string,
   ): Promise<AsyncDisposable & { run(statement: string): Promise<void>; release(): Promise<void> }> {
-    const holder = postgres(this.url, { max: 1, onnotice: () => {}, fetch_types: false });
+    const holder = connect(this.url);
     const run = async (text: string) => void await holder.unsafe(text);
     await run(`BEGIN; ${statement}`);
     const release = () => holder.end({ timeout: 1 });
@@ -104,7 +132,7 @@ async function ensureTemplate(): Promise<void> {
 
 /** Runs something as the superuser of the test server. */
 export async function withAdmin<T>(work: (admin: postgres.Sql) => Promise<T>): Promise<T> {
-  const admin = postgres(serverUrl(), { max: 1, onnotice: () => {}, fetch_types: false });
+  const admin = connect(serverUrl());
   try {
     return await work(admin);
   } finally {

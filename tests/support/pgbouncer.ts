@@ -67,7 +67,8 @@ server_reset_query =
 
   async [Symbol.asyncDispose](): Promise<void> {
     try {
-      this.process.kill("SIGQUIT");
+      // What SIGTERM means to it depends on its version, and SIGQUIT is ignored where a shell started us in the background.
+      this.process.kill("SIGKILL");
     } catch {
       // It has ended already.
     }
