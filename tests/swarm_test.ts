@@ -32,7 +32,7 @@ INSERT INTO counted VALUES (7);`,
 
 Deno.test(`${MIGRATORS} migrators, some killed with -9, ${ROUNDS} rounds: each version once, nothing left, the history true`, async () => {
   const server = await PostgresServer.start({ settings: { max_connections: "300" } });
-  const admin = connect(server.url());
+  const admin = connect(server.url(), { fetch_types: true });
   await using transacted = await folderWith(IN_TRANSACTION);
   await using outside = await folderWith(OUTSIDE);
   let cutOff = 0;

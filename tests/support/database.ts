@@ -15,7 +15,7 @@ function serverUrl(): string {
 /** A client such as applications have, of one connection unless told otherwise. */
 export function connect(
   url: string,
-  options: { max?: number; prepare?: boolean } = {},
+  options: { max?: number; prepare?: boolean; fetch_types?: boolean } = {},
 ): postgres.Sql {
   return postgres(url, { max: 1, onnotice: () => {}, fetch_types: false, ...options });
 }
