@@ -93,7 +93,6 @@ const code = await run(Deno.args, {
   outIsTerminal: Deno.stdout.isTerminal(),
   errIsTerminal: Deno.stderr.isTerminal(),
   ask: Deno.stdin.isTerminal() && Deno.stderr.isTerminal() ? ask : undefined,
-  columns: size().columns,
   size,
   keys: Deno.stdin.isTerminal() ? keys : undefined,
   readFile,

@@ -7,7 +7,9 @@ ALTER TABLE orchestrator_state
   ADD COLUMN IF NOT EXISTS reason text,
   ADD COLUMN IF NOT EXISTS drain text NOT NULL DEFAULT 'all' CHECK (drain IN ('all', 'running')),
   ADD COLUMN IF NOT EXISTS wait_expires_at timestamptz,
-  ADD COLUMN IF NOT EXISTS ignored_tasks text[] NOT NULL DEFAULT '{}';
+  ADD COLUMN IF NOT EXISTS ignored_tasks text[] NOT NULL DEFAULT '{}',
+  ADD COLUMN IF NOT EXISTS requested_at timestamptz;
+UPDATE orchestrator_state SET requested_at = mode_changed_at WHERE mode <> 'running' AND requested_at IS NULL;
 
 -- Append-only: every change of the mode, by whomever.
 CREATE TABLE IF NOT EXISTS maintenance_log (
@@ -90,26 +92,30 @@ BEGIN
 END;
 $$;
 
--- What belongs to a request ends with it, also where another client changes the mode alone.
-CREATE OR REPLACE FUNCTION maintenance_forget_request() RETURNS trigger
+-- What belongs to a request begins and ends with it, also where another client changes the mode alone. By requested_at
+-- those who wait know the request that they wait for from a later one.
+CREATE OR REPLACE FUNCTION maintenance_bound_request() RETURNS trigger
 LANGUAGE plpgsql AS $$
 BEGIN
   IF NEW.mode <> 'waiting_for_maintenance' THEN
     NEW.wait_expires_at := NULL;
   END IF;
   IF NEW.mode = 'running' THEN
+    NEW.requested_at := NULL;
     NEW.owner := NULL;
     NEW.reason := NULL;
     NEW.drain := 'all';
     NEW.ignored_tasks := '{}';
+  ELSIF OLD.mode = 'running' THEN
+    NEW.requested_at := clock_timestamp();
   END IF;
   RETURN NEW;
 END;
 $$;
 
-CREATE OR REPLACE TRIGGER maintenance_forget_request
+CREATE OR REPLACE TRIGGER maintenance_bound_request
   BEFORE UPDATE ON orchestrator_state
-  FOR EACH ROW EXECUTE FUNCTION maintenance_forget_request();
+  FOR EACH ROW EXECUTE FUNCTION maintenance_bound_request();
 
 -- Tasks that keep a drain from ending.
 CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, drain text, ignored text[]) RETURNS bigint
@@ -139,7 +145,8 @@ BEGIN
       -- While waiting nothing is new, and those who wait are told what ends.
       ('waiting', 'new', 'BEFORE INSERT', $c$NEW.status IN ('pending', 'running')$c$, $c$maintenance_gate('new tasks')$c$),
       ('waiting', 'ended', 'AFTER UPDATE',
-        $c$OLD.status IN ('pending', 'running') AND NEW.status <> OLD.status$c$, 'maintenance_task_ended()'),
+        $c$OLD.status IN ('pending', 'running') AND NEW.status NOT IN ('pending', 'running')
+           OR OLD.status = 'running' AND NEW.status = 'pending'$c$, 'maintenance_task_ended()'),
       ('waiting', 'deleted', 'AFTER DELETE', $c$OLD.status IN ('pending', 'running')$c$, 'maintenance_task_ended()'),
       -- With drain = 'running' nothing starts either.
       ('starting', 'start', 'BEFORE UPDATE', $c$NEW.status = 'running' AND OLD.status <> 'running'$c$,
@@ -183,6 +190,9 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   before record;
   actor jsonb := coalesce(nullif(current_setting('pipeweave.actor', true), ''), '{}');
+  -- Whoever finds that a wait has run out has not asked for that.
+  expires boolean := TG_OP = 'UPDATE' AND NEW.mode = 'running' AND OLD.mode = 'waiting_for_maintenance'
+    AND coalesce(OLD.wait_expires_at <= clock_timestamp(), false);
   blockers bigint;
 BEGIN
   IF TG_OP = 'UPDATE' THEN
@@ -214,18 +224,17 @@ BEGIN
         (action, mode_before, mode_after, os_user, host, tool, owner, reason, details)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)', TG_TABLE_SCHEMA)
       USING CASE
-          WHEN NEW.mode = 'running' AND before.mode = 'waiting_for_maintenance' AND before.wait_expires_at <= clock_timestamp()
-            THEN 'expire'
+          WHEN expires THEN 'expire'
           WHEN actor ? 'action' THEN actor->>'action'
           ELSE CASE NEW.mode WHEN 'running' THEN 'exit' WHEN 'maintenance' THEN 'enter' ELSE 'request' END
         END,
         before.mode, NEW.mode, actor->>'osUser', actor->>'host',
         coalesce(actor->>'tool', current_setting('application_name')), coalesce(NEW.owner, before.owner),
-        coalesce(actor->>'reason', NEW.reason),
+        CASE WHEN expires THEN before.reason ELSE coalesce(actor->>'reason', NEW.reason) END,
         jsonb_strip_nulls(jsonb_build_object(
           'drain', CASE WHEN NEW.mode <> 'running' THEN NEW.drain END, 'waitExpiresAt', NEW.wait_expires_at,
           'ignoredTasks', CASE WHEN NEW.ignored_tasks <> '{}' THEN to_jsonb(NEW.ignored_tasks) END,
-          'forced', actor->'forced'));
+          'forced', CASE WHEN NOT expires THEN actor->'forced' END));
   END IF;
   IF NEW.mode <> before.mode THEN
     PERFORM pg_notify('pipeweave_maintenance', TG_TABLE_SCHEMA);

@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { PostgresServer } from "../scripts/postgres_server.ts";
-import { folderWith, pipeweave, Run, until } from "./support/binary.ts";
+import { folderWith, pipeweave, Run, Terminal, until } from "./support/binary.ts";
 import { PgBouncer } from "./support/pgbouncer.ts";
 import { connect, queueTasks, sessionFor, TestDatabase } from "./support/database.ts";
 import { migrate } from "../src/commands/migrate.ts";
@@ -123,6 +123,93 @@ Deno.test("request --wait: somebody's exit ends it at once: exit 3, saying who",
   assertMatch(history.stdout, /reason: no\n {4}forced: it was alice@/);
 });
 
+Deno.test("request --wait: an exit that a later request hides is not taken for the end of this one", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  // By polling alone, and so seldom that both changes lie between two looks.
+  const server = new URL(database.url);
+  await using bouncer = await PgBouncer.start(server, 1);
+  const env = {
+    DATABASE_URL: bouncer.url(server, database.name),
+    MAINTENANCE_CHECK_INTERVAL_MS: "2000",
+    USER: "alice",
+  };
+  const run = new Run(["maintenance:request", "--wait", "--json"], { env });
+  await until(() => mode(database.sql).then((found) => found === "waiting_for_maintenance"), "it waits");
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const bob = { DATABASE_URL: database.url, USER: "bob" };
+  for (const command of [["maintenance:exit", "--force"], ["maintenance:request", "--reason", "mine"]]) {
+    assertEquals((await pipeweave(command, { env: bob })).code, 0);
+  }
+  const { code, stdout } = await run.outcome;
+  const { error } = JSON.parse(stdout);
+  assertEquals([code, error.code], [3, "called_off"]);
+  assertMatch(
+    error.message,
+    /mode is waiting_for_maintenance by a later request of bob@\S+: bob on \S+ called it off/,
+  );
+});
+
+Deno.test("request --wait: to close the gate counts as waiting: transactions under way are named, and --timeout is for them too", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await queueTasks(sql, ["completed"]);
+  const env = { DATABASE_URL: database.url };
+  const writing = await database.hold("UPDATE task_runs SET priority = 1");
+  const { code, stderr } = await pipeweave(["maintenance:request", "--wait", "--timeout", "1s"], { env });
+  assertEquals([code, await mode(sql)], [4, "running"], stderr);
+  assertMatch(stderr, /stays as it was: it has to wait for pid \d+ \(postgres, .*idle in transaction, for/);
+  await writing.release();
+
+  // Due, and held up: the last task has ended, and another transaction has written to the table.
+  const [id] = await queueTasks(sql, ["running"]);
+  const run = new Run(["maintenance:request", "--wait"], { env });
+  await run.printed("Waiting for 1 task");
+  await using other = await database.hold("UPDATE task_runs SET priority = 2 WHERE status = 'completed'");
+  await sql`UPDATE task_runs SET status = 'completed' WHERE id = ${id!}`;
+  await run.printed("0 running, 0 pending; held up by pid");
+  await other.run("COMMIT");
+  assertEquals([(await run.outcome).code, await mode(sql)], [0, "maintenance"]);
+});
+
+Deno.test("request --wait --drain running: a running task that is queued again ends the drain, at once", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await queueTasks(sql, ["running"]);
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "60000" };
+  const run = new Run(["maintenance:request", "--wait", "--drain", "running"], { env });
+  await run.printed("Waiting for 1 task");
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  await sql`UPDATE task_runs SET status = 'pending', attempt = 2`;
+  const { code, stdout } = await run.outcome;
+  assertEquals([code, await mode(sql)], [0, "maintenance"]);
+  assertStringIncludes(stdout, "1 task stay queued");
+});
+
+Deno.test("request --wait on a terminal: a bar and the oldest tasks, no wider than the terminal; it goes when it is over", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  const ids = await queueTasks(sql, ["running", "running", "pending"]);
+  await sql`UPDATE task_runs SET started_at = now() - interval '40 s', heartbeat_at = now() - interval '3 s'
+             WHERE status = 'running'`;
+  await using terminal = new Terminal("maintenance:request --wait", database.url, 60);
+  await terminal.shows("1 pending");
+  await sql`UPDATE task_runs SET status = 'completed' WHERE id = ${ids[0]!}`;
+  await terminal.shows("33%");
+  await terminal.shows(", about ");
+  const frame = terminal.drawn.split("\x1b[J").at(-1)!.split("\r\n");
+  assertMatch(frame[0]!, /^. \S+ █{4}░{8} 33% Draining: 2 tasks left, about \d+s$/);
+  assertMatch(frame[1]!, /^ {2}1 running, 1 pending; \d\.\d\/s$/);
+  assertMatch(frame[2]!, /^ {2}· running \S+ \(t\)$/);
+  assertMatch(frame[3]!, /^ {6}for 4\d\.?\d?s, heartbeat \d\.?\d?s ago$/);
+  for (const line of terminal.drawn.split(/\r\n|\x1b\[J/)) {
+    assert([...line.replaceAll(/\x1b\[\d*[A-Z]|\r/g, "")].length < 60, line);
+  }
+  await sql`UPDATE task_runs SET status = 'completed'`;
+  assertEquals(await terminal.ends(), 0);
+  assertMatch(terminal.drawn, /\x1b\[JOrchestrator is in maintenance: safe to migrate\r\n$/);
+});
+
 Deno.test("request --wait: a server that restarts is waited for, and what it finds then counts", async () => {
   const server = await PostgresServer.start();
   try {
@@ -183,6 +270,10 @@ Deno.test("maintenance:wait: for an entrypoint: until running, and no longer tha
     late.stderr,
     /did not become running within .*: it is maintenance since .*requested by .* \(disk\)/,
   );
+  // Containers have another host each time: they say who they are.
+  const other = await pipeweave(["maintenance:exit"], { env: { ...env, PIPEWEAVE_OWNER: "ci" } });
+  assertEquals(other.code, 3);
+  assertStringIncludes(other.stderr, "PIPEWEAVE_OWNER");
   const run = new Run(["maintenance:wait", "--for", "running"], { env });
   await new Promise((resolve) => setTimeout(resolve, 500));
   assertEquals((await pipeweave(["maintenance:exit"], { env })).code, 0);
@@ -351,37 +442,16 @@ Deno.test("maintenance:watch: --once is a report; without a terminal it says so;
   assertEquals(none.code, 2);
   assertStringIncludes(none.stderr, "--once is needed where there is no terminal");
 
-  const binary = new URL("../dist/pipeweave", import.meta.url).pathname;
-  const child = new Deno.Command("script", {
-    args: [
-      "--quiet",
-      "--return",
-      "--command",
-      `stty cols 60 rows 24 && ${binary} maintenance:watch`,
-      "/dev/null",
-    ],
-    clearEnv: true,
-    env: { ...env, PATH: Deno.env.get("PATH") ?? "", TERM: "xterm", SHELL: "/bin/sh" },
-    ...{ stdin: "piped", stdout: "piped", stderr: "null" },
-  }).spawn();
-  let drawn = "";
-  const reading = (async () => {
-    for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) drawn += text;
-  })();
-  const keys = child.stdin.getWriter();
-  const shows = (text: string) =>
-    until(() => Promise.resolve(drawn.includes(text)), `it shows ${text}: ${drawn}`);
-  await shows("Mode: running");
-  await keys.write(new TextEncoder().encode("r"));
-  await shows("Mode: waiting_for_maintenance");
+  await using terminal = new Terminal("maintenance:watch", database.url, 60);
+  await terminal.shows("Mode: running");
+  await terminal.types("r");
+  await terminal.shows("Mode: waiting_for_maintenance");
   await database.sql`UPDATE task_runs SET status = 'completed'`;
-  await shows("Mode: maintenance");
-  await keys.write(new TextEncoder().encode("x"));
+  await terminal.shows("Mode: maintenance");
+  await terminal.types("x");
   await until(() => mode(database.sql).then((found) => found === "running"), "the key ends maintenance");
-  await keys.write(new TextEncoder().encode("q"));
-  const { code } = await child.status;
-  await keys.close().catch(() => {});
-  await reading;
-  assertEquals(code, 0);
+  await terminal.types("q");
+  assertEquals(await terminal.ends(), 0);
+  const { drawn } = terminal;
   assert(drawn.startsWith("\x1b[?1049h\x1b[?25l") && drawn.trimEnd().endsWith("\x1b[?25h\x1b[?1049l"), drawn);
 });

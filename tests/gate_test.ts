@@ -232,6 +232,50 @@ Deno.test("--ttl: the gate lets in when a wait has run out, if no command ever r
   assertEquals(error.code, "not_requested");
 });
 
+Deno.test("--ttl: a request after a wait that nobody saw run out is a new one, and the log has both", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  const session = database.session();
+  const first = await requestMaintenance(session, { actor: ALICE, reason: "disk", ttlMs: 50 });
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const second = await requestMaintenance(session, { actor: BOB, reason: "release" });
+  assertEquals([second.requested, second.joined, second.owner, second.waitExpiresAt], [
+    true,
+    false,
+    "bob@two",
+    null,
+  ]);
+  assert(second.modeChangedAt > first.modeChangedAt && second.requestedAt! > first.requestedAt!);
+  const log = await readMaintenanceLog(session, 10);
+  assertEquals(
+    log.map(({ action, modeBefore, modeAfter, owner, reason }) => [
+      action,
+      modeBefore,
+      modeAfter,
+      owner,
+      reason,
+    ]),
+    [
+      ["request", "running", "waiting_for_maintenance", "bob@two", "release"],
+      ["expire", "waiting_for_maintenance", "running", "alice@one", "disk"],
+      ["request", "running", "waiting_for_maintenance", "alice@one", "disk"],
+    ],
+  );
+  assertEquals(await refusal(insert(database.sql, "pending")), "PW101");
+});
+
+Deno.test("a look that completes a transition is logged with who looked", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  const session = database.session();
+  const { requestedAt } = await requestMaintenance(session, { actor: ALICE });
+  await database.sql`UPDATE task_runs SET status = 'completed'`;
+  const entered = await getMaintenanceStatus(session, { actor: BOB });
+  assertEquals([entered.mode, entered.requestedAt], ["maintenance", requestedAt]);
+  const [line] = await readMaintenanceLog(session, 1);
+  assertEquals([line!.action, line!.osUser, line!.host, line!.owner], ["enter", "bob", "two", "alice@one"]);
+});
+
 Deno.test("--ttl: a renewal counts for transactions whose snapshot is older than it", async () => {
   await using database = await TestDatabase.migrated();
   await queueTasks(database.sql, ["running"]);

@@ -1,9 +1,9 @@
 /** The library, as a service uses it. */
 
-import { assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import * as library from "../src/mod.ts";
 import { folderWith, until } from "./support/binary.ts";
-import { queueTasks, TestDatabase } from "./support/database.ts";
+import { queueTasks, TestDatabase, withMigratedServer } from "./support/database.ts";
 
 Deno.test("the library's functions do what the commands do, and leave no connection behind", async () => {
   await using database = await TestDatabase.empty();
@@ -66,6 +66,25 @@ Deno.test("createOrchestrator: migrates when asked, reports the mode, completes 
   await orchestrator.exitMaintenance().catch(() => orchestrator.exitMaintenance());
   assertEquals((await orchestrator.getMaintenanceStatus()).mode, "running");
   await orchestrator.stop();
+});
+
+Deno.test("stop() ends although the server does not answer any more", async () => {
+  await withMigratedServer({}, async (server) => {
+    const orchestrator = library.createOrchestrator({
+      databaseUrl: server.url(),
+      maintenanceCheckIntervalMs: 20,
+    });
+    await orchestrator.start();
+    await server.freeze("SIGSTOP");
+    try {
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      const start = Date.now();
+      await orchestrator.stop();
+      assert(Date.now() - start < 10_000);
+    } finally {
+      await server.freeze("SIGCONT");
+    }
+  });
 });
 
 Deno.test("createOrchestrator without autoMigrate refuses to start on an empty database", async () => {

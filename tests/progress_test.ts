@@ -1,7 +1,7 @@
 /** What a migration that takes long shows: as a line now and then, as a bar on a terminal, as events. */
 
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { BINARY, folderWith, pipeweave } from "./support/binary.ts";
+import { folderWith, pipeweave, Terminal } from "./support/binary.ts";
 import { TestDatabase } from "./support/database.ts";
 
 /** Builds an index for some seconds: 120 blocks of five rows, 10 ms a row. */
@@ -28,16 +28,11 @@ Deno.test("long work, on a terminal: a bar that moves in its line, no wider than
   await using database = await TestDatabase.empty();
   await using folder = await folderWith({ "001_slow.sql": SLOW_INDEX });
   const columns = 60;
-  // script(1) gives the command a terminal of its own.
-  const command = `stty cols ${columns} && ${BINARY} db:migrate --no-embedded --dir ${folder.path}`;
-  const { stdout } = await new Deno.Command("script", {
-    args: ["--quiet", "--return", "--command", command, "/dev/null"],
-    clearEnv: true,
-    env: { DATABASE_URL: database.url, PATH: Deno.env.get("PATH") ?? "", TERM: "xterm", SHELL: "/bin/sh" },
-    stdin: "null",
-  }).output();
-  const drawn = new TextDecoder().decode(stdout);
-  const frames = drawn.split("\r\x1b[2K").slice(1).map((frame) => frame.split(/\r?\n/)[0]!);
+  const command = `db:migrate --no-embedded --dir ${folder.path}`;
+  await using terminal = new Terminal(command, database.url, columns);
+  await terminal.ends();
+  const { drawn } = terminal;
+  const frames = drawn.split("\r\x1b[J").slice(1).map((frame) => frame.split(/\r?\n/)[0]!);
   assert(frames.length > 20, drawn);
   for (const frame of frames) assert([...frame].length < columns, frame);
   assertMatch(frames.at(-2)!, /^. \d+(\.\d+)?s █+░* \d+% Applying 001_slow, statement/);

@@ -26,8 +26,8 @@ const TURN_WAIT_MS = 10_000;
 const TURN_PAUSE_MS = 50;
 /** From so many rows in a block on, reading every block is cheaper than finding them by the index (measured: 4 to 16, by how they lie). */
 const ROWS_WORTH_A_BLOCK = 8;
-/** Bytes that a row takes at least: its header and its line pointer (MaxHeapTuplesPerPage in access/htup_details.h). */
-const SMALLEST_ROW = 28;
+/** Rows that a block of 8 kB holds at most (MaxHeapTuplesPerPage in access/htup_details.h). */
+const ROWS_OF_A_BLOCK = 291;
 
 /** Rows of one table that have to go. */
 export interface Target {
@@ -40,10 +40,9 @@ export interface Target {
 
 /** How many rows of a target there are, and how large its table is. */
 export interface Extent {
+  /** Counted only as far as it decides how they go, unless all of them were to be counted. */
   readonly rows: number;
   readonly blocks: number;
-  /** Bytes. */
-  readonly blockSize: number;
 }
 
 /** How far it is with one table. */
@@ -51,8 +50,8 @@ export interface CleanupProgress {
   readonly table: string;
   /** Rows so far. */
   readonly removed: number;
-  /** Rows that were counted at the start. */
-  readonly expected: number;
+  /** How much of the table, or of the rows where they are few, is done: from 0 to 1. */
+  readonly fraction: number;
   /** Milliseconds that the rest takes at this rate. */
   readonly leftMs: number;
 }
@@ -64,6 +63,13 @@ export interface BatchOptions {
   /** Told after each batch that removed something. */
   readonly onBatch?: ((progress: CleanupProgress) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** What is sent as one transaction. */
+interface Batch {
+  readonly statements: SqlText;
+  /** How much of the table is done after it, from 0 to 1; undefined where that goes by the rows. */
+  readonly reaches: number | undefined;
 }
 
 /** How a batch ended. */
@@ -80,15 +86,26 @@ interface BatchEnd {
   readonly ms: number;
 }
 
-/** The query that finds a target's {@linkcode Extent}. */
-export function extentQuery(schema: string, { table, condition }: Target): SqlText {
+/**
+ * The query that finds a target's {@linkcode Extent}.
+ *
+ * @param countAll count every row; otherwise as many as make it worth to read every block, since to count a table costs a
+ *   fifth of what it costs to empty it
+ */
+export function extentQuery(schema: string, { table, condition }: Target, countAll: boolean): SqlText {
   const name = sql`${identifier(schema)}.${identifier(table)}`;
+  const blocks = sql`(pg_catalog.pg_relation_size(${name.text}::regclass)
+                     / pg_catalog.current_setting('block_size')::bigint)`;
+  const some =
+    sql`(SELECT FROM ${name} WHERE ${condition} LIMIT ${ROWS_WORTH_A_BLOCK} * ${blocks}) AS counted`;
   return sql`
-      SELECT pg_catalog.count(*)::integer AS rows,
-             (SELECT pg_catalog.pg_relation_size(${name.text}::regclass)
-                     / pg_catalog.current_setting('block_size')::integer)::integer AS blocks,
-             pg_catalog.current_setting('block_size')::integer AS "blockSize"
-        FROM ${name} WHERE ${condition};`;
+      SELECT pg_catalog.count(*)::integer AS rows, (SELECT ${blocks}::integer) AS blocks
+        FROM ${countAll ? sql`${name} WHERE ${condition}` : some};`;
+}
+
+/** Whether stretches of blocks would be within a batch's size, whatever they hold. */
+export function holdsAnyBlock(batchSize: number): boolean {
+  return batchSize >= ROWS_OF_A_BLOCK;
 }
 
 /** Removes one target. */
@@ -116,28 +133,29 @@ export class BatchedDelete {
    *   between batches. What was removed until then stays removed.
    */
   async run(): Promise<number> {
-    const { extent: { rows, blocks, blockSize }, options: { batchSize } } = this;
+    const { extent: { rows, blocks }, options: { batchSize } } = this;
     if (rows === 0) return 0;
-    const isWorthAllBlocks = blocks > 0 && rows / blocks >= ROWS_WORTH_A_BLOCK;
-    const holdsAnyBlock = batchSize >= blockSize / SMALLEST_ROW;
-    await (isWorthAllBlocks && holdsAnyBlock ? this.#byPlace() : this.#byRow(sql`true`));
+    const isWorthAllBlocks = rows >= ROWS_WORTH_A_BLOCK * blocks;
+    await (isWorthAllBlocks && holdsAnyBlock(batchSize) ? this.#byPlace() : this.#byRow(sql`true`));
     return this.#removed;
   }
 
   async #byPlace(): Promise<void> {
-    const { extent: { rows, blocks }, target: { condition }, options: { batchSize } } = this;
+    const { extent: { blocks }, target: { condition }, options: { batchSize } } = this;
     // Rows in a block of the fullest stretch so far: what keeps a batch within its size.
-    let density = rows / blocks;
+    let density: number | undefined;
     for (let next = 0; next < blocks;) {
-      const width = Math.max(1, Math.floor(this.#size / density));
-      const stretches: SqlText[] = [];
+      const width = Math.max(1, Math.floor(this.#size / (density ?? ROWS_OF_A_BLOCK)));
+      const stretches: { readonly rows: SqlText; readonly reaches: number }[] = [];
       for (; next < blocks && stretches.length < STRETCHES_AT_ONCE; next += width) {
-        stretches.push(sql`ctid >= ${`(${next},0)`} AND ctid < ${`(${next + width},0)`}`);
+        const rows = sql`ctid >= ${`(${next},0)`} AND ctid < ${`(${next + width},0)`}`;
+        stretches.push({ rows, reaches: Math.min(1, (next + width) / blocks) });
       }
-      const batches = stretches.map((stretch) =>
-        sql`
+      const batches = stretches.map(({ rows, reaches }) => ({
+        reaches,
+        statements: sql`
           BEGIN
-            DELETE FROM ${this.#name} WHERE ${stretch} AND ${condition};
+            DELETE FROM ${this.#name} WHERE ${rows} AND ${condition};
             GET DIAGNOSTICS batch_found = ROW_COUNT;
             IF batch_found > ${batchSize} THEN
               RAISE SQLSTATE 'PW201';
@@ -146,22 +164,23 @@ export class BatchedDelete {
           EXCEPTION
             -- Nothing of the stretch is removed then: it holds too many rows, or one that somebody has locked.
             WHEN SQLSTATE 'PW201' OR lock_not_available OR deadlock_detected THEN NULL;
-          END;`
-      );
+          END;`,
+      }));
       for (const [index, { found, removed }] of (await this.#send(batches)).entries()) {
-        density = Math.max(density, (found ?? 0) / width);
-        if (found === null || found > removed) await this.#byRow(stretches[index]!);
+        density = Math.max(density ?? ROWS_WORTH_A_BLOCK, (found ?? 0) / width);
+        const { rows, reaches } = stretches[index]!;
+        if (found === null || found > removed) await this.#byRow(rows, reaches);
       }
     }
   }
 
-  async #byRow(part: SqlText): Promise<void> {
+  async #byRow(part: SqlText, reaches?: number): Promise<void> {
     const { target: { key, time, condition } } = this;
     const [keyColumn, timeColumn] = [identifier(key), identifier(time)];
     // Where the last batch ended: none reads again what those before have removed or passed over.
     let after = sql`true`;
     for (;;) {
-      const batch = sql`
+      const statements = sql`
           SET LOCAL enable_seqscan = off;
           WITH batch AS MATERIALIZED (
             SELECT ctid AS place, ${timeColumn} AS time, ${keyColumn} AS key FROM ${this.#name}
@@ -173,21 +192,23 @@ export class BatchedDelete {
           SELECT (SELECT pg_catalog.count(*) FROM deleted), last.time::text, last.key
             INTO batch_removed, last_time, last_key
             FROM (SELECT 1) AS one LEFT JOIN (SELECT time, key FROM batch ORDER BY batch.time DESC, key DESC LIMIT 1) AS last ON true;`;
-      const [end] = await this.#send([batch]);
+      const [end] = await this.#send([{ statements, reaches }]);
       if (end!.time === null) return;
       after = sql`(${timeColumn}, ${keyColumn}) > (${end!.time}, ${end!.key})`;
     }
   }
 
   /** Sends batches together, and those again at whose time another cleanup had the turn; tells how each ended. */
-  async #send(batches: readonly SqlText[]): Promise<BatchEnd[]> {
+  async #send(batches: readonly Batch[]): Promise<BatchEnd[]> {
     const { session, target: { table }, options: { signal } } = this;
     const ends: BatchEnd[] = [];
     let waiting = [...batches.keys()];
     let busySince = Date.now();
     for (;;) {
       this.#checkSignal();
-      const answers = await session.sendTogether(waiting.map((index) => this.#inTurn(batches[index]!)));
+      const answers = await session.sendTogether(
+        waiting.map((index) => this.#inTurn(batches[index]!.statements)),
+      );
       const later: number[] = [];
       const failures: unknown[] = [];
       for (const [at, index] of waiting.entries()) {
@@ -195,7 +216,7 @@ export class BatchedDelete {
         if (answer.status === "rejected") failures.push(answer.reason);
         else {
           const end = JSON.parse(String(answer.value[0]![0]!["batch"])) as BatchEnd;
-          if (end.turn) this.#account(ends[index] = end);
+          if (end.turn) this.#account(ends[index] = end, batches[index]!);
           else later.push(index);
         }
       }
@@ -212,7 +233,7 @@ export class BatchedDelete {
   }
 
   /** The message of a batch: a transaction that does it if no other cleanup is at work, and tells how it ended. */
-  #inTurn(batch: SqlText): string {
+  #inTurn(statements: SqlText): string {
     const block = sql`
       DECLARE
         turn boolean := pg_catalog.pg_try_advisory_xact_lock(
@@ -222,7 +243,7 @@ export class BatchedDelete {
         last_time text;
         last_key text;
       BEGIN
-        IF turn THEN ${batch}
+        IF turn THEN ${statements}
         END IF;
         PERFORM pg_catalog.set_config('pipeweave.batch', pg_catalog.json_build_object(
           'turn', turn, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'key', last_key,
@@ -236,15 +257,16 @@ export class BatchedDelete {
     );
   }
 
-  #account({ removed, ms }: BatchEnd): void {
-    const { target: { table }, extent: { rows: expected }, options: { batchSize, onBatch } } = this;
+  #account({ removed, ms }: BatchEnd, { reaches }: Batch): void {
+    const { target: { table }, extent: { rows }, options: { batchSize, onBatch } } = this;
     // As large as the limit allows, growing slowly and shrinking at once.
     const room = Math.min(2, BATCH_MS / Math.max(ms, 1));
     this.#size = Math.max(1, Math.min(batchSize, Math.floor(this.#size * room)));
     if (removed === 0) return;
     this.#removed += removed;
-    const leftMs = (Date.now() - this.#since) / this.#removed * Math.max(0, expected - this.#removed);
-    onBatch?.({ table, removed: this.#removed, expected, leftMs });
+    const fraction = reaches ?? Math.min(1, this.#removed / rows);
+    const leftMs = (Date.now() - this.#since) / fraction * (1 - fraction);
+    onBatch?.({ table, removed: this.#removed, fraction, leftMs });
   }
 
   #checkSignal(): void {

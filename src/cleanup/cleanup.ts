@@ -7,7 +7,14 @@
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import { type Session, StatementError } from "../database/session.ts";
 import { notMigrated } from "../maintenance/state.ts";
-import { BatchedDelete, type CleanupProgress, type Extent, extentQuery, type Target } from "./batches.ts";
+import {
+  BatchedDelete,
+  type CleanupProgress,
+  type Extent,
+  extentQuery,
+  holdsAnyBlock,
+  type Target,
+} from "./batches.ts";
 
 /** Rows of one batch unless told otherwise. */
 export const BATCH_SIZE = 5000;
@@ -84,7 +91,8 @@ export async function cleanup(session: Session, options: CleanupOptions = {}): P
   const expiredUploads = sql`
       SELECT pg_catalog.count(*)::integer AS rows FROM ${uploadsTable}
        WHERE expires_at < ${cutOff("now")} AND claimed_by_run_id IS NULL AND deleted_at IS NULL;`;
-  const queries = targets.map((target) => extentQuery(schema, target).text);
+  const countAll = dryRun || !holdsAnyBlock(batchSize);
+  const queries = targets.map((target) => extentQuery(schema, target, countAll).text);
   if (facts!["uploads"]) queries.push(expiredUploads.text);
   let sets;
   try {

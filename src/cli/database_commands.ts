@@ -240,11 +240,11 @@ const cleanup: CommandSpec = {
       batchSize,
       dryRun: invocation.options["dryRun"] === true,
       signal: invocation.signal,
-      onBatch: ({ table, removed, expected, leftMs }) => {
-        invocation.event("batch", { table, removed, expected });
+      onBatch: ({ table, removed, fraction, leftMs }) => {
+        invocation.event("batch", { table, removed, fraction });
         invocation.progress.update({
-          label: `Removed ${removed} of ${expected} rows of ${table}`,
-          fraction: Math.min(1, removed / expected),
+          label: `Removed ${removed} rows of ${table}`,
+          fraction,
           more: `${formatDuration(Math.round(leftMs / 1000) * 1000)} left`,
         });
       },

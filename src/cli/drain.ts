@@ -8,22 +8,32 @@
 import type { RequestResult } from "../commands/maintenance.ts";
 import type { Session } from "../database/session.ts";
 import type { ChangeOptions, Drain } from "../maintenance/state.ts";
-import { type Bell, describeLeft, type Look } from "../maintenance/wait.ts";
+import { type Bell, countLeft, describeLeft, type Look } from "../maintenance/wait.ts";
 import { type MaintenanceStatus, tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import type { Step } from "../output/progress.ts";
+import { formatTasks } from "../output/text.ts";
 import type { Invocation } from "./invocation.ts";
 import type { OptionSpec } from "./spec.ts";
 
 const DRAIN_TIMEOUT_MS = 15 * 60_000;
+/** On a terminal somebody watches: it is looked again this often, in milliseconds. */
+const WATCHED_MS = 1000;
+/** Intervals in which nothing moves, after which a drain counts as stuck. */
+const STUCK_INTERVALS = 2;
+/** Lines of tasks below the bar. */
+const TASK_LINES = 6;
+/** How far back the rate looks, in milliseconds: a drain that has become slow is told as slow. */
+const RATE_MS = 60_000;
 
 /** What a request for maintenance may say, wherever it is made. */
 export const REQUEST_OPTIONS: readonly OptionSpec[] = [
   { flags: "--reason <text:string>", description: "Why; shown by status, and kept by the log." },
   {
     flags: "--owner <name:string>",
-    description: "Whose maintenance it is. Default: the system's user and host, such as alice@build-7",
+    description:
+      "Whose maintenance it is. Default: PIPEWEAVE_OWNER, or the system's user and host, such as alice@build-7",
   },
   {
     flags: "--drain <what:string>",
@@ -50,7 +60,7 @@ export function requestOptions(invocation: Invocation): ChangeOptions {
 export function ownerOptions(invocation: Invocation): ChangeOptions {
   return {
     actor: invocation.actor,
-    owner: invocation.text("owner"),
+    owner: invocation.text("owner") || invocation.world.env["PIPEWEAVE_OWNER"] || undefined,
     reason: invocation.text("reason"),
     signal: invocation.signal,
     onLockWait: (reason) => invocation.progress.update(`Changing the mode: ${reason}`),
@@ -98,18 +108,23 @@ export async function drain(
 > {
   const { requestMaintenance, waitForMaintenance } = await import("../commands/maintenance.ts");
   const since = Date.now();
-  const asked = await requestMaintenance(session, request);
+  // To close the gate has to wait for transactions under way, which counts as waiting too.
+  const asked = await requestMaintenance(session, { ...request, lockWaitMs: wait.timeoutMs });
+  invocation.progress.stop();
   if (asked.joined) {
     invocation.note(`Maintenance was asked for by ${asked.owner ?? "somebody"} before; waiting with them.`);
   }
   invocation.event("requested", { mode: asked.mode, joined: asked.joined });
   if (asked.mode === "maintenance") return { request: asked, status: asked, drainedMs: Date.now() - since };
   invocation.note(asked.message);
-  const picture = new Picture(since);
+  const picture = new Picture();
+  const { moving, columns } = invocation.progress.options;
   try {
-    const status = await waitForMaintenance(session, bell, {
+    const status = await waitForMaintenance(session, bell, asked, {
+      actor: request.actor,
       deadline: since + wait.timeoutMs,
-      intervalMs: wait.intervalMs,
+      intervalMs: moving ? Math.min(wait.intervalMs, WATCHED_MS) : wait.intervalMs,
+      stuckAfterMs: STUCK_INTERVALS * wait.intervalMs,
       signal: invocation.signal,
       onLook: (look) => {
         invocation.event("draining", {
@@ -117,7 +132,7 @@ export async function drain(
           runningTasks: look.state.runningTasksCount,
           staleTasks: look.state.staleTasksCount,
         });
-        invocation.progress.update(picture.step(look));
+        invocation.progress.update(picture.step(look, Date.now(), columns()));
       },
       onTrouble: (reason) => invocation.note(`${reason}; looking again`),
       onStuck: (pending) =>
@@ -176,27 +191,40 @@ async function end(
 /** How far a drain is, from one look to the next. */
 export class Picture {
   #most = 0;
-  #ended = 0;
+  /** Tasks that had ended, at each look of the last minute. */
+  #ended: { readonly at: number; readonly count: number }[] = [];
   #last: number | undefined;
 
-  /** @param since when it began, in milliseconds of the epoch */
-  constructor(readonly since: number) {}
-
-  /** What there is to show now: a bar, what is left, how fast it goes, and the oldest task. */
-  step(look: Look): Step {
+  /**
+   * What there is to show now: a bar, what is left, how fast it goes, and the oldest tasks.
+   *
+   * @param now milliseconds of the epoch
+   * @param columns of the terminal
+   */
+  step(look: Look, now: number, columns: number): Step {
     const left = look.state.blockingTasksCount;
     this.#most = Math.max(this.#most, left);
-    if (this.#last !== undefined && left < this.#last) this.#ended += this.#last - left;
+    // What is queued meanwhile by a pipeline under way does not undo what has ended.
+    const ended = (this.#ended.at(-1)?.count ?? 0) + Math.max(0, (this.#last ?? left) - left);
     this.#last = left;
-    const perSecond = this.#ended / Math.max(1, Date.now() - this.since) * 1000;
-    const rate = this.#ended === 0
+    this.#ended.push({ at: now, count: ended });
+    while (now - this.#ended[0]!.at > RATE_MS) this.#ended.shift();
+    const first = this.#ended[0]!;
+    const perSecond = (ended - first.count) / Math.max(1, now - first.at) * 1000;
+    const rate = perSecond === 0 ? "" : `; ${perSecond.toFixed(1)}/s`;
+    const eta = perSecond === 0 || left === 0
       ? ""
-      : `, ${perSecond.toFixed(1)}/s, ${formatDuration(Math.round(left / perSecond) * 1000)} left`;
-    const { staleTasksCount: stale } = look.state;
+      : `, about ${formatDuration(Math.ceil(left / perSecond) * 1000)}`;
+    const oldest = look.oldest.length === 0 ? [] : formatTasks(look.oldest, columns - 3).split("\n");
     return {
-      label: `Draining: ${tasks(left)} left${rate}${stale > 0 ? `, ${stale} stale` : ""}`,
+      label: `Draining: ${tasks(left)} left${eta}`,
       fraction: this.#most === 0 ? 1 : 1 - left / this.#most,
-      more: describeLeft(look),
+      more: `${describeLeft(look)}${rate}`,
+      below: [
+        `  ${countLeft(look.state)}${rate}`,
+        ...(look.heldUpBy === undefined ? [] : [`  held up by ${look.heldUpBy}`]),
+        ...oldest.slice(0, TASK_LINES).map((line) => `  ${line}`),
+      ],
     };
   }
 }

@@ -26,9 +26,7 @@ export interface World {
   readonly errIsTerminal: boolean;
   /** Asks for a line on the terminal; undefined where nobody can be asked. */
   readonly ask: ((question: string) => Promise<string>) | undefined;
-  /** Columns of the terminal; 80 where there is none. */
-  readonly columns: number;
-  /** Columns and rows of the terminal as it is now. */
+  /** Columns and rows of the terminal as it is now; 80 and 24 where there is none. */
   readonly size: () => { readonly columns: number; readonly rows: number };
   /** Calls back for every key that is pressed, until the returned function is called; undefined where there are no keys. */
   readonly keys: ((onKey: (key: string) => void) => () => void) | undefined;
@@ -72,7 +70,11 @@ export class Invocation {
     const color = options["color"] !== false && !world.env["NO_COLOR"];
     this.style = styleFor(color && world.outIsTerminal && !this.json);
     const moving = world.errIsTerminal && options["progress"] !== false;
-    this.progress = new Progress(world.err, { shown: !this.quiet, moving, columns: world.columns });
+    this.progress = new Progress(world.err, {
+      shown: !this.quiet,
+      moving,
+      columns: () => world.size().columns,
+    });
   }
 
   /** Who calls, for what is logged. */
@@ -86,7 +88,7 @@ export class Invocation {
 
   /** Columns that a report may take: any number where stdout is no terminal. */
   get reportColumns(): number {
-    return this.world.outIsTerminal ? this.world.columns : Infinity;
+    return this.world.outIsTerminal ? this.world.size().columns : Infinity;
   }
 
   /** Prints a line of the report. */

@@ -56,7 +56,7 @@ const status: CommandSpec = {
     const expected = invocation.choice<OrchestratorMode>("expect", "--expect", MODES);
     const session = await migratedSession(invocation);
     const { getMaintenanceStatus, expectMode } = await useCases();
-    const found = await getMaintenanceStatus(session);
+    const found = await getMaintenanceStatus(session, { actor: invocation.actor });
     if (!(expected !== undefined && invocation.quiet)) {
       invocation.result(() => found, () => formatMaintenance(found));
     }
@@ -219,7 +219,7 @@ const wait: CommandSpec = {
     const session = await migratedSession(invocation, bell.ring);
     const { waitForMode } = await useCases();
     const found = await waitForMode(session, bell, mode, {
-      ...{ deadline, intervalMs, signal: invocation.signal },
+      ...{ actor: invocation.actor, deadline, intervalMs, signal: invocation.signal },
       onLook: ({ state }) => invocation.progress.update(`Waiting for ${mode}: the mode is ${state.mode}`),
       onTrouble: (reason) => invocation.note(`${reason}; looking again`),
     });
@@ -289,7 +289,7 @@ const watch: CommandSpec = {
   name: "maintenance:watch",
   summary: "Follow the mode and the tasks on a full screen.",
   description:
-    "Shows the mode, a chart of the active tasks, the oldest of them and the log, every second and whenever something changes. Keys: r requests maintenance, x exits it, q ends.",
+    "Shows the mode, charts of the running and the pending tasks, the stale and the oldest of them, and the log, every second. Keys: r requests maintenance, x exits it, q ends.",
   options: [
     {
       title: "Watching",

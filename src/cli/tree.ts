@@ -29,8 +29,8 @@ export async function runTree(
     .name("pipeweave")
     .description("Migrates a live PostgreSQL, and drains PipeWeave's task queue into maintenance and back.")
     .noExit()
-    .help(() => programHelp(COMMANDS, world.columns, style))
-    .action(() => world.out(`${programHelp(COMMANDS, world.columns, style)}\n`));
+    .help(() => programHelp(COMMANDS, world.size().columns, style))
+    .action(() => world.out(`${programHelp(COMMANDS, world.size().columns, style)}\n`));
   for (const spec of COMMANDS) root.command(spec.name, buildCommand(spec));
   if (args[0] === "completions") {
     // Bash breaks words at colons, which every command's name holds.
@@ -44,7 +44,7 @@ export async function runTree(
     // deno-lint-ignore no-explicit-any -- options come from data, so their types are known at run time alone
     const command: Command<any> = new Command()
       .description(spec.summary)
-      .help(() => commandHelp(spec, world.columns, style));
+      .help(() => commandHelp(spec, world.size().columns, style));
     // Declaring the options of all commands takes longer than running one of them.
     const used = args[0] === spec.name || args[0] === "completions";
     const options = used ? spec.options.flatMap((group) => group.options) : [];

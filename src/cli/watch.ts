@@ -6,12 +6,13 @@
 
 import { interrupted, messageOf } from "../errors.ts";
 import type { Session } from "../database/session.ts";
-import { readMaintenanceLog } from "../maintenance/log.ts";
+import { sql } from "../database/sql.ts";
+import { logRowOf, logStatement } from "../maintenance/log.ts";
 import { maintenanceStatus } from "../maintenance/status.ts";
-import { type ChangeOptions, lookAtState } from "../maintenance/state.ts";
-import { listTasks } from "../maintenance/tasks.ts";
+import { type ChangeOptions, lookWith } from "../maintenance/state.ts";
+import { listStatement, taskOf } from "../maintenance/tasks.ts";
 import { Bell } from "../maintenance/wait.ts";
-import { watchScreen, watchSnapshot, type WatchView } from "../output/watch.ts";
+import { type Counts, watchScreen, watchSnapshot, type WatchView } from "../output/watch.ts";
 import { ownerOptions } from "./drain.ts";
 import type { Invocation } from "./invocation.ts";
 import { migratedSession } from "./migrate.ts";
@@ -35,16 +36,15 @@ export async function runWatch(invocation: Invocation): Promise<void> {
   const request = ownerOptions(invocation);
   const bell = new Bell();
   const session = await migratedSession(invocation, bell.ring);
-  const counts: number[] = [];
+  const counts: Counts[] = [];
   const look = async (): Promise<WatchView> => {
-    const status = maintenanceStatus(await lookAtState(session));
-    const [tasks, log] = await Promise.all([
-      listTasks(session, { limit: LISTED }),
-      readMaintenanceLog(session, LISTED),
-    ]);
-    counts.push(status.pendingTasks + status.runningTasks);
+    const { schema } = session.settings;
+    const lists = sql`${listStatement(schema, { limit: LISTED })}${logStatement(schema, LISTED)}`;
+    const { state, more: [tasks = [], log = []] } = await lookWith(session, request, lists);
+    const status = maintenanceStatus(state);
+    counts.push({ running: status.runningTasks, pending: status.pendingTasks });
     if (counts.length > KEPT) counts.shift();
-    return { status, tasks, log, counts, everyMs: EVERY_MS };
+    return { status, tasks: tasks.map(taskOf), log: log.map(logRowOf), counts, everyMs: EVERY_MS };
   };
   if (once) {
     const view = await look();

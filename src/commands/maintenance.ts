@@ -8,7 +8,13 @@ import { formatDuration } from "../config/duration.ts";
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { readMaintenanceLog } from "../maintenance/log.ts";
-import { changeMode, type ChangeOptions, lookAtState, ownerOf } from "../maintenance/state.ts";
+import {
+  changeMode,
+  type ChangeOptions,
+  lookAtState,
+  type LookOptions,
+  ownerOf,
+} from "../maintenance/state.ts";
 import { type MaintenanceStatus, maintenanceStatus, tasks } from "../maintenance/status.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
 import {
@@ -29,8 +35,11 @@ export interface RequestResult extends MaintenanceStatus {
 }
 
 /** Tells the status, after completing a transition that is due. */
-export async function getMaintenanceStatus(session: Session): Promise<MaintenanceStatus> {
-  return maintenanceStatus(await lookAtState(session));
+export async function getMaintenanceStatus(
+  session: Session,
+  options: LookOptions = {},
+): Promise<MaintenanceStatus> {
+  return maintenanceStatus(await lookAtState(session, options));
 }
 
 /**
@@ -103,27 +112,32 @@ export async function exitMaintenance(
     `The maintenance is ${ownerBefore}'s${
       status.reason ? ` (${status.reason})` : ""
     }, since ${status.modeChangedAt.toISOString()}; the mode stays ${status.mode}`,
-    { hint: "Ask them, or end it all the same: pipeweave maintenance:exit --force", data: { status } },
+    {
+      hint: "Ask them, or end it all the same: pipeweave maintenance:exit --force. " +
+        "Containers, whose host names change, say who they are by PIPEWEAVE_OWNER.",
+      data: { status },
+    },
   );
 }
 
 /** How to wait for a drain. */
 export interface DrainOptions extends WaitingOptions {
-  /** Told once when nothing moves: tasks are pending, none is running, and none starts. */
+  /** A drain in which nothing moves for this long counts as stuck, in milliseconds. */
+  readonly stuckAfterMs: number;
+  /** Told once when it is stuck: tasks are pending, none is running, and none starts. */
   readonly onStuck?: (pending: number) => void;
 }
-
-/** Looks without anything starting, an interval each, after which a drain counts as stuck. */
-const STUCK_AFTER_INTERVALS = 2;
 
 /**
  * Waits, after a request, until the mode is `maintenance`.
  *
+ * @param request the request that is waited for; a later one, after somebody called this off, is another
  * @throws {PipeweaveError} of kind `timeout`, saying what is still active; `condition` when somebody called it off
  */
 export async function waitForMaintenance(
   session: Session,
   bell: Bell,
+  request: RequestResult,
   options: DrainOptions,
 ): Promise<MaintenanceStatus> {
   const since = Date.now();
@@ -135,18 +149,18 @@ export async function waitForMaintenance(
     const { mode, pendingTasksCount: pending, runningTasksCount: running, drain } = look.state;
     const waits = mode === "waiting_for_maintenance" && drain === "all" && pending > 0 && running === 0;
     if (!waits || still?.pending !== pending) still = waits ? { pending, since: Date.now() } : undefined;
-    if (still && !told && Date.now() - still.since >= STUCK_AFTER_INTERVALS * options.intervalMs) {
+    if (still && !told && Date.now() - still.since >= options.stuckAfterMs) {
       told = true;
       options.onStuck?.(pending);
     }
     options.onLook?.(look);
   };
-  const look = await waitUntil(session, bell, ({ state }) => state.mode !== "waiting_for_maintenance", {
-    ...options,
-    onLook,
-  });
-  if (look?.state.mode === "maintenance") return maintenanceStatus(look.state);
-  if (look) throw await calledOff(session);
+  const isLost = ({ state }: Look) =>
+    state.mode === "running" || state.requestedAt?.getTime() !== request.requestedAt?.getTime();
+  const isOver = (look: Look) => look.state.mode === "maintenance" || isLost(look);
+  const look = await waitUntil(session, bell, isOver, { ...options, onLook });
+  if (look && isLost(look)) throw await calledOff(session, request, maintenanceStatus(look.state));
+  if (look) return maintenanceStatus(look.state);
   throw new PipeweaveError(
     "timeout",
     "drain_timeout",
@@ -161,18 +175,36 @@ export async function waitForMaintenance(
   );
 }
 
-async function calledOff(session: Session): Promise<PipeweaveError> {
-  const [line] = await readMaintenanceLog(session, 1);
-  const who = line?.action === "expire"
+/** How many lines of the log are searched for who ended a request. */
+const SEARCHED_LINES = 50;
+
+async function calledOff(
+  session: Session,
+  { requestedAt }: RequestResult,
+  status: MaintenanceStatus,
+): Promise<PipeweaveError> {
+  const log = await readMaintenanceLog(session, SEARCHED_LINES);
+  const end = log.findLast(({ modeAfter, loggedAt }) =>
+    modeAfter === "running" && requestedAt !== null && loggedAt > requestedAt
+  );
+  // Until it is recorded, an end by time is seen by the time alone.
+  const hasExpired = end ? end.action === "expire" : status.waitExpiresAt !== null;
+  const who = hasExpired
     ? "its time to live ran out (--ttl)"
-    : line
-    ? `${line.osUser ?? line.databaseUser}${line.host ? ` on ${line.host}` : ""} called it off`
+    : end
+    ? `${end.osUser ?? end.databaseUser}${end.host ? ` on ${end.host}` : ""} called it off`
     : "somebody called it off";
+  const now = status.mode === "running"
+    ? "the mode is running"
+    : `the mode is ${status.mode} by a later request of ${status.owner ?? "somebody"}`;
   return new PipeweaveError(
     "condition",
     "called_off",
-    `The wait for maintenance is over, and the mode is running: ${who}`,
-    { hint: "See: pipeweave maintenance:history. Ask again with maintenance:request --wait." },
+    `The wait for maintenance is over, and ${now}: ${who}`,
+    {
+      hint: "See: pipeweave maintenance:history. Ask again with maintenance:request --wait.",
+      data: { status },
+    },
   );
 }
 

@@ -24,7 +24,7 @@ export const ENVIRONMENT: readonly string[] = [
   ...["PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGTARGETSESSIONATTRS"],
   // Behaviour.
   ...["AUTO_MIGRATE", "AUTO_INIT_DB", "MAINTENANCE_CHECK_INTERVAL_MS", "PIPEWEAVE_MIGRATIONS_DIR"],
-  ...["PIPEWEAVE_DLQ_RETENTION_DAYS"],
+  ...["PIPEWEAVE_DLQ_RETENTION_DAYS", "PIPEWEAVE_OWNER"],
   // Who and where: libpq's default user, its files, the terminal.
   ...["HOME", "APPDATA", "USERPROFILE", "USER", "LOGNAME", "USERNAME", "NO_COLOR", "TERM"],
 ];

@@ -1,3 +1,9 @@
+/**
+ * Waiting for time to pass.
+ *
+ * @module
+ */
+
 import { interrupted } from "../errors.ts";
 
 /**
@@ -20,4 +26,18 @@ export function sleep(ms: number, signal?: AbortSignal): Promise<void> {
     }, ms);
     signal?.addEventListener("abort", stop, { once: true });
   });
+}
+
+/** Pause before something is tried again, in milliseconds: it grows, and a random part keeps others' rhythms apart. */
+const PAUSE_MS = { base: 100, growth: 1.6, most: 10_000 };
+
+/**
+ * Milliseconds to wait before another attempt.
+ *
+ * @param attempt attempts so far, the one that failed just now included
+ * @param most the pause grows no longer than this, in milliseconds
+ */
+export function pauseBefore(attempt: number, most: number = PAUSE_MS.most): number {
+  const { base, growth } = PAUSE_MS;
+  return Math.min(base * growth ** (attempt - 1), most) * (0.5 + Math.random());
 }

@@ -4,8 +4,8 @@
  * @module
  */
 
-import { identifier, sql } from "../database/sql.ts";
-import type { Session } from "../database/session.ts";
+import { identifier, sql, type SqlText } from "../database/sql.ts";
+import type { Row, Session } from "../database/session.ts";
 import { explained } from "./state.ts";
 import type { OrchestratorMode } from "./transitions.ts";
 
@@ -32,6 +32,14 @@ export interface MaintenanceLogRow {
   readonly details: Readonly<Record<string, unknown>>;
 }
 
+/** The statement that reads the last lines, newest first. @param limit lines at most */
+export function logStatement(schema: string, limit: number): SqlText {
+  return sql`
+    SELECT id::float8 AS id, logged_at, action, mode_before, mode_after, database_user, os_user, host, tool, owner,
+           reason, details
+      FROM ${identifier(schema)}.maintenance_log m ORDER BY m.id DESC LIMIT ${limit};`;
+}
+
 /**
  * The last lines of the log, newest first.
  *
@@ -44,12 +52,14 @@ export async function readMaintenanceLog(
 ): Promise<readonly MaintenanceLogRow[]> {
   const [rows = []] = await explained(
     session,
-    session.transaction(sql`
-      SELECT id::float8 AS id, logged_at, action, mode_before, mode_after, database_user, os_user, host, tool, owner,
-             reason, details
-        FROM ${identifier(session.settings.schema)}.maintenance_log m ORDER BY m.id DESC LIMIT ${limit};`),
+    session.transaction(logStatement(session.settings.schema, limit)),
   );
-  return rows.map((row) => ({
+  return rows.map(logRowOf);
+}
+
+/** A row of {@linkcode logStatement}. */
+export function logRowOf(row: Row): MaintenanceLogRow {
+  return {
     id: row["id"] as number,
     loggedAt: row["logged_at"] as Date,
     action: row["action"] as string,
@@ -62,5 +72,5 @@ export async function readMaintenanceLog(
     owner: row["owner"] as string | null,
     reason: row["reason"] as string | null,
     details: row["details"] as Record<string, unknown>,
-  }));
+  };
 }

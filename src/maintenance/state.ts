@@ -10,7 +10,7 @@ import { PipeweaveError } from "../errors.ts";
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
 import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
-import { sleep } from "../database/sleep.ts";
+import { pauseBefore, sleep } from "../database/sleep.ts";
 import {
   effectiveModeSql,
   type Intent,
@@ -36,6 +36,8 @@ export interface OrchestratorState {
   readonly staleTasksCount: number;
   /** Active tasks that the drain waits for: without those that it leaves queued or was told to ignore. */
   readonly blockingTasksCount: number;
+  /** When maintenance was asked for, which tells this request from a later one; null while the mode is running. */
+  readonly requestedAt: Date | null;
   /** Who asked for maintenance; null where nobody did, or did not say. */
   readonly owner: string | null;
   /** Why; null where nobody said. */
@@ -93,8 +95,8 @@ export interface ModeChange {
  */
 const LOCK_ATTEMPT_MS = 200;
 const LOCK_WAIT_MS = 10_000;
-/** Pause between two attempts, in milliseconds; a random part is added. */
-const LOCK_PAUSE_MS = 100;
+/** The pause between two attempts grows up to this long, in milliseconds, so that writers pass most of the time. */
+const LOCK_PAUSE_MS = 2000;
 
 const stateTable = (schema: string) => sql`${identifier(schema)}.orchestrator_state`;
 
@@ -130,7 +132,7 @@ function counts(schema: string, drain: SqlText, ignored: SqlText): SqlText {
 const expired = (row: SqlText) =>
   sql`coalesce(${row}.wait_expires_at <= pg_catalog.clock_timestamp(), false)`;
 const REPORTED =
-  sql`o.mode_changed_at, o.metadata, o.updated_at, o.owner, o.reason, o.drain, o.wait_expires_at,
+  sql`o.mode_changed_at, o.metadata, o.updated_at, o.requested_at, o.owner, o.reason, o.drain, o.wait_expires_at,
   pg_catalog.to_jsonb(o.ignored_tasks) AS ignored_tasks, pg_catalog.pg_backend_pid() AS server_process, a.pending, a.running, a.stale, a.blocking`;
 
 /** The statement that reads the state. */
@@ -153,13 +155,13 @@ export async function readState(session: Session): Promise<OrchestratorState> {
 
 async function read(
   session: Session,
-  more = sql``,
-): Promise<{ state: OrchestratorState; hasExpired: boolean; rows: Row[] }> {
-  const [[row] = [], rows = []] = await explained(
+  statements = sql``,
+): Promise<{ state: OrchestratorState; hasExpired: boolean; more: readonly Row[][] }> {
+  const [[row] = [], ...others] = await explained(
     session,
-    session.transaction(sql`${readStatement(session.settings.schema)}${more}`),
+    session.transaction(sql`${readStatement(session.settings.schema)}${statements}`),
   );
-  return { state: stateOf(row, session), hasExpired: row!["has_expired"] as boolean, rows };
+  return { state: stateOf(row, session), hasExpired: row!["has_expired"] as boolean, more: others };
 }
 
 /**
@@ -175,7 +177,7 @@ export async function changeMode(
 ): Promise<ModeChange> {
   const { lockWaitMs = LOCK_WAIT_MS, onLockWait, signal } = options;
   const deadline = Date.now() + lockWaitMs;
-  for (;;) {
+  for (let attempt = 1;; attempt++) {
     try {
       const sets = await explained(
         session,
@@ -194,9 +196,10 @@ export async function changeMode(
     } catch (error) {
       if (!isLockConflict(error)) throw error;
       const holders = await lockHolders(session);
-      if (Date.now() >= deadline) throw lockedError(error as PipeweaveError, holders);
+      const left = deadline - Date.now();
+      if (left <= 0) throw lockedError(error as PipeweaveError, holders);
       onLockWait?.(`waiting for transactions that have written to task_runs: ${holders}`);
-      await sleep(LOCK_PAUSE_MS * (0.5 + Math.random()), signal);
+      await sleep(Math.min(pauseBefore(attempt, LOCK_PAUSE_MS), left), signal);
     }
   }
 }
@@ -219,21 +222,20 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
   // forgets it with the end.
   const [given, fresh, mine] = [
     sql`${drain}::text`,
-    sql`(b.effective = 'running')`,
-    sql`(${isRequest} AND (b.effective = 'running' OR b.owner IS NOT DISTINCT FROM ${owner}))`,
+    sql`(b.mode = 'running')`,
+    sql`(${isRequest} AND (b.mode = 'running' OR b.owner IS NOT DISTINCT FROM ${owner}))`,
   ];
   const stale = sql`ARRAY(SELECT id FROM (${activeTasks(schema)}) active WHERE stale ORDER BY id)`;
   const mode = intent === "exit" && !force
-    ? sql`CASE WHEN b.effective <> 'running' AND b.owner <> ${owner ?? ""} THEN b.effective ELSE n.mode END`
+    ? sql`CASE WHEN b.mode <> 'running' AND b.owner <> ${owner ?? ""} THEN b.mode ELSE n.mode END`
     : sql`n.mode`;
   return sql`
     SELECT pg_catalog.set_config('pipeweave.actor', ${JSON.stringify(details)}, true);
     LOCK TABLE ${identifier(schema)}.task_runs IN SHARE ROW EXCLUSIVE MODE;
     SELECT FROM ${stateTable(schema)} WHERE id = 'singleton' FOR UPDATE;
-    WITH b AS (
-      SELECT o.*, ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS effective
-        FROM ${stateTable(schema)} o WHERE id = 'singleton'
-    ), p AS (
+    UPDATE ${stateTable(schema)} o SET mode = 'running'
+     WHERE id = 'singleton' AND mode = 'waiting_for_maintenance' AND ${expired(sql`o`)};
+    WITH b AS (SELECT * FROM ${stateTable(schema)} WHERE id = 'singleton'), p AS (
       SELECT CASE WHEN ${mine} THEN coalesce(${given}, CASE WHEN ${fresh} THEN 'all' ELSE b.drain END)
                   ELSE b.drain END AS drain,
              CASE WHEN ${mine} AND ${ignoreStale} THEN ${stale}
@@ -242,7 +244,7 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
     ), a AS (
       SELECT counted.* FROM p, LATERAL (${counts(schema, sql`p.drain`, sql`p.ignored`)}) counted
     ), n AS (
-      SELECT ${nextModeSql(intent, sql`b.effective`, sql`a.blocking`)} AS mode FROM b, a
+      SELECT ${nextModeSql(intent, sql`b.mode`, sql`a.blocking`)} AS mode FROM b, a
     ), m AS (SELECT ${mode} AS mode FROM b, n)
     UPDATE ${stateTable(schema)} o
        SET mode = m.mode, pending_tasks_count = a.pending, running_tasks_count = a.running,
@@ -255,7 +257,7 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
                                   ELSE b.wait_expires_at END
       FROM a, b, p, m
      WHERE o.id = 'singleton'
-    RETURNING o.mode, b.effective AS before, b.owner AS owner_before, ${REPORTED};`;
+    RETURNING o.mode, b.mode AS before, b.owner AS owner_before, ${REPORTED};`;
 }
 
 /** `alice@build-7`: whose maintenance it is, unless somebody says otherwise; null where nothing is known. */
@@ -289,36 +291,54 @@ function lockedError(error: PipeweaveError, holders: string): PipeweaveError {
     "timeout",
     "lock_timeout",
     `The mode could not be changed in time, and stays as it was: it has to wait for ${holders}`,
-    { ...error.details, hint: "Wait for them or end them, and run the command again." },
+    {
+      ...error.details,
+      hint: "Wait for them or end them, and run the command again.",
+      data: { heldBy: holders },
+    },
   );
 }
 
+/** Who looks, for the log: a look may complete a transition. Default: nobody in particular */
+export type LookOptions = Pick<ChangeOptions, "actor">;
+
 /** Reads the state, and completes a transition that is due. Where it may not be changed it stays due. */
-export async function lookAtState(session: Session): Promise<OrchestratorState> {
-  return (await lookWith(session)).state;
+export async function lookAtState(session: Session, options: LookOptions = {}): Promise<OrchestratorState> {
+  return (await lookWith(session, options)).state;
+}
+
+/** What {@linkcode lookWith} saw. */
+export interface LookResult {
+  readonly state: OrchestratorState;
+  /** The rows of what else was read, a set for each statement. */
+  readonly more: readonly (readonly Row[])[];
+  /** Who keeps a transition that is due from being completed: it has to wait for their transactions. */
+  readonly heldUpBy?: string;
 }
 
 /**
  * {@linkcode lookAtState}, with more to read in the same round trip.
  *
- * @param more statements; the rows of the first come back
+ * @param statements more to read
  */
 export async function lookWith(
   session: Session,
-  more = sql``,
-): Promise<{ readonly state: OrchestratorState; readonly rows: readonly Row[] }> {
-  const { state, hasExpired, rows } = await read(session, more);
+  { actor }: LookOptions,
+  statements = sql``,
+): Promise<LookResult> {
+  const { state, hasExpired, more } = await read(session, statements);
   const isDue = hasExpired ||
     nextMode("look", { mode: state.mode, blockers: state.blockingTasksCount, expired: false }) !== state.mode;
-  if (!isDue) return { state, rows };
+  if (!isDue) return { state, more };
   try {
-    return { state: (await changeMode(session, "look", { lockWaitMs: LOCK_ATTEMPT_MS })).state, rows };
+    return { state: (await changeMode(session, "look", { actor, lockWaitMs: LOCK_ATTEMPT_MS })).state, more };
   } catch (error) {
-    const { sqlstate } = error instanceof PipeweaveError ? error.details : {};
-    // Read-only, not allowed, or somebody writes just now: the next look finds it due again.
-    if (sqlstate !== undefined && ["25006", "42501", "55P03", "40P01"].includes(sqlstate)) {
-      return { state, rows };
+    // Somebody writes just now: the next look finds it due again.
+    if (isLockConflict(error)) {
+      return { state, more, heldUpBy: String((error as PipeweaveError).details.data?.["heldBy"]) };
     }
+    // Read-only, or not allowed.
+    if (["25006", "42501"].includes(sqlstateOf(error) ?? "")) return { state, more };
     throw error;
   }
 }
@@ -389,6 +409,7 @@ function stateOf(row: Row | undefined, session: Session): OrchestratorState {
     runningTasksCount: row["running"] as number,
     metadata: (row["metadata"] ?? {}) as Record<string, unknown>,
     updatedAt: row["updated_at"] as Date,
+    requestedAt: row["requested_at"] as Date | null,
     staleTasksCount: row["stale"] as number,
     blockingTasksCount: row["blocking"] as number,
     owner: row["owner"] as string | null,

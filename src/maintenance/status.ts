@@ -21,6 +21,8 @@ export interface MaintenanceStatus {
   readonly message: string;
   /** When the mode last changed. */
   readonly modeChangedAt: Date;
+  /** When maintenance was asked for, which tells this request from a later one; null while the mode is running. */
+  readonly requestedAt: Date | null;
   /** Who asked for maintenance; null where nobody did, or did not say. */
   readonly owner: string | null;
   /** Why; null where nobody said. */
@@ -44,6 +46,7 @@ export function maintenanceStatus(state: OrchestratorState): MaintenanceStatus {
     canEnterMaintenance: state.blockingTasksCount === 0,
     message: messageFor(state),
     modeChangedAt: state.modeChangedAt,
+    requestedAt: state.requestedAt,
     owner: state.owner,
     reason: state.reason,
     drain: state.drain,

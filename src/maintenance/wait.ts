@@ -8,25 +8,32 @@ import { formatDuration } from "../config/duration.ts";
 import { interrupted, messageOf, PipeweaveError } from "../errors.ts";
 import { sql } from "../database/sql.ts";
 import type { Session } from "../database/session.ts";
-import { lookWith, type OrchestratorState } from "./state.ts";
+import { pauseBefore, sleep } from "../database/sleep.ts";
+import { type LookOptions, lookWith, type OrchestratorState } from "./state.ts";
 import { tasks } from "./status.ts";
 import { type ActiveTask, listStatement, taskOf } from "./tasks.ts";
 
 /** How many of the oldest tasks are looked at. */
-const OLDEST = 3;
-
-/** Pause before a lost connection is made again, in milliseconds: it doubles, and a random part keeps clients apart. */
-const RECONNECT_MS = { base: 200, most: 10_000 };
+const OLDEST = 5;
+/** A transition that is due, and held up by others' transactions, is tried again after this long, in milliseconds. */
+const HELD_UP_MS = 500;
+/**
+ * After a look there is none for this many times as long as it took, so that a drain of many tasks, each of which is
+ * heard of when it ends, is not slowed by the looking.
+ */
+const REST = 4;
 
 /** What a look saw. */
 export interface Look {
   readonly state: OrchestratorState;
   /** The oldest active tasks, the running ones first. */
   readonly oldest: readonly ActiveTask[];
+  /** Who keeps a transition that is due from being completed. */
+  readonly heldUpBy?: string | undefined;
 }
 
 /** How to wait. */
-export interface WaitingOptions {
+export interface WaitingOptions extends LookOptions {
   /** When to give up, in milliseconds of the epoch. */
   readonly deadline: number;
   /** Milliseconds between two looks without a notification. */
@@ -87,12 +94,20 @@ export async function waitUntil(
   let failures = 0;
   for (;;) {
     let pause = intervalMs;
+    let rest = 0;
+    const start = Date.now();
     try {
-      const { state, rows } = await lookWith(session, listStatement(schema, { limit: OLDEST }));
-      const look: Look = { state, oldest: rows.map(taskOf) };
+      const { state, more: [oldest = []], heldUpBy } = await lookWith(
+        session,
+        options,
+        listStatement(schema, { limit: OLDEST }),
+      );
+      const look: Look = { state, oldest: oldest.map(taskOf), heldUpBy };
       failures = 0;
+      rest = REST * (Date.now() - start);
       onLook?.(look);
       if (isOver(look)) return look;
+      if (heldUpBy !== undefined) pause = Math.min(pause, HELD_UP_MS);
       // Through a pooler a notification would reach whoever has the server connection by then.
       const direct = session.serverProcess === state.serverProcess ? state.serverProcess : undefined;
       if (direct !== undefined && listening !== direct) {
@@ -106,24 +121,33 @@ export async function waitUntil(
       if (Date.now() >= deadline) throw error;
       onTrouble?.(messageOf(error));
       listening = undefined;
-      const { base, most } = RECONNECT_MS;
-      pause = Math.min(base * 2 ** failures++, most) * (0.5 + Math.random());
+      pause = pauseBefore(++failures);
     }
-    const left = deadline - Date.now();
-    if (left <= 0) return undefined;
-    await bell.wait(Math.min(pause, left), signal);
+    const now = Date.now();
+    if (now >= deadline) return undefined;
+    pause = Math.min(pause, deadline - now);
+    rest = Math.min(rest, pause);
+    await sleep(rest, signal);
+    await bell.wait(pause - rest, signal);
   }
 }
 
 /** `2 running, 3 pending`, with the oldest running one. */
-export function describeLeft({ state, oldest }: Look): string {
+export function describeLeft({ state, oldest, heldUpBy }: Look): string {
   const first = oldest[0];
   const told = first
     ? `; oldest: ${first.id} (${first.taskId}, ${first.status} for ${formatDuration(first.ageMs)}${
       first.silentMs === null ? "" : `, heartbeat ${formatDuration(first.silentMs)} ago`
     }${first.stale ? ", STALE" : ""})`
     : "";
-  return `${state.runningTasksCount} running, ${state.pendingTasksCount} pending${told}`;
+  return `${countLeft(state)}${told}${heldUpBy === undefined ? "" : `; held up by ${heldUpBy}`}`;
+}
+
+/** `2 running, 3 pending, 1 of them stale`. */
+export function countLeft(
+  { runningTasksCount: running, pendingTasksCount: pending, staleTasksCount: stale }: OrchestratorState,
+): string {
+  return `${running} running, ${pending} pending${stale === 0 ? "" : `, ${stale} of them stale`}`;
 }
 
 /** `5 tasks still active (…)`. */

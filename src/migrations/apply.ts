@@ -10,7 +10,7 @@ import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Row, type Session } from "../database/session.ts";
 import { sql } from "../database/sql.ts";
-import { sleep } from "../database/sleep.ts";
+import { pauseBefore, sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
 import { explainFailure, isRefusedByGuard, wasEndedByAdministrator } from "./explain.ts";
@@ -29,7 +29,7 @@ import {
   upTo,
 } from "./plan.ts";
 import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
-import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
+import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS } from "./retry.ts";
 import { statementsOf } from "./statements.ts";
 import { runUntransacted, UntransactedFailure } from "./untransacted.ts";
 

@@ -8,7 +8,7 @@
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Session } from "../database/session.ts";
-import { sleep } from "../database/sleep.ts";
+import { pauseBefore, sleep } from "../database/sleep.ts";
 import { sql } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
@@ -28,7 +28,7 @@ import { type Limits, type Message, wrap } from "./message.ts";
 import { labelOf, type Migration, versionKey } from "./migration.ts";
 import { type HistoryRow, noSuchVersion, planMigrations } from "./plan.ts";
 import { isLockConflict } from "../database/conflict.ts";
-import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
+import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS } from "./retry.ts";
 import { statementsOf } from "./statements.ts";
 
 /** How far back. */

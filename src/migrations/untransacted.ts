@@ -13,7 +13,7 @@
 import type { Actor } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Row, type Session, StatementError } from "../database/session.ts";
-import { sleep } from "../database/sleep.ts";
+import { pauseBefore, sleep } from "../database/sleep.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, firstLineOf, Watch } from "./activity.ts";
@@ -32,7 +32,7 @@ import {
 } from "./message.ts";
 import { labelOf, type Migration } from "./migration.ts";
 import { isLockConflict } from "../database/conflict.ts";
-import { describeConflict, LOST_CONNECTIONS, pauseBefore } from "./retry.ts";
+import { describeConflict, LOST_CONNECTIONS } from "./retry.ts";
 import { type Statement, statementsOf } from "./statements.ts";
 import { runsAlone } from "./validate.ts";
 

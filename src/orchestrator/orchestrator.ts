@@ -85,6 +85,8 @@ export interface Orchestrator extends EventTarget {
 
 /** Default of {@linkcode OrchestratorConfig.maintenanceCheckIntervalMs}. */
 const CHECK_INTERVAL_MS = 5000;
+/** How long `stop()` lets a look under way end by itself, in milliseconds. */
+const LAST_LOOK_MS = 1000;
 
 /**
  * Makes an orchestrator. It does nothing before `start()`; its other methods work without it.
@@ -132,8 +134,12 @@ class DatabaseOrchestrator extends EventTarget implements Orchestrator {
 
   async stop(): Promise<void> {
     this.#stopping.abort();
+    // A look may be under way, on a connection that does not answer any more: closing it is what ends the look then.
+    let closing: Promise<void> | undefined;
+    const late = setTimeout(() => closing = this.#session.close(), LAST_LOOK_MS);
     await this.#watching;
-    await this.#session.close();
+    clearTimeout(late);
+    await (closing ?? this.#session.close());
   }
 
   getMaintenanceStatus(): Promise<MaintenanceStatus> {

@@ -19,7 +19,8 @@ export interface ProgressOptions {
   readonly shown: boolean;
   /** Whether the line may be drawn over. */
   readonly moving: boolean;
-  readonly columns: number;
+  /** Columns of the terminal as it is now. */
+  readonly columns: () => number;
 }
 
 /** Cells of a bar. */
@@ -33,6 +34,8 @@ export interface Step {
   readonly fraction?: number | undefined;
   /** What else there is to say; a narrow terminal cuts it off. */
   readonly more?: string | undefined;
+  /** In place of `more` on a terminal: lines below the first. */
+  readonly below?: readonly string[] | undefined;
 }
 
 /** `███░░░ 50%` */
@@ -47,7 +50,8 @@ export class Progress {
   #since = 0;
   #timer: ReturnType<typeof setInterval> | undefined;
   #frame = 0;
-  #drawn = false;
+  /** The lines that stand on the terminal, and go before anything else is printed. */
+  #drawn: readonly string[] = [];
 
   constructor(readonly write: (text: string) => void, readonly options: ProgressOptions) {}
 
@@ -83,20 +87,33 @@ export class Progress {
   #draw(): void {
     if (Date.now() - this.#since < QUIET_MS) return;
     const frame = FRAMES[this.#frame++ % FRAMES.length];
-    const { label, fraction, more } = this.#step;
+    const { label, fraction, more, below } = this.#step;
     // What changes comes first: a narrow terminal cuts off the rest.
-    const line = [
+    const first = [
       frame,
       formatDuration(Date.now() - this.#since),
       ...(fraction === undefined ? [] : [bar(fraction)]),
-      more ? `${label}: ${more}` : label,
+      more && !below ? `${label}: ${more}` : label,
     ].join(" ");
-    this.write(`\r\x1b[2K${[...line].slice(0, this.options.columns - 1).join("")}`);
-    this.#drawn = true;
+    const room = this.options.columns() - 1;
+    const lines = [first, ...(below ?? [])].map((line) => [...line].slice(0, room).join(""));
+    this.write(`${this.#eraser()}${lines.join("\n")}`);
+    this.#drawn = lines;
   }
 
   #erase(): void {
-    if (this.#drawn) this.write("\r\x1b[2K");
-    this.#drawn = false;
+    if (this.#drawn.length > 0) this.write(this.#eraser());
+    this.#drawn = [];
+  }
+
+  /** What takes the cursor back to where drawing began, and clears from there on. */
+  #eraser(): string {
+    const columns = this.options.columns();
+    // A terminal that has become narrower since has broken the lines.
+    const rows = this.#drawn.reduce(
+      (sum, line) => sum + Math.max(1, Math.ceil([...line].length / columns)),
+      0,
+    );
+    return `\r${rows > 1 ? `\x1b[${rows - 1}A` : ""}\x1b[J`;
   }
 }

@@ -6,9 +6,15 @@
 
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
-import { type MaintenanceStatus, tasks as countTasks } from "../maintenance/status.ts";
+import type { MaintenanceStatus } from "../maintenance/status.ts";
 import type { ActiveTask } from "../maintenance/tasks.ts";
 import { formatMaintenance, formatMaintenanceLog, formatTasks } from "./text.ts";
+
+/** Active tasks at one look. */
+export interface Counts {
+  readonly running: number;
+  readonly pending: number;
+}
 
 /** What is shown. */
 export interface WatchView {
@@ -17,24 +23,49 @@ export interface WatchView {
   readonly tasks: readonly ActiveTask[];
   /** Newest first. */
   readonly log: readonly MaintenanceLogRow[];
-  /** Active tasks at each look, the last one now. */
-  readonly counts: readonly number[];
+  /** At each look, the last one now. */
+  readonly counts: readonly Counts[];
   /** Milliseconds between two looks. */
   readonly everyMs: number;
   /** What else there is to say, such as why the last look failed. */
   readonly note?: string | undefined;
 }
 
-const BARS = ["▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
+const BARS = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
+const EIGHTHS = BARS.length - 1;
 const KEYS = "r request   x exit maintenance   q quit";
+/** Columns in front of a chart, for what it shows. */
+const LABEL = 16;
+/** Rows of a chart: one where the terminal is low, more where there is room. */
+const chartRows = (rows: number) => rows < 30 ? 1 : rows < 40 ? 2 : 3;
 
-/** A chart of one line: a bar a look, as high as its share of the highest. */
-export function chart(counts: readonly number[], columns: number): string {
+/**
+ * A chart: a bar a look, as high as its share of the highest, drawn in eighths of a row. What is not zero shows.
+ *
+ * @param rows lines that it takes, the topmost first
+ */
+export function chart(counts: readonly number[], columns: number, rows: number): readonly string[] {
   const shown = counts.slice(-Math.max(1, columns));
   const highest = Math.max(...shown, 1);
-  return shown.map((count) => count === 0 ? "·" : BARS[Math.ceil(count / highest * BARS.length) - 1]).join(
-    "",
-  );
+  const heights = shown.map((count) => Math.ceil(count / highest * rows * EIGHTHS));
+  return Array.from({ length: rows }, (_, row) => {
+    const below = (rows - 1 - row) * EIGHTHS;
+    return heights.map((height) => BARS[Math.min(EIGHTHS, Math.max(0, height - below))]).join("");
+  });
+}
+
+/** Charts of the running and the pending tasks over time, each with its name, and its number now. */
+function charts({ counts, everyMs }: WatchView, columns: number, rows: number): readonly string[] {
+  const room = Math.max(1, columns - LABEL);
+  const span = formatDuration(Math.min(counts.length, room) * everyMs);
+  const named = (["running", "pending"] as const).flatMap((name) => {
+    const series = counts.map((each) => each[name]);
+    const label = `${name} ${series.at(-1) ?? 0}`;
+    return chart(series, room, rows).map((line, row, { length }) =>
+      `${(row === length - 1 ? label : "").padEnd(LABEL)}${line}`
+    );
+  });
+  return [`The last ${span}:`, ...named];
 }
 
 /**
@@ -44,30 +75,31 @@ export function chart(counts: readonly number[], columns: number): string {
  * @param rows lines at most; the lists share what the rest leaves
  */
 export function watchScreen(view: WatchView, columns: number, rows: number): readonly string[] {
-  const { status, tasks, log, counts, everyMs, note } = view;
-  const active = status.pendingTasks + status.runningTasks;
-  const span = formatDuration(Math.min(counts.length, columns) * everyMs);
+  const { status, tasks, log, note } = view;
   const head = [
     ...formatMaintenance(status).split("\n"),
     "",
-    `${countTasks(active)} active, at most ${Math.max(...counts, 0)} in the last ${span}:`,
-    chart(counts, columns),
+    ...charts(view, columns, chartRows(rows)),
     "",
   ];
   const foot = ["", note ? `${note}   ${KEYS}` : KEYS];
   const room = Math.max(2, rows - head.length - foot.length - 3);
   const logLines = formatMaintenanceLog(log, columns).split("\n");
-  const taskLines = formatTasks(tasks, columns).split("\n");
+  const taskLines = formatTasks(staleFirst(tasks), columns).split("\n");
   const forLog = Math.min(logLines.length, Math.max(1, Math.floor(room / 2)));
   const lines = [
     ...head,
-    "Active tasks, the oldest first:",
+    "Active tasks, stale ones (!) and the oldest first:",
     ...fitting(taskLines, room - forLog),
     "",
     "Log:",
     ...logLines.slice(0, forLog),
   ];
   return [...lines.slice(0, rows - foot.length), ...foot].map((line) => [...line].slice(0, columns).join(""));
+}
+
+function staleFirst(tasks: readonly ActiveTask[]): readonly ActiveTask[] {
+  return [...tasks.filter(({ stale }) => stale), ...tasks.filter(({ stale }) => !stale)];
 }
 
 /** The first lines; the last says how many are left out. */
@@ -81,7 +113,7 @@ export function watchSnapshot({ status, tasks, log }: WatchView, columns: number
   return [
     formatMaintenance(status),
     "",
-    formatTasks(tasks, columns),
+    formatTasks(staleFirst(tasks), columns),
     "",
     formatMaintenanceLog(log, columns),
   ].join("\n");

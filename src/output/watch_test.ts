@@ -6,6 +6,7 @@ const view: WatchView = {
     ...{ mode: "waiting_for_maintenance", pendingTasks: 20, runningTasks: 20, canEnterMaintenance: false },
     ...{ message: "Waiting for 40 tasks to complete", modeChangedAt: new Date(0), owner: "alice@one" },
     ...{ reason: "disk", drain: "all", waitExpiresAt: null, staleTasks: 1, ignoredTasks: [] },
+    requestedAt: new Date(0),
   },
   tasks: Array.from({ length: 40 }, (_, i) => ({
     ...{ id: `run-${i}`, taskId: "resize", status: "running" as const, attempt: 1, createdAt: new Date(0) },
@@ -15,7 +16,7 @@ const view: WatchView = {
       scheduledFor: null,
       ageMs: 1000,
       silentMs: null,
-      stale: i === 0,
+      stale: i === 39,
     },
   })),
   log: [{
@@ -23,14 +24,16 @@ const view: WatchView = {
     ...{ modeAfter: "waiting_for_maintenance", databaseUser: "app", osUser: "alice", host: "one" },
     ...{ tool: "pipeweave/2.0.0", owner: "alice@one", reason: "disk", details: {} },
   }],
-  counts: [0, 5, 40],
+  counts: [{ running: 0, pending: 9 }, { running: 5, pending: 9 }, { running: 20, pending: 20 }],
   everyMs: 1000,
 };
 
 Deno.test("chart: a bar a look, relative to the highest, the newest last", () => {
-  assertEquals(chart([0, 1, 4, 8], 80), "·▁▄█");
-  assertEquals(chart([8, 0, 1], 2), "·█");
-  assertEquals(chart([], 10), "");
+  assertEquals(chart([0, 1, 4, 8], 80, 1), [" ▁▄█"]);
+  assertEquals(chart([8, 0, 1], 2, 1), [" █"]);
+  assertEquals(chart([], 10, 1), [""]);
+  // Of 100 one is too little for an eighth, and shows all the same.
+  assertEquals(chart([0, 1, 50, 75, 100], 80, 2), ["   ▄█", " ▁███"]);
 });
 
 Deno.test("watchScreen fits any terminal, keeps the mode and the keys, and says what it leaves out", () => {
@@ -44,4 +47,7 @@ Deno.test("watchScreen fits any terminal, keeps the mode and the keys, and says 
   const lines = watchScreen(view, 80, 40);
   assert(lines.some((line) => /^… \d+ more lines/.test(line)), lines.join("\n"));
   assert(lines.some((line) => line.includes("request: running → waiting_for_maintenance")));
+  assert(lines.some((line) => /^running 20 +▆█$/.test(line)), lines.join("\n"));
+  const first = lines.findIndex((line) => line.startsWith("Active tasks")) + 1;
+  assertEquals([lines[first]![0], lines[first + 1]![0]], ["!", "·"]);
 });

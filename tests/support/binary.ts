@@ -60,6 +60,60 @@ export class Run {
   }
 }
 
+/** A run on a terminal of its own, which script(1) makes. */
+export class Terminal implements AsyncDisposable {
+  /** All that was drawn so far. */
+  drawn = "";
+  readonly #child: Deno.ChildProcess;
+  readonly #keys: WritableStreamDefaultWriter<Uint8Array>;
+  readonly #reading: Promise<void>;
+
+  constructor(command: string, databaseUrl: string, columns: number) {
+    const child = this.#child = new Deno.Command("script", {
+      args: [
+        ...["--quiet", "--return", "--command", `stty cols ${columns} rows 24 && ${BINARY} ${command}`],
+        "/dev/null",
+      ],
+      clearEnv: true,
+      env: {
+        ...{ DATABASE_URL: databaseUrl, PATH: Deno.env.get("PATH") ?? "" },
+        ...{ TERM: "xterm", SHELL: "/bin/sh" },
+      },
+      ...{ stdin: "piped", stdout: "piped", stderr: "null" },
+    }).spawn();
+    this.#keys = child.stdin.getWriter();
+    this.#reading = (async () => {
+      for await (const text of child.stdout.pipeThrough(new TextDecoderStream())) this.drawn += text;
+    })();
+  }
+
+  async types(keys: string): Promise<void> {
+    await this.#keys.write(new TextEncoder().encode(keys));
+  }
+
+  /** Waits until something has been drawn. */
+  shows(text: string): Promise<void> {
+    return until(() => Promise.resolve(this.drawn.includes(text)), `it shows ${text}: ${this.drawn}`);
+  }
+
+  /** Waits for the end, and tells the exit code. */
+  async ends(): Promise<number> {
+    const { code } = await this.#child.status;
+    await this.#reading;
+    return code;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      this.#child.kill("SIGKILL");
+    } catch {
+      // It has ended already.
+    }
+    await this.ends();
+    await this.#keys.close().catch(() => {});
+  }
+}
+
 /** Runs the binary to its end. */
 export function pipeweave(args: readonly string[], options: RunOptions = {}): Promise<Outcome> {
   return new Run(args, options).outcome;
