@@ -10,7 +10,8 @@ import {
 } from "../src/commands/maintenance.ts";
 import { PipeweaveError } from "../src/errors.ts";
 import { readMaintenanceLog } from "../src/maintenance/log.ts";
-import { connect, queueTasks, TestDatabase } from "./support/database.ts";
+import { until } from "./support/binary.ts";
+import { connect, queueTasks, sessionFor, TestDatabase, withMigratedServer } from "./support/database.ts";
 
 const ISOLATION = ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] as const;
 const ALICE = { osUser: "alice", host: "one", tool: "test" };
@@ -182,6 +183,24 @@ Deno.test("others never queue behind a request for long while it waits for a wri
   assertEquals((await getMaintenanceStatus(session)).mode, "running");
   // 200 ms is the limit of one attempt; the rest is what a busy machine adds.
   assert(longest < 1000, `${longest} ms`);
+});
+
+Deno.test("an autovacuum of the table does not keep the mode from being changed: PostgreSQL ends it for who waits long enough", async () => {
+  const settings = { autovacuum: "on", autovacuum_naptime: "1s", autovacuum_vacuum_threshold: "1" };
+  await withMigratedServer(settings, async (server, sql) => {
+    await queueTasks(sql, []);
+    await sql`ALTER TABLE task_runs SET (autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1)`;
+    await sql`INSERT INTO task_runs (id, task_id, code_version, code_hash, max_retries, status)
+              SELECT 'r' || i, 't', 1, 'x', 3, 'completed' FROM generate_series(1, 20000) i`;
+    await sql`DELETE FROM task_runs`;
+    const vacuums = () =>
+      sql`SELECT FROM pg_locks WHERE relation = 'task_runs'::regclass AND mode = 'ShareUpdateExclusiveLock'`;
+    await until(async () => (await vacuums()).length > 0, "an autovacuum is at work", 60_000);
+    const session = sessionFor(server.url());
+    // One that is not ended takes minutes.
+    assertEquals((await requestMaintenance(session, { lockWaitMs: 5000 })).mode, "maintenance");
+    await session.close();
+  });
 });
 
 Deno.test("drain running: pending tasks stay queued, and nothing starts", async () => {

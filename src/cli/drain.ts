@@ -44,6 +44,11 @@ export const REQUEST_OPTIONS: readonly OptionSpec[] = [
     flags: "--ignore-stale",
     description: "Do not wait for tasks of which nothing has been heard for too long.",
   },
+  {
+    flags: "--ttl <duration:string>",
+    description:
+      "The wait goes back to running by itself after this long, unless it is asked for again, so that one whose command was killed does not last. Maintenance, once reached, never does.",
+  },
 ];
 
 /** The request that the command line describes. */

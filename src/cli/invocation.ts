@@ -174,6 +174,15 @@ export class Invocation {
     return undefined;
   }
 
+  /** Notes options that mean nothing without another one. @param names as the command line has them, without dashes */
+  onlyWith(other: string, isGiven: boolean, names: readonly string[]): void {
+    if (isGiven) return;
+    for (const name of names) {
+      const key = name.replace(/-[a-z]/g, (letter) => letter[1]!.toUpperCase());
+      if (this.options[key] !== undefined) this.#problems.push(`--${name} needs ${other}`);
+    }
+  }
+
   /** Notes what is wrong with an option; {@linkcode assertUsable} throws it. */
   problem(text: string): void {
     this.#problems.push(text);

@@ -74,11 +74,6 @@ const request: CommandSpec = {
       title: "Request",
       options: [
         ...REQUEST_OPTIONS,
-        {
-          flags: "--ttl <duration:string>",
-          description:
-            "The wait goes back to running by itself after this long, unless it is renewed; maintenance, once reached, never does.",
-        },
       ],
     },
     {
@@ -116,13 +111,7 @@ const request: CommandSpec = {
     const options = requestOptions(invocation);
     const waits = invocation.options["wait"] === true;
     const wait = drainWait(invocation, invocation.duration("timeout", "--timeout"));
-    for (const name of ["timeout", "onTimeout", "onInterrupt"]) {
-      if (!waits && invocation.options[name] !== undefined) {
-        invocation.problem(
-          `--${name.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)} needs --wait`,
-        );
-      }
-    }
+    invocation.onlyWith("--wait", waits, ["timeout", "on-timeout", "on-interrupt"]);
     const bell = new Bell();
     const session = await migratedSession(invocation, bell.ring);
     if (waits) {

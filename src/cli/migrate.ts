@@ -76,11 +76,10 @@ function maintenanceWhen(invocation: Invocation): "auto" | "always" | undefined 
   const { options } = invocation;
   if (options["maintenance"] === true) return "auto";
   const when = invocation.choice("maintenance", "--maintenance", ["auto", "always"] as const);
-  for (const [name, flag] of [["onFailure", "--on-failure"], ["drainTimeout", "--drain-timeout"]] as const) {
-    if (options["maintenance"] === undefined && options[name] !== undefined) {
-      invocation.problem(`${flag} needs --maintenance`);
-    }
-  }
+  invocation.onlyWith("--maintenance", options["maintenance"] !== undefined, [
+    ...["on-failure", "drain-timeout"],
+    ...["reason", "owner", "drain", "ignore-stale", "ttl"],
+  ]);
   return when;
 }
 

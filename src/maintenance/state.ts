@@ -8,9 +8,8 @@ import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
-import { formatDuration } from "../config/duration.ts";
-import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
-import { pauseBefore, sleep } from "../database/sleep.ts";
+import { sqlstateOf } from "../database/conflict.ts";
+import { ATTEMPT_MS, heldBy, type LockOptions, tryForGateLock } from "./gate_lock.ts";
 import {
   effectiveModeSql,
   type Intent,
@@ -57,7 +56,7 @@ export interface OrchestratorState {
 }
 
 /** Who changes the mode, and how. */
-export interface ChangeOptions {
+export interface ChangeOptions extends LockOptions {
   /** Who acts, for the log. Default: nobody in particular */
   readonly actor?: Actor | undefined;
   /** Whose maintenance it is. Default: the actor's user and host */
@@ -72,12 +71,6 @@ export interface ChangeOptions {
   readonly ignoreStale?: boolean | undefined;
   /** End somebody else's maintenance. */
   readonly force?: boolean | undefined;
-  /** How long to try for the locks, in milliseconds. Default: 10 s */
-  readonly lockWaitMs?: number | undefined;
-  /** Told why it takes a while. */
-  readonly onLockWait?: ((reason: string) => void) | undefined;
-  /** Ends the attempts. */
-  readonly signal?: AbortSignal | undefined;
 }
 
 /** What {@linkcode changeMode} found and left. */
@@ -88,15 +81,6 @@ export interface ModeChange {
   readonly ownerBefore: string | null;
   readonly state: OrchestratorState;
 }
-
-/**
- * One attempt may hold up writers of `task_runs` for this long while it waits for those before it, in milliseconds.
- * A mode change has to wait for every transaction that has written to the table.
- */
-const LOCK_ATTEMPT_MS = 200;
-const LOCK_WAIT_MS = 10_000;
-/** The pause between two attempts grows up to this long, in milliseconds, so that writers pass most of the time. */
-const LOCK_PAUSE_MS = 2000;
 
 const stateTable = (schema: string) => sql`${identifier(schema)}.orchestrator_state`;
 
@@ -175,33 +159,16 @@ export async function changeMode(
   intent: Intent,
   options: ChangeOptions = {},
 ): Promise<ModeChange> {
-  const { lockWaitMs = LOCK_WAIT_MS, onLockWait, signal } = options;
-  const deadline = Date.now() + lockWaitMs;
-  for (let attempt = 1;; attempt++) {
-    try {
-      const sets = await explained(
-        session,
-        session.transaction(
-          changeStatements(session.settings.schema, intent, options),
-          Math.max(1, Math.min(LOCK_ATTEMPT_MS, lockWaitMs)),
-        ),
-      );
-      const row = sets.at(-1)?.[0];
-      const state = stateOf(row, session);
-      return {
-        before: row!["before"] as OrchestratorMode,
-        ownerBefore: row!["owner_before"] as string | null,
-        state,
-      };
-    } catch (error) {
-      if (!isLockConflict(error)) throw error;
-      const holders = await lockHolders(session);
-      const left = deadline - Date.now();
-      if (left <= 0) throw lockedError(error as PipeweaveError, holders);
-      onLockWait?.(`waiting for transactions that have written to task_runs: ${holders}`);
-      await sleep(Math.min(pauseBefore(attempt, LOCK_PAUSE_MS), left), signal);
-    }
-  }
+  const { schema } = session.settings;
+  const [row] = await tryForGateLock(session, async (lockTimeoutMs) => {
+    const statements = changeStatements(schema, intent, options);
+    return (await explained(session, session.transaction(statements, lockTimeoutMs))).at(-1) ?? [];
+  }, options);
+  return {
+    state: stateOf(row, session),
+    before: row!["before"] as OrchestratorMode,
+    ownerBefore: row!["owner_before"] as string | null,
+  };
 }
 
 function changeStatements(schema: string, intent: Intent, options: ChangeOptions): SqlText {
@@ -265,40 +232,6 @@ export function ownerOf({ osUser, host }: Actor): string | null {
   return osUser === null && host === null ? null : `${osUser ?? "unknown"}@${host ?? "unknown"}`;
 }
 
-/** Who has written to `task_runs` and not ended the transaction, or changes the mode. */
-async function lockHolders(session: Session): Promise<string> {
-  const [rows = []] = await session.transaction(sql`
-    SELECT DISTINCT ON (a.xact_start, a.pid) a.pid, a.usename, a.application_name AS application, a.state,
-           pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) * 1000)::float8 AS age
-      FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-     WHERE l.granted AND l.pid <> pg_catalog.pg_backend_pid() AND (
-           l.relation = pg_catalog.to_regclass(${
-    sql`${identifier(session.settings.schema)}.task_runs`.text
-  }) AND l.mode ~ 'RowExclusive|^Share|^Exclusive|AccessExclusive'
-        OR l.relation = pg_catalog.to_regclass(${
-    stateTable(session.settings.schema).text
-  }) AND l.mode ~ 'Row')
-     ORDER BY a.xact_start, a.pid LIMIT 3;`);
-  return rows.map((row) =>
-    `pid ${row["pid"]} (${row["usename"]}${row["application"] ? `, ${row["application"]}` : ""}, ${
-      row["state"]
-    }, for ${formatDuration(Number(row["age"]))})`
-  ).join(", ") || "transactions that have ended by now";
-}
-
-function lockedError(error: PipeweaveError, holders: string): PipeweaveError {
-  return new PipeweaveError(
-    "timeout",
-    "lock_timeout",
-    `The mode could not be changed in time, and stays as it was: it has to wait for ${holders}`,
-    {
-      ...error.details,
-      hint: "Wait for them or end them, and run the command again.",
-      data: { heldBy: holders },
-    },
-  );
-}
-
 /** Who looks, for the log: a look may complete a transition. Default: nobody in particular */
 export type LookOptions = Pick<ChangeOptions, "actor">;
 
@@ -331,12 +264,11 @@ export async function lookWith(
     nextMode("look", { mode: state.mode, blockers: state.blockingTasksCount, expired: false }) !== state.mode;
   if (!isDue) return { state, more };
   try {
-    return { state: (await changeMode(session, "look", { actor, lockWaitMs: LOCK_ATTEMPT_MS })).state, more };
+    return { state: (await changeMode(session, "look", { actor, lockWaitMs: ATTEMPT_MS })).state, more };
   } catch (error) {
     // Somebody writes just now: the next look finds it due again.
-    if (isLockConflict(error)) {
-      return { state, more, heldUpBy: String((error as PipeweaveError).details.data?.["heldBy"]) };
-    }
+    const heldUpBy = heldBy(error);
+    if (heldUpBy !== undefined) return { state, more, heldUpBy };
     // Read-only, or not allowed.
     if (["25006", "42501"].includes(sqlstateOf(error) ?? "")) return { state, more };
     throw error;

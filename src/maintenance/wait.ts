@@ -15,13 +15,11 @@ import { type ActiveTask, listStatement, taskOf } from "./tasks.ts";
 
 /** How many of the oldest tasks are looked at. */
 const OLDEST = 5;
-/** A transition that is due, and held up by others' transactions, is tried again after this long, in milliseconds. */
-const HELD_UP_MS = 500;
 /**
  * After a look there is none for this many times as long as it took, so that a drain of many tasks, each of which is
  * heard of when it ends, is not slowed by the looking.
  */
-const REST = 4;
+const REST = 9;
 
 /** What a look saw. */
 export interface Look {
@@ -92,6 +90,7 @@ export async function waitUntil(
   const { schema } = session.settings;
   let listening: number | undefined;
   let failures = 0;
+  let heldUp = 0;
   for (;;) {
     let pause = intervalMs;
     let rest = 0;
@@ -107,7 +106,8 @@ export async function waitUntil(
       rest = REST * (Date.now() - start);
       onLook?.(look);
       if (isOver(look)) return look;
-      if (heldUpBy !== undefined) pause = Math.min(pause, HELD_UP_MS);
+      heldUp = heldUpBy === undefined ? 0 : heldUp + 1;
+      if (heldUp > 0) pause = Math.min(pause, pauseBefore(heldUp));
       // Through a pooler a notification would reach whoever has the server connection by then.
       const direct = session.serverProcess === state.serverProcess ? state.serverProcess : undefined;
       if (direct !== undefined && listening !== direct) {
