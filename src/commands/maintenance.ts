@@ -169,7 +169,8 @@ export async function waitForMaintenance(
       hint: "See maintenance:tasks for what is active, and wait on with maintenance:request --wait." +
         (last && last.state.runningTasksCount === 0
           ? " Pending tasks can stay queued: --drain running."
-          : ""),
+          : "") +
+        (last && last.state.staleTasksCount > 0 ? " Stale ones can be left out: --ignore-stale." : ""),
       ...(last ? { data: { status: maintenanceStatus(last.state), left: describeLeft(last) } } : {}),
     },
   );

@@ -47,8 +47,9 @@ class Model {
   mode: OrchestratorMode = "running";
   tasks = 0;
 
-  act(intent: Intent): void {
+  act(intent: Intent, expired: boolean): void {
     const idle = this.tasks === 0;
+    if (expired && this.mode === "waiting_for_maintenance") this.mode = "running";
     if (intent === "exit") this.mode = "running";
     else if (intent === "request" && this.mode === "running") this.mode = "waiting_for_maintenance";
     if (intent !== "exit" && idle && this.mode === "waiting_for_maintenance") this.mode = "maintenance";
@@ -72,9 +73,9 @@ Deno.test("nextMode: any sequence of intents and tasks goes as the model does, a
         continue;
       }
       const intent = (["look", "request", "enter", "exit"] as const)[random(4)]!;
-      const before = mode;
-      mode = nextMode(intent, { mode, blockers: model.tasks, expired: false });
-      model.act(intent);
+      const [before, expired] = [mode, random(4) === 0];
+      mode = nextMode(intent, { mode, blockers: model.tasks, expired });
+      model.act(intent, expired);
       assertEquals(mode, model.mode, `${intent} from ${before} with ${model.tasks} active, run ${run}`);
       if (mode === "maintenance") assertEquals(model.tasks, 0);
     }
