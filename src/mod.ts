@@ -42,6 +42,7 @@ export type { Discovery, MigrationSources } from "./migrations/discover.ts";
 export type { Finding } from "./migrations/finding.ts";
 export type { AppliedMigration, Migration } from "./migrations/migration.ts";
 export type { HistoryRow, MigrationStatus, Tolerance } from "./migrations/plan.ts";
+export type { GateLockOptions } from "./maintenance/gate_lock.ts";
 export type { ChangeOptions, Drain, OrchestratorState } from "./maintenance/state.ts";
 export type { MaintenanceStatus } from "./maintenance/status.ts";
 export type { OrchestratorMode } from "./maintenance/transitions.ts";

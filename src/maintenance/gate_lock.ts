@@ -22,7 +22,7 @@ const PAUSE_MS = 2000;
 const VACUUM_LEAVES_MS = 300;
 
 /** How long to try. */
-export interface LockOptions {
+export interface GateLockOptions {
   /** How long to try for the locks, in milliseconds. Default: 10 s */
   readonly lockWaitMs?: number | undefined;
   /** Told why it takes a while. */
@@ -51,7 +51,7 @@ interface Holders {
 export async function tryForGateLock<T>(
   session: Session,
   attempt: (lockTimeoutMs: number) => Promise<T>,
-  { lockWaitMs = WAIT_MS, onLockWait, signal }: LockOptions,
+  { lockWaitMs = WAIT_MS, onLockWait, signal }: GateLockOptions,
 ): Promise<T> {
   const deadline = Date.now() + lockWaitMs;
   let lockTimeoutMs = Math.max(1, Math.min(ATTEMPT_MS, lockWaitMs));

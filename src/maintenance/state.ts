@@ -9,7 +9,7 @@ import { type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { sqlstateOf } from "../database/conflict.ts";
-import { ATTEMPT_MS, heldBy, type LockOptions, tryForGateLock } from "./gate_lock.ts";
+import { ATTEMPT_MS, type GateLockOptions, heldBy, tryForGateLock } from "./gate_lock.ts";
 import {
   effectiveModeSql,
   type Intent,
@@ -56,7 +56,7 @@ export interface OrchestratorState {
 }
 
 /** Who changes the mode, and how. */
-export interface ChangeOptions extends LockOptions {
+export interface ChangeOptions extends GateLockOptions {
   /** Who acts, for the log. Default: nobody in particular */
   readonly actor?: Actor | undefined;
   /** Whose maintenance it is. Default: the actor's user and host */
