@@ -26,6 +26,9 @@ const LISTED = 100;
 const [ENTER, LEAVE] = ["\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"];
 const CTRL_C = "\x03";
 
+/** How long what a key led to is shown, in milliseconds. */
+const NOTE_MS = 8000;
+
 /** Runs the command. */
 export async function runWatch(invocation: Invocation): Promise<void> {
   const { world } = invocation;
@@ -36,68 +39,129 @@ export async function runWatch(invocation: Invocation): Promise<void> {
   const request = ownerOptions(invocation);
   const bell = new Bell();
   const session = await migratedSession(invocation, bell.ring);
-  const counts: Counts[] = [];
-  const look = async (): Promise<WatchView> => {
-    const { schema } = session.settings;
-    const lists = sql`${listStatement(schema, { limit: LISTED })}${logStatement(schema, LISTED)}`;
-    const { state, more: [tasks = [], log = []] } = await lookWith(session, request, lists);
-    const status = maintenanceStatus(state);
-    counts.push({ running: status.runningTasks, pending: status.pendingTasks });
-    if (counts.length > KEPT) counts.shift();
-    return { status, tasks: tasks.map(taskOf), log: log.map(logRowOf), counts, everyMs: EVERY_MS };
-  };
-  if (once) {
-    const view = await look();
-    const { status, tasks, log } = view;
-    return invocation.result(
-      () => ({ ...status, tasks, history: log }),
-      () => watchSnapshot(view, invocation.reportColumns),
-    );
-  }
+  const source = new Source(session, request);
+  if (!once) return await new Screen(invocation, session, request, bell, source).run();
+  const view = await source.look();
+  const { status, tasks, log } = view;
+  invocation.result(
+    () => ({ ...status, tasks, history: log }),
+    () => watchSnapshot(view, invocation.reportColumns),
+  );
+}
 
-  let quits = false;
-  let pressed: string | undefined;
-  const release = world.keys!((key) => {
-    quits ||= key === "q" || key === CTRL_C;
-    pressed = key;
-    bell.ring();
-  });
-  world.out(ENTER);
-  try {
-    let view = await look();
-    while (!quits) {
-      const { columns, rows } = world.size();
-      // Drawn over line by line: a screen that is cleared first flickers.
-      const lines = watchScreen(view, columns, rows).map((line) => `${line}\x1b[K`);
-      world.out(`\x1b[H${lines.join("\r\n")}\x1b[J`);
-      await bell.wait(EVERY_MS, invocation.signal);
-      const note = await act(session, pressed, request).catch(messageOf);
-      pressed = undefined;
-      const last = view;
-      view = await look().then((seen) => ({ ...seen, note }), (error: unknown) => {
-        if (invocation.signal.aborted) throw interrupted("Interrupted");
-        // What is shown is what was read last, and it says so.
-        return { ...last, note: `Not up to date: ${messageOf(error)}` };
-      });
-    }
-  } finally {
-    world.out(LEAVE);
-    release();
+/** What is watched. */
+class Source {
+  readonly #counts: Counts[] = [];
+
+  constructor(readonly session: Session, readonly request: ChangeOptions) {}
+
+  /** Reads all of it in one round trip. */
+  async look(): Promise<WatchView> {
+    const { schema } = this.session.settings;
+    const lists = sql`${listStatement(schema, { limit: LISTED })}${logStatement(schema, LISTED)}`;
+    const { state, more: [tasks = [], log = []] } = await lookWith(this.session, this.request, lists);
+    const status = maintenanceStatus(state);
+    this.#counts.push({ running: status.runningTasks, pending: status.pendingTasks });
+    if (this.#counts.length > KEPT) this.#counts.shift();
+    return {
+      ...{ status, tasks: tasks.map(taskOf), log: log.map(logRowOf) },
+      ...{ counts: this.#counts, everyMs: EVERY_MS },
+    };
   }
 }
 
-/** Does what a key asks for, and tells what came of it. */
-async function act(
-  session: Session,
-  key: string | undefined,
-  request: ChangeOptions,
-): Promise<string | undefined> {
-  if (key !== "r" && key !== "x") return undefined;
-  const { requestMaintenance, exitMaintenance } = await import("../commands/maintenance.ts");
-  // The screen is not the place for a line of progress.
-  const options = { ...request, onLockWait: () => {} };
-  const { message } = key === "r"
-    ? await requestMaintenance(session, options)
-    : await exitMaintenance(session, options);
-  return message;
+/** The full screen. */
+class Screen {
+  #view: WatchView | undefined;
+  #note = "";
+  #noteUntil = 0;
+  #pressed: string | undefined;
+  #quits = false;
+
+  constructor(
+    readonly invocation: Invocation,
+    readonly session: Session,
+    readonly request: ChangeOptions,
+    readonly bell: Bell,
+    readonly source: Source,
+  ) {}
+
+  /**
+   * Draws until a key ends it.
+   *
+   * @throws {PipeweaveError} whatever the first look fails with; `interrupted`
+   */
+  async run(): Promise<void> {
+    const { invocation: { world }, source } = this;
+    this.#view = await source.look();
+    const quit = Promise.withResolvers<void>();
+    const release = world.keys!((key) => {
+      if (key === "q" || key === CTRL_C) {
+        this.#quits = true;
+        quit.resolve();
+      }
+      this.#pressed = key;
+      this.bell.ring();
+    });
+    world.out(ENTER);
+    try {
+      // A key ends it at once, also while the server does not answer.
+      await Promise.race([this.#follow(), quit.promise]);
+    } finally {
+      this.#quits = true;
+      world.out(LEAVE);
+      release();
+    }
+  }
+
+  async #follow(): Promise<void> {
+    const { invocation: { signal }, bell, source } = this;
+    while (!this.#quits) {
+      this.#draw();
+      await bell.wait(EVERY_MS, signal);
+      await this.#act(this.#pressed);
+      this.#pressed = undefined;
+      try {
+        this.#view = await source.look();
+      } catch (error) {
+        if (signal.aborted) throw interrupted("Interrupted");
+        // What is shown is what was read last, and it says so.
+        this.#say(`Not up to date: ${messageOf(error)}`, EVERY_MS);
+      }
+    }
+  }
+
+  /** Does what a key asks for, and tells what came of it. */
+  async #act(key: string | undefined): Promise<void> {
+    if (key !== "r" && key !== "x") return;
+    const { requestMaintenance, exitMaintenance } = await import("../commands/maintenance.ts");
+    const change = key === "r" ? requestMaintenance : exitMaintenance;
+    this.#say(key === "r" ? "Requesting maintenance…" : "Exiting maintenance…");
+    const options = {
+      ...this.request,
+      onLockWait: (reason: string) => this.#say(`Changing the mode: ${reason}`),
+    };
+    try {
+      this.#say((await change(this.session, options)).message);
+    } catch (error) {
+      if (this.invocation.signal.aborted) throw error;
+      this.#say(messageOf(error));
+    }
+  }
+
+  #say(note: string, forMs = NOTE_MS): void {
+    this.#note = note;
+    this.#noteUntil = Date.now() + forMs + EVERY_MS / 2;
+    this.#draw();
+  }
+
+  #draw(): void {
+    if (this.#quits || !this.#view) return;
+    const { world } = this.invocation;
+    const { columns, rows } = world.size();
+    const note = Date.now() < this.#noteUntil ? this.#note : undefined;
+    // Drawn over line by line: a screen that is cleared first flickers.
+    const lines = watchScreen({ ...this.#view, note }, columns, rows).map((line) => `${line}\x1b[K`);
+    world.out(`\x1b[H${lines.join("\r\n")}\x1b[J`);
+  }
 }

@@ -34,6 +34,8 @@ export interface WatchView {
 const BARS = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 const EIGHTHS = BARS.length - 1;
 const KEYS = "r request   x exit maintenance   q quit";
+/** Lines that a note may take. */
+const NOTE_LINES = 3;
 /** Columns in front of a chart, for what it shows. */
 const LABEL = 16;
 /** Rows of a chart: one where the terminal is low, more where there is room. */
@@ -82,7 +84,7 @@ export function watchScreen(view: WatchView, columns: number, rows: number): rea
     ...charts(view, columns, chartRows(rows)),
     "",
   ];
-  const foot = ["", note ? `${note}   ${KEYS}` : KEYS];
+  const foot = ["", ...(note ? broken(note, columns).slice(0, NOTE_LINES) : []), KEYS];
   const room = Math.max(2, rows - head.length - foot.length - 3);
   const logLines = formatMaintenanceLog(log, columns).split("\n");
   const taskLines = formatTasks(staleFirst(tasks), columns).split("\n");
@@ -100,6 +102,15 @@ export function watchScreen(view: WatchView, columns: number, rows: number): rea
 
 function staleFirst(tasks: readonly ActiveTask[]): readonly ActiveTask[] {
   return [...tasks.filter(({ stale }) => stale), ...tasks.filter(({ stale }) => !stale)];
+}
+
+/** A text in lines that fit. */
+function broken(text: string, columns: number): readonly string[] {
+  const characters = [...text];
+  return Array.from(
+    { length: Math.ceil(characters.length / columns) },
+    (_, line) => characters.slice(line * columns, (line + 1) * columns).join(""),
+  );
 }
 
 /** The first lines; the last says how many are left out. */
