@@ -7,9 +7,13 @@ ALTER TABLE orchestrator_state
   ADD COLUMN IF NOT EXISTS reason text,
   ADD COLUMN IF NOT EXISTS drain text NOT NULL DEFAULT 'all' CHECK (drain IN ('all', 'running')),
   ADD COLUMN IF NOT EXISTS wait_expires_at timestamptz,
-  ADD COLUMN IF NOT EXISTS ignored_tasks text[] NOT NULL DEFAULT '{}',
-  ADD COLUMN IF NOT EXISTS requested_at timestamptz;
-UPDATE orchestrator_state SET requested_at = mode_changed_at WHERE mode <> 'running' AND requested_at IS NULL;
+  ADD COLUMN IF NOT EXISTS ignored_tasks jsonb NOT NULL DEFAULT '{}',
+  ADD COLUMN IF NOT EXISTS requested_at timestamptz,
+  -- The gate follows one row; a second would open it behind the first one's back.
+  DROP CONSTRAINT IF EXISTS orchestrator_state_is_one,
+  ADD CONSTRAINT orchestrator_state_is_one CHECK (id = 'singleton') NOT VALID;
+UPDATE orchestrator_state SET requested_at = date_trunc('milliseconds', mode_changed_at)
+ WHERE mode <> 'running' AND requested_at IS NULL;
 
 -- Append-only: every change of the mode, by whomever.
 CREATE TABLE IF NOT EXISTS maintenance_log (
@@ -39,31 +43,42 @@ CREATE OR REPLACE TRIGGER maintenance_log_is_append_only
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_maintenance_log();
 
 -- Refuses a row. Which rows come here is decided by which triggers there are, and never by the mode as this
--- transaction's snapshot shows it: a snapshot may be older than the mode.
+-- transaction's snapshot shows it: a snapshot may be older than the mode. A row is let in all the same where the gate was
+-- opened without its triggers, by time (--ttl) or because others held the table; the state has to be the newest for that.
+-- It is, at READ COMMITTED, since whoever closes the gate waits for this transaction's lock on the table; elsewhere the
+-- row's lock finds out. A row that is being changed just now counts as closed.
 CREATE OR REPLACE FUNCTION maintenance_gate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   closed_for text := TG_ARGV[0];
   state record;
   read_state text := format(
-    'SELECT mode, mode_changed_at, owner, reason, wait_expires_at FROM %I.orchestrator_state WHERE id = ''singleton''',
-    TG_TABLE_SCHEMA);
+    $q$SELECT mode, mode_changed_at, requested_at, owner, reason, wait_expires_at,
+              mode = 'running' OR $1 <> 'maintenance' AND wait_expires_at <= clock_timestamp() AS is_open
+         FROM %I.orchestrator_state WHERE id = 'singleton'$q$, TG_TABLE_SCHEMA);
   admitted boolean;
 BEGIN
-  EXECUTE read_state INTO state;
-  IF closed_for <> 'maintenance' AND state.wait_expires_at <= clock_timestamp() THEN
-    -- The wait ran out, unless it was renewed behind this snapshot: the lock sees the row as it is, or fails (40001).
-    EXECUTE read_state || ' FOR SHARE' INTO state;
-    IF state.wait_expires_at <= clock_timestamp() THEN
+  EXECUTE read_state INTO state USING closed_for;
+  IF state.is_open THEN
+    IF current_setting('transaction_isolation') = 'read committed' THEN
       RETURN NEW;
     END IF;
+    BEGIN
+      EXECUTE read_state || ' FOR SHARE SKIP LOCKED' INTO state USING closed_for;
+      IF state.is_open THEN
+        RETURN NEW;
+      END IF;
+    EXCEPTION WHEN serialization_failure THEN
+      -- The row is newer than this transaction's snapshot.
+    END;
   END IF;
   IF closed_for = 'new tasks' AND NEW.pipeline_run_id IS NOT NULL THEN
-    -- A pipeline run that has tasks was under way at the request: the first task of a new one is refused here.
+    -- A pipeline run with a task from before the request was under way: the first task of a new one is refused here.
     EXECUTE format(
-      'SELECT EXISTS (SELECT FROM %1$I.task_runs WHERE pipeline_run_id = $1)
-          AND EXISTS (SELECT FROM %1$I.pipeline_runs WHERE id = $1 AND status IN (''pending'', ''running''))',
-      TG_TABLE_SCHEMA) INTO admitted USING NEW.pipeline_run_id;
+      $q$SELECT EXISTS (SELECT FROM %1$I.task_runs
+                         WHERE pipeline_run_id = $1 AND coalesce(created_at <= $2, true))
+            AND EXISTS (SELECT FROM %1$I.pipeline_runs WHERE id = $1 AND status IN ('pending', 'running'))$q$,
+      TG_TABLE_SCHEMA) INTO admitted USING NEW.pipeline_run_id, state.requested_at;
     IF admitted THEN
       RETURN NEW;
     END IF;
@@ -71,7 +86,7 @@ BEGIN
   RAISE EXCEPTION '% for maintenance: task % may not become %',
       CASE closed_for WHEN 'maintenance' THEN 'closed' ELSE 'draining' END, NEW.id, NEW.status
     USING ERRCODE = 'PW101',
-      DETAIL = CASE WHEN state.mode IS DISTINCT FROM 'running'
+      DETAIL = CASE WHEN state.mode <> 'running'
         THEN format('mode %s since %s%s%s', state.mode,
           to_char(state.mode_changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
           ', requested by ' || state.owner, ': ' || state.reason)
@@ -107,7 +122,8 @@ BEGIN
     NEW.drain := 'all';
     NEW.ignored_tasks := '{}';
   ELSIF OLD.mode = 'running' THEN
-    NEW.requested_at := clock_timestamp();
+    -- In milliseconds, as clients keep it.
+    NEW.requested_at := date_trunc('milliseconds', clock_timestamp());
   END IF;
   RETURN NEW;
 END;
@@ -117,20 +133,38 @@ CREATE OR REPLACE TRIGGER maintenance_bound_request
   BEFORE UPDATE ON orchestrator_state
   FOR EACH ROW EXECUTE FUNCTION maintenance_bound_request();
 
--- Tasks that keep a drain from ending.
-CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, drain text, ignored text[]) RETURNS bigint
+-- What changes when a task gives a sign of life: a task that a drain ignores is ignored for as long as this stays.
+CREATE OR REPLACE FUNCTION maintenance_sign_of_life(
+  status text, attempt integer, started_at timestamptz, heartbeat_at timestamptz
+) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT status || ' ' || attempt || ' ' || coalesce(extract(epoch FROM greatest(started_at, heartbeat_at))::text, '')
+$$;
+
+-- Tasks that keep a drain from ending. What it ignores is a sign of life by id.
+CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, drain text, ignored jsonb) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   blockers bigint;
 BEGIN
-  EXECUTE format('SELECT count(*) FROM %I.task_runs WHERE status = ANY ($1) AND NOT id = ANY ($2)', schema_name)
+  EXECUTE format(
+    'SELECT count(*) FROM %1$I.task_runs r LEFT JOIN jsonb_each_text($2) i
+         ON i.key = r.id AND i.value = %1$I.maintenance_sign_of_life(r.status, r.attempt, r.started_at, r.heartbeat_at)
+      WHERE r.status = ANY ($1) AND i.key IS NULL', schema_name)
     INTO blockers
     USING CASE drain WHEN 'running' THEN '{running}' ELSE '{pending,running}' END::text[], ignored;
   RETURN blockers;
 END;
 $$;
 
--- Makes the triggers that a mode needs, and removes the others.
+-- Whether triggers of the gate are on.
+CREATE OR REPLACE FUNCTION maintenance_gate_is_on(schema_name text) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+  SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(format('%I.task_runs', schema_name))
+                    AND starts_with(tgname, 'maintenance_gate_') AND tgenabled <> 'D')
+$$;
+
+-- Makes the triggers that a mode needs, and removes the others. To open the gate need not wait for anybody: where others
+-- hold the table the triggers stay, and let everything in, until the next look removes them.
 CREATE OR REPLACE FUNCTION maintenance_set_gate(schema_name text, mode text, drain text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
@@ -138,8 +172,16 @@ DECLARE
   used text[] := '{}';
   unused text[];
 BEGIN
-  -- Waits for transactions that have written to task_runs, and lets no other write before this one has ended.
-  EXECUTE format('LOCK TABLE %I.task_runs IN SHARE ROW EXCLUSIVE MODE', schema_name);
+  BEGIN
+    -- Waits for transactions that have written to task_runs, and lets no other write before this one has ended.
+    PERFORM set_config('lock_timeout', CASE mode WHEN 'running' THEN '200ms' ELSE '2s' END, true);
+    EXECUTE format('LOCK TABLE %I.task_runs IN SHARE ROW EXCLUSIVE MODE', schema_name);
+  EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+    IF mode <> 'running' THEN
+      RAISE;
+    END IF;
+    RETURN;
+  END;
   FOR gate IN
     SELECT name, event, condition, call FROM (VALUES
       -- While waiting nothing is new, and those who wait are told what ends.
@@ -182,8 +224,6 @@ BEGIN
   END IF;
 END;
 $$;
-REVOKE EXECUTE ON FUNCTION maintenance_set_gate(text, text, text) FROM PUBLIC;
-
 -- Opens and closes the gate with the mode, in the transaction that changes it, whoever does; then logs and tells it.
 CREATE OR REPLACE FUNCTION maintenance_follow_mode() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -193,16 +233,19 @@ DECLARE
   -- Whoever finds that a wait has run out has not asked for that.
   expires boolean := TG_OP = 'UPDATE' AND NEW.mode = 'running' AND OLD.mode = 'waiting_for_maintenance'
     AND coalesce(OLD.wait_expires_at <= clock_timestamp(), false);
+  gate_is_on boolean;
   blockers bigint;
 BEGIN
   IF TG_OP = 'UPDATE' THEN
     before := OLD;
   ELSE
-    -- A row that was removed and is put back: the gate follows it too.
+    -- A row that was removed and is put back: the gate follows it too, and the log tells what it was.
     before := NEW;
-    before.mode := 'running';
+    EXECUTE format('SELECT coalesce((SELECT mode_after FROM %I.maintenance_log ORDER BY id DESC LIMIT 1), ''running'')',
+      TG_TABLE_SCHEMA) INTO before.mode;
   END IF;
-  IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' THEN
+  EXECUTE format('SELECT %I.maintenance_gate_is_on($1)', TG_TABLE_SCHEMA) INTO gate_is_on USING TG_TABLE_SCHEMA::text;
+  IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' OR NEW.mode = 'running' AND gate_is_on THEN
     IF current_setting('transaction_isolation') <> 'read committed' THEN
       RAISE EXCEPTION 'the mode can be changed at READ COMMITTED alone: an older snapshot would not see every task'
         USING ERRCODE = 'PW103';
@@ -218,13 +261,14 @@ BEGIN
       END IF;
     END IF;
   END IF;
-  IF (NEW.mode, NEW.owner, NEW.reason, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
+  IF TG_OP = 'INSERT' OR (NEW.mode, NEW.owner, NEW.reason, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
     IS DISTINCT FROM (before.mode, before.owner, before.reason, before.drain, before.wait_expires_at, before.ignored_tasks) THEN
     EXECUTE format('INSERT INTO %I.maintenance_log
         (action, mode_before, mode_after, os_user, host, tool, owner, reason, details)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)', TG_TABLE_SCHEMA)
       USING CASE
           WHEN expires THEN 'expire'
+          WHEN TG_OP = 'INSERT' THEN 'restore'
           WHEN actor ? 'action' THEN actor->>'action'
           ELSE CASE NEW.mode WHEN 'running' THEN 'exit' WHEN 'maintenance' THEN 'enter' ELSE 'request' END
         END,
@@ -233,10 +277,11 @@ BEGIN
         CASE WHEN expires THEN before.reason ELSE coalesce(actor->>'reason', NEW.reason) END,
         jsonb_strip_nulls(jsonb_build_object(
           'drain', CASE WHEN NEW.mode <> 'running' THEN NEW.drain END, 'waitExpiresAt', NEW.wait_expires_at,
-          'ignoredTasks', CASE WHEN NEW.ignored_tasks <> '{}' THEN to_jsonb(NEW.ignored_tasks) END,
+          'ignoredTasks', (SELECT jsonb_agg(id ORDER BY id) FROM jsonb_object_keys(NEW.ignored_tasks) id),
+          'as', nullif(actor->>'owner', coalesce(NEW.owner, before.owner)),
           'forced', CASE WHEN NOT expires THEN actor->'forced' END));
   END IF;
-  IF NEW.mode <> before.mode THEN
+  IF NEW.mode <> before.mode OR TG_OP = 'INSERT' THEN
     PERFORM pg_notify('pipeweave_maintenance', TG_TABLE_SCHEMA);
   END IF;
   RETURN NULL;
@@ -249,6 +294,10 @@ DROP TRIGGER IF EXISTS maintenance_follow_mode ON orchestrator_state;
 CREATE CONSTRAINT TRIGGER maintenance_follow_mode
   AFTER INSERT OR UPDATE ON orchestrator_state DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW EXECUTE FUNCTION maintenance_follow_mode();
+
+-- These run with their owner's rights, on what the name of a table leads to: nobody else makes triggers of them.
+REVOKE EXECUTE ON FUNCTION
+  maintenance_gate(), maintenance_follow_mode(), maintenance_set_gate(text, text, text) FROM PUBLIC;
 
 -- The gate as the mode is now.
 DO $$

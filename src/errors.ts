@@ -79,9 +79,25 @@ export class PipeweaveError extends Error {
     readonly kind: ErrorKind,
     readonly code: string,
     message: string,
-    readonly details: ErrorDetails = {},
+    public details: ErrorDetails = {},
   ) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
+  }
+
+  /**
+   * Adds the state that things are in now, where that is known only after the failure was seen to.
+   *
+   * @param problem a line
+   * @param more in place of the hint that there is, and beside its data
+   */
+  add(problem: string, more: Pick<ErrorDetails, "hint" | "data"> = {}): void {
+    const { problems = [], data } = this.details;
+    this.details = {
+      ...this.details,
+      ...more,
+      problems: [...problems, problem],
+      ...(data || more.data ? { data: { ...data, ...more.data } } : {}),
+    };
   }
 }
 

@@ -85,6 +85,14 @@ Deno.test("workflow: request maintenance, drain, migrate, exit", async () => {
     runningTasks: 0,
     canEnterMaintenance: true,
     message: "Orchestrator is running normally",
-    ...{ owner: null, reason: null, drain: "all", waitExpiresAt: null, staleTasks: 0, ignoredTasks: [] },
+    ...{
+      requestedAt: null,
+      owner: null,
+      reason: null,
+      drain: "all",
+      waitExpiresAt: null,
+      staleTasks: 0,
+      ignoredTasks: [],
+    },
   });
 });

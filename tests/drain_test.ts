@@ -4,8 +4,9 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { PostgresServer } from "../scripts/postgres_server.ts";
 import { folderWith, pipeweave, Run, Terminal, until } from "./support/binary.ts";
 import { PgBouncer } from "./support/pgbouncer.ts";
-import { connect, queueTasks, sessionFor, TestDatabase } from "./support/database.ts";
+import { connect, queueTasks, sessionFor, TestDatabase, withMigratedServer } from "./support/database.ts";
 import { migrate } from "../src/commands/migrate.ts";
+import { lockKey } from "../src/migrations/history.ts";
 import type postgres from "postgres";
 
 async function mode(sql: postgres.Sql): Promise<string> {
@@ -88,7 +89,7 @@ Deno.test("request --wait: SIGINT calls the request off, or leaves it as told; k
   called.kill("SIGINT");
   const off = await called.outcome;
   assertEquals([off.code, await mode(sql)], [130, "running"], off.stderr);
-  assertStringIncludes(off.stderr, "The request was called off: the mode is running.");
+  assertStringIncludes(off.stderr, "The request was called off: the mode is running");
 
   const staying = await waiting("--on-interrupt", "stay");
   staying.kill("SIGTERM");
@@ -121,6 +122,53 @@ Deno.test("request --wait: somebody's exit ends it at once: exit 3, saying who",
   const history = await pipeweave(["maintenance:history"], { env });
   assertMatch(history.stdout, /exit: waiting_for_maintenance → running.*bob on/);
   assertMatch(history.stdout, /reason: no\n {4}forced: it was alice@/);
+});
+
+Deno.test("request --wait: a server that does not answer any more keeps neither --timeout nor a signal from ending it", async () => {
+  await withMigratedServer({}, async (server, sql) => {
+    await queueTasks(sql, ["running"]);
+    const env = { DATABASE_URL: server.url(), MAINTENANCE_CHECK_INTERVAL_MS: "200" };
+    for (
+      const [args, signal, expected] of [
+        [["--timeout", "1500ms", "--on-timeout", "exit"], undefined, 4],
+        [["--timeout", "60s"], "SIGINT", 130],
+      ] as const
+    ) {
+      const run = new Run(["maintenance:request", "--wait", ...args, "--json"], { env });
+      const backend = () =>
+        sql`SELECT pid FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name LIKE '%maintenance:request' AND query LIKE '%has_expired%'`;
+      await until(async () => (await backend()).length === 1, "it looks");
+      const pid = (await backend())[0]!["pid"] as number;
+      Deno.kill(pid, "SIGSTOP");
+      try {
+        if (signal) {
+          await new Promise((resolve) => setTimeout(resolve, 500));
+          run.kill(signal);
+        }
+        const { code, stdout } = await run.outcome;
+        const { error } = JSON.parse(stdout);
+        assertEquals([code, error.status?.mode, await mode(sql)], [expected, "running", "running"], stdout);
+      } finally {
+        Deno.kill(pid, "SIGCONT");
+      }
+    }
+  });
+});
+
+Deno.test("maintenance:wait: a migration that has the table for longer than a look waits is no reason to end", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  const env = { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "200" };
+  await pipeweave(["maintenance:request"], { env });
+  const migration = await database.hold("LOCK TABLE task_runs IN ACCESS EXCLUSIVE MODE");
+  const run = new Run(["maintenance:wait", "--for", "running", "--timeout", "60s"], { env });
+  // A look waits for a lock for five seconds.
+  await run.printed("looking again");
+  await migration.release();
+  assertEquals((await pipeweave(["maintenance:exit"], { env })).code, 0);
+  assertEquals((await run.outcome).code, 0);
+  assertEquals(await mode(sql), "running");
 });
 
 Deno.test("request --wait: an exit that a later request hides is not taken for the end of this one", async () => {
@@ -356,6 +404,110 @@ Deno.test("db:migrate --maintenance: when the migration fails the mode stays, or
   await queueTasks(sql, ["running"]);
   const undrained = await pipeweave(["db:migrate", "--maintenance", "--drain-timeout", "300ms"], { env });
   assertEquals([undrained.code, await mode(sql)], [4, "running"], undrained.stderr);
+  assertMatch(
+    undrained.stderr,
+    /called off: the mode is running\n {2}- Nothing was applied\n.*longer --drain-timeout/,
+  );
+  const stray = await pipeweave(["db:migrate", "--drain", "running"], { env });
+  assertEquals(stray.code, 2);
+  assertStringIncludes(stray.stderr, "--drain needs --maintenance");
+  assertEquals((await pipeweave(["maintenance:request", "--ttl", "0s"], { env })).code, 2);
+});
+
+Deno.test("db:migrate --maintenance: applies in the maintenance that it asked for alone, and keeps it from ending meanwhile", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await queueTasks(sql, ["completed"]);
+  const slow = "-- pipeweave: requires maintenance\nCREATE TABLE slow AS SELECT 1 AS n FROM pg_sleep(2);";
+  const alone =
+    "-- pipeweave: no-transaction\n-- pipeweave: requires maintenance\nCREATE TABLE alone (n int);";
+  await using folder = await folderWith({ "101_slow.sql": slow });
+  const env = { DATABASE_URL: database.url, PIPEWEAVE_MIGRATIONS_DIR: folder.path, PIPEWEAVE_OWNER: "ci" };
+  const run = new Run(["db:migrate", "--maintenance"], { env });
+  await run.printed("Applying 101_slow");
+  await until(() => mode(sql).then((found) => found === "maintenance"), "it is in maintenance");
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  const exit = pipeweave(["maintenance:exit"], { env });
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assertEquals(await mode(sql), "maintenance");
+  assertEquals([(await exit).code, (await run.outcome).code, await mode(sql)], [0, 0, "running"]);
+
+  // With the migrators' lock in others' hands it waits, in a maintenance that is ended before it comes to apply anything.
+  for (
+    const [name, text, ending] of [
+      ["102_b.sql", slow.replace("slow", "b").replace("2)", "0)"), ["maintenance:exit"]],
+      ["103_c.sql", alone, ["maintenance:exit"]],
+      ["104_d.sql", alone.replace("alone", "d"), ["maintenance:exit", "--force"]],
+    ] as const
+  ) {
+    await Deno.writeTextFile(`${folder.path}/${name}`, text);
+    const other = await database.hold(`SELECT pg_advisory_xact_lock(${lockKey("public")})`);
+    const late = new Run(["db:migrate", "--maintenance", "--json"], { env });
+    await until(() => mode(sql).then((found) => found === "maintenance"), "it is in maintenance");
+    assertEquals((await pipeweave([...ending], { env })).code, 0);
+    // Another one is none of its business.
+    if (name === "104_d.sql") await pipeweave(["maintenance:request", "--reason", "another"], { env });
+    await other.release();
+    const { code, stdout } = await late.outcome;
+    const { error, maintenance } = JSON.parse(stdout);
+    const left = name === "104_d.sql" ? "maintenance" : "running";
+    assertEquals([code, error.code, maintenance.exited, maintenance.mode, await mode(sql)], [
+      ...[3, "maintenance_ended", false, left, left],
+    ]);
+    const [row] = await sql`SELECT count(*)::int AS n FROM schema_migrations WHERE version = ${
+      name.slice(0, 3)
+    }`;
+    assertEquals(row!["n"], 0);
+    if (name === "104_d.sql") await pipeweave(["maintenance:exit"], { env });
+    assertEquals((await pipeweave(["db:migrate", "--maintenance"], { env })).code, 0);
+  }
+});
+
+Deno.test("db:migrate: what needs maintenance is not applied when it has ended since it was found", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await queueTasks(sql, ["completed"]);
+  await using folder = await folderWith({
+    "101_plain.sql": "CREATE TABLE plain (n int);",
+    "102_marked.sql": "-- pipeweave: requires maintenance\nCREATE TABLE marked (n int);",
+  });
+  const env = { DATABASE_URL: database.url, PIPEWEAVE_MIGRATIONS_DIR: folder.path };
+  await pipeweave(["maintenance:request"], { env });
+  const other = await database.hold(`SELECT pg_advisory_xact_lock(${lockKey("public")})`);
+  const run = new Run(["db:migrate"], { env });
+  await run.printed("Pending migrations: 2");
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  await pipeweave(["maintenance:exit"], { env });
+  await other.release();
+  const { code, stderr } = await run.outcome;
+  assertEquals(code, 3, stderr);
+  assertMatch(
+    stderr,
+    /102_marked was not applied: the maintenance .* was ended meanwhile\n {2}- applied by this run: 101_plain/,
+  );
+});
+
+Deno.test("db:migrate --maintenance: ends what an earlier run left behind, and not what was asked for by hand", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await using folder = await folderWith({ ...MARKED, "102_bad.sql": "DROP TABLE nowhere;" });
+  const env = { DATABASE_URL: database.url, PIPEWEAVE_MIGRATIONS_DIR: folder.path };
+  const failed = await pipeweave(["db:migrate", "--maintenance", "--quiet"], { env });
+  assertEquals([failed.code, await mode(sql)], [1, "maintenance"]);
+  assertMatch(failed.stderr, / {2}- The mode stays maintenance, asked for by \S.*\(db:migrate\)\n/);
+  assertMatch(failed.stderr, /next: .*db:migrate --maintenance goes on/);
+  await Deno.remove(`${folder.path}/102_bad.sql`);
+  const again = await pipeweave(["db:migrate", "--maintenance"], { env });
+  assertEquals([again.code, await mode(sql)], [0, "running"]);
+  assertStringIncludes(again.stderr, "an earlier run had left it in maintenance");
+
+  await pipeweave(["maintenance:request", "--reason", "by hand"], { env });
+  const idle = await pipeweave(["db:migrate", "--maintenance", "--json"], { env });
+  assertEquals([idle.code, JSON.parse(idle.stdout).maintenance], [0, { exited: false, mode: "maintenance" }]);
+  await Deno.writeTextFile(`${folder.path}/102_b.sql`, MARKED["101_a.sql"].replace("a (", "b ("));
+  const applied = await pipeweave(["db:migrate", "--maintenance"], { env });
+  assertEquals([applied.code, await mode(sql)], [0, "maintenance"]);
+  assertMatch(applied.stderr, /The mode stays maintenance, asked for by .*\(by hand\)/);
 });
 
 /** Starts a worker process; it is killed when it goes out of scope. */

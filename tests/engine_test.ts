@@ -78,8 +78,8 @@ Deno.test("the schema is what the Node orchestrator relies on", async () => {
            (SELECT count(*)::int FROM pg_constraint WHERE contype = 'c' AND connamespace = 'public'::regnamespace) AS checks,
            (SELECT count(*)::int FROM pg_extension WHERE extname = 'uuid-ossp') AS extensions`;
   // Eleven primary keys, one unique version, and the secondary indexes that schema.md lists; and of what the engine keeps
-  // beside the history three primary keys and three checks; of the gate one of each.
-  assertEquals({ ...counts[0] }, { indexes: 42 + 3 + 1, foreign_keys: 6, checks: 6 + 3 + 1, extensions: 1 });
+  // beside the history three primary keys and three checks; of the gate one primary key and two checks.
+  assertEquals({ ...counts[0] }, { indexes: 42 + 3 + 1, foreign_keys: 6, checks: 6 + 3 + 2, extensions: 1 });
 
   await sql`INSERT INTO idempotency_cache (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
             VALUES ('a', 't', 'r', 1, '/', now() - interval '1s'), ('b', 't', 'r', 1, '/', now() + interval '1h')`;

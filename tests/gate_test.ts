@@ -63,6 +63,8 @@ Deno.test("waiting: new tasks are refused with PW101, what was accepted goes on"
   // A pipeline run that begins now, and one that was under way.
   await pipelineRun(sql, "new");
   assertEquals(await refusal(insert(sql, "pending", "new")), "PW101");
+  assertEquals(await refusal(insert(sql, "waiting", "new")), undefined);
+  assertEquals(await refusal(insert(sql, "pending", "new")), "PW101");
   assertEquals(await refusal(insert(sql, "pending", "old")), undefined);
   // Records of what is over are no work.
   assertEquals(await refusal(insert(sql, "completed")), undefined);
@@ -203,6 +205,70 @@ Deno.test("an autovacuum of the table does not keep the mode from being changed:
   });
 });
 
+Deno.test("an exit waits for nobody: a writer that stays keeps no one out, and the next look cleans up behind it", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  const [id] = await queueTasks(sql, ["completed"]);
+  const session = database.session();
+  const triggers = async () =>
+    (await sql`SELECT FROM pg_trigger WHERE tgrelid = 'task_runs'::regclass AND NOT tgisinternal`).length;
+  for (const isolation of ISOLATION) {
+    assertEquals((await requestMaintenance(session)).mode, "maintenance");
+    await using writer = await database.hold("UPDATE task_runs SET priority = 1");
+    assertEquals((await exitMaintenance(session, { lockWaitMs: 1000 })).mode, "running");
+    assert(await triggers() > 0);
+    // Let in by the state as it is now; one that began before the exit may only know the state before it.
+    const insertion = sql.begin(
+      `ISOLATION LEVEL ${isolation}`,
+      (transaction) => insert(transaction as unknown as postgres.Sql, "pending"),
+    );
+    assertEquals(await refusal(insertion), undefined);
+    // The gate closes again, whatever is left of it.
+    await writer.release();
+    assertEquals((await requestMaintenance(session)).mode, "waiting_for_maintenance");
+    assertEquals(await refusal(insert(sql, "pending")), "PW101");
+    await sql`UPDATE task_runs SET status = 'completed' WHERE id <> ${id!}`;
+    assertEquals((await getMaintenanceStatus(session)).mode, "maintenance");
+    await using reader = await database.hold("UPDATE task_runs SET priority = 2");
+    await exitMaintenance(session);
+    assert(await triggers() > 0);
+    await reader.release();
+    assertEquals((await getMaintenanceStatus(session)).mode, "running");
+    assertEquals(await triggers(), 0);
+  }
+});
+
+Deno.test("what runs with the owner's rights is nobody else's to call, and the state has one row", async () => {
+  await using database = await TestDatabase.migrated();
+  const role = `r_${crypto.randomUUID().slice(0, 8)}`;
+  await database.sql.unsafe(`CREATE ROLE ${role} LOGIN`);
+  const stranger = connect(database.url.replace("postgres@", `${role}@`), { max: 1 });
+  try {
+    await stranger`CREATE TEMP TABLE mine (id text, status text, pipeline_run_id text)`;
+    for (const call of ["maintenance_gate('new tasks')", "maintenance_follow_mode()"]) {
+      const created = stranger.unsafe(
+        `CREATE TRIGGER x BEFORE INSERT ON mine FOR EACH ROW EXECUTE FUNCTION public.${call}`,
+      );
+      assertEquals(await refusal(created), "42501", call);
+    }
+    assertEquals(
+      await refusal(stranger`SELECT public.maintenance_set_gate('public', 'running', 'all')`),
+      "42501",
+    );
+    // A worker's role needs the tables alone.
+    await database.sql.unsafe(`GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA public TO ${role}`);
+    await queueTasks(database.sql, []);
+    assertEquals((await requestMaintenance(database.session())).mode, "maintenance");
+    assertEquals(await refusal(insert(stranger, "pending")), "PW101");
+    assertEquals(await refusal(stranger`INSERT INTO orchestrator_state (id) VALUES ('other')`), "23514");
+    assertEquals(await refusal(stranger`UPDATE orchestrator_state SET id = 'other'`), "23514");
+    assertEquals(await refusal(insert(stranger, "pending")), "PW101");
+  } finally {
+    await stranger.end({ timeout: 1 });
+    await database.sql.unsafe(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+  }
+});
+
 Deno.test("drain running: pending tasks stay queued, and nothing starts", async () => {
   await using database = await TestDatabase.migrated();
   const { sql } = database;
@@ -309,7 +375,7 @@ Deno.test("--ttl: a renewal counts for transactions whose snapshot is older than
   const error = await old.run(
     "INSERT INTO task_runs (id, task_id, code_version, code_hash, max_retries) VALUES ('x', 't', 1, 'x', 3)",
   ).then(() => undefined, (error) => error);
-  assertEquals(error?.code, "40001");
+  assertEquals(error?.code, "PW101");
 });
 
 Deno.test("whose it is: joined by others, ended by its owner, or by force, which the log keeps", async () => {
@@ -327,7 +393,7 @@ Deno.test("whose it is: joined by others, ended by its owner, or by force, which
   const error = await assertRejects(() => exitMaintenance(session, { actor: BOB }), PipeweaveError);
   assertEquals([error.kind, error.code], ["condition", "not_owner"]);
   assertMatch(error.message, /alice@one's \(disk\).*stays waiting_for_maintenance/);
-  await exitMaintenance(session, { actor: BOB, force: true, reason: "urgent" });
+  await exitMaintenance(session, { actor: BOB, owner: "night shift", force: true, reason: "urgent" });
   await requestMaintenance(session, { actor: ALICE, owner: "release-42" });
   await exitMaintenance(session, { actor: BOB, owner: "release-42" });
   const log = await readMaintenanceLog(session, 10);
@@ -336,7 +402,7 @@ Deno.test("whose it is: joined by others, ended by its owner, or by force, which
     [
       ["exit", "bob", "release-42", null, {}],
       ["request", "alice", "release-42", null, { drain: "all" }],
-      ["exit", "bob", "alice@one", "urgent", { forced: true }],
+      ["exit", "bob", "alice@one", "urgent", { forced: true, as: "night shift" }],
       ["request", "alice", "alice@one", "disk", { drain: "all" }],
     ],
   );
@@ -365,6 +431,19 @@ Deno.test("--ignore-stale: tasks that nothing was heard of are left out, and rec
   assertEquals((await getMaintenanceStatus(session)).mode, "maintenance");
   const [, request] = await readMaintenanceLog(session, 5);
   assertEquals(request!.details["ignoredTasks"], [silent, late].sort());
+  await exitMaintenance(session);
+
+  // One that gives a sign of life is waited for: a late one that starts, a silent one that is heard of again.
+  assertEquals((await requestMaintenance(session, { ignoreStale: true })).mode, "maintenance");
+  await exitMaintenance(session);
+  const [another] = await queueTasks(sql, ["running"]);
+  await requestMaintenance(session, { ignoreStale: true });
+  await sql`UPDATE task_runs SET status = 'running', started_at = now() WHERE id = ${late!}`;
+  await sql`UPDATE task_runs SET heartbeat_at = now() WHERE id = ${silent!}`;
+  await sql`UPDATE task_runs SET status = 'completed' WHERE id = ${another!}`;
+  assertEquals((await getMaintenanceStatus(session)).message, "Waiting for 2 tasks to complete");
+  await sql`UPDATE task_runs SET status = 'completed' WHERE id IN (${late!}, ${silent!})`;
+  assertEquals((await getMaintenanceStatus(session)).mode, "maintenance");
 });
 
 Deno.test("the Node orchestrator's way: a plain UPDATE of the mode closes the gate, and cannot enter with tasks active", async () => {
@@ -390,7 +469,7 @@ Deno.test("the Node orchestrator's way: a plain UPDATE of the mode closes the ga
   assertEquals(await enter(), undefined);
   assertEquals(await refusal(insert(sql, "pending")), "PW101");
   // What belonged to a request ends with it.
-  await sql`UPDATE orchestrator_state SET owner = 'x', reason = 'y', drain = 'running', ignored_tasks = '{a}'`;
+  await sql`UPDATE orchestrator_state SET owner = 'x', reason = 'y', drain = 'running', ignored_tasks = '{"a": ""}'`;
   await sql`UPDATE orchestrator_state SET mode = 'running'`;
   const [forgotten] =
     await sql`SELECT owner, reason, drain, ignored_tasks = '{}' AS none FROM orchestrator_state`;
@@ -402,6 +481,11 @@ Deno.test("the Node orchestrator's way: a plain UPDATE of the mode closes the ga
   assertEquals(await refusal(insert(sql, "pending")), undefined);
   const log = await readMaintenanceLog(database.session(), 10);
   assertEquals(log.map(({ action, tool }) => [action, tool]).at(-1), ["request", "postgres.js"]);
+  assertEquals([log[0]!.action, log[0]!.modeBefore, log[0]!.modeAfter], [
+    "restore",
+    "maintenance",
+    "running",
+  ]);
 });
 
 Deno.test("while the mode is running the gate has no trigger; a reader that stays does not keep it from opening", async () => {

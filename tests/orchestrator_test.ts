@@ -68,6 +68,22 @@ Deno.test("createOrchestrator: migrates when asked, reports the mode, completes 
   await orchestrator.stop();
 });
 
+Deno.test("calls at once share one connection, and leave none behind", async () => {
+  await using database = await TestDatabase.migrated();
+  const orchestrator = library.createOrchestrator({ databaseUrl: database.url });
+  assertEquals(
+    await Promise.all(Array.from({ length: 5 }, () => orchestrator.canAcceptTasks())),
+    Array.from({ length: 5 }, () => true),
+  );
+  const sessions = async () =>
+    (await database.sql`SELECT FROM pg_stat_activity
+      WHERE datname = current_database() AND application_name LIKE 'pipeweave/%'`).length;
+  assertEquals(await sessions(), 1);
+  await orchestrator.start();
+  await orchestrator.stop();
+  await until(async () => await sessions() === 0, "nothing is left");
+});
+
 Deno.test("stop() ends although the server does not answer any more", async () => {
   await withMigratedServer({}, async (server) => {
     const orchestrator = library.createOrchestrator({

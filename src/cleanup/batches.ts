@@ -32,8 +32,7 @@ const ROWS_OF_A_BLOCK = 291;
 /** Rows of one table that have to go. */
 export interface Target {
   readonly table: string;
-  /** Its primary key, and the column of time that `condition` is about and an index is on. */
-  readonly key: string;
+  /** The column of time that `condition` is about and an index is on. */
   readonly time: string;
   readonly condition: SqlText;
 }
@@ -79,9 +78,8 @@ interface BatchEnd {
   /** Rows that a stretch holds; null where a lock was in the way. */
   readonly found: number | null;
   readonly removed: number;
-  /** The last row that was picked, where any was. */
+  /** The last time that was picked, where any was. */
   readonly time: string | null;
-  readonly key: string | null;
   /** What it took, in milliseconds. */
   readonly ms: number;
 }
@@ -175,26 +173,28 @@ export class BatchedDelete {
   }
 
   async #byRow(part: SqlText, reaches?: number): Promise<void> {
-    const { target: { key, time, condition } } = this;
-    const [keyColumn, timeColumn] = [identifier(key), identifier(time)];
-    // Where the last batch ended: none reads again what those before have removed or passed over.
+    const { target: { time, condition } } = this;
+    const timeColumn = identifier(time);
+    // Where the last batch ended: none reads again what those before have removed or passed over. In the order of the
+    // index alone, since rows of one time may be many, and to sort them for every batch is more than the batch.
     let after = sql`true`;
     for (;;) {
       const statements = sql`
           SET LOCAL enable_seqscan = off;
           WITH batch AS MATERIALIZED (
-            SELECT ctid AS place, ${timeColumn} AS time, ${keyColumn} AS key FROM ${this.#name}
+            SELECT ctid AS place, ${timeColumn} AS time FROM ${this.#name}
              WHERE ${condition} AND ${part} AND ${after}
-             ORDER BY ${timeColumn}, ${keyColumn} LIMIT ${this.#size} FOR UPDATE SKIP LOCKED
+             ORDER BY ${timeColumn} LIMIT ${this.#size} FOR UPDATE SKIP LOCKED
           ), deleted AS (
             DELETE FROM ${this.#name} WHERE ctid = ANY (ARRAY(SELECT place FROM batch)) RETURNING 1
           )
-          SELECT (SELECT pg_catalog.count(*) FROM deleted), last.time::text, last.key
-            INTO batch_removed, last_time, last_key
-            FROM (SELECT 1) AS one LEFT JOIN (SELECT time, key FROM batch ORDER BY batch.time DESC, key DESC LIMIT 1) AS last ON true;`;
+          SELECT (SELECT pg_catalog.count(*) FROM deleted), (SELECT pg_catalog.max(batch.time) FROM batch)::text
+            INTO batch_removed, last_time;`;
       const [end] = await this.#send([{ statements, reaches }]);
-      if (end!.time === null) return;
-      after = sql`(${timeColumn}, ${keyColumn}) > (${end!.time}, ${end!.key})`;
+      // What was picked and stays is kept by a trigger of somebody's own.
+      if (end!.time === null || end!.removed === 0) return;
+      // Those with the same time are not all gone; what was picked is, and what is locked is not picked.
+      after = sql`${timeColumn} >= ${end!.time}::timestamptz`;
     }
   }
 
@@ -241,12 +241,11 @@ export class BatchedDelete {
         batch_found bigint;
         batch_removed bigint := 0;
         last_time text;
-        last_key text;
       BEGIN
         IF turn THEN ${statements}
         END IF;
         PERFORM pg_catalog.set_config('pipeweave.batch', pg_catalog.json_build_object(
-          'turn', turn, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'key', last_key,
+          'turn', turn, 'found', batch_found, 'removed', batch_removed, 'time', last_time,
           'ms', extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::text, true);
       END`;
     return transactionMessage(

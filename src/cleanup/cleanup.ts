@@ -71,19 +71,16 @@ export async function cleanup(session: Session, options: CleanupOptions = {}): P
   const cutOff = (name: string) => sql`${String(facts![name])}::timestamptz`;
   const cache: Target = {
     table: "idempotency_cache",
-    key: "idempotency_key",
     time: "expires_at",
     condition: sql`expires_at < ${cutOff("now")}`,
   };
   const dlq: Target = {
     table: "dlq",
-    key: "id",
     time: "failed_at",
     condition: sql`failed_at < ${cutOff("dlq")}`,
   };
   const uploads: Target = {
     table: "temp_uploads",
-    key: "id",
     time: "deleted_at",
     condition: sql`deleted_at < ${cutOff("archive")}`,
   };

@@ -8,7 +8,7 @@
 import type { RequestResult } from "../commands/maintenance.ts";
 import type { Session } from "../database/session.ts";
 import type { ChangeOptions, Drain } from "../maintenance/state.ts";
-import { type Bell, countLeft, describeLeft, type Look } from "../maintenance/wait.ts";
+import { answered, type Bell, countLeft, describeLeft, type Look } from "../maintenance/wait.ts";
 import { type MaintenanceStatus, tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
@@ -22,6 +22,8 @@ const DRAIN_TIMEOUT_MS = 15 * 60_000;
 const WATCHED_MS = 1000;
 /** Intervals in which nothing moves, after which a drain counts as stuck. */
 const STUCK_INTERVALS = 2;
+/** How long the end of a request may take after a time-out or a signal, once connected, in milliseconds. */
+const CALL_OFF_MS = 15_000;
 /** Lines of tasks below the bar. */
 const TASK_LINES = 6;
 /** How far back the rate looks, in milliseconds: a drain that has become slow is told as slow. */
@@ -57,8 +59,14 @@ export function requestOptions(invocation: Invocation): ChangeOptions {
     ...ownerOptions(invocation),
     drain: invocation.choice<Drain>("drain", "--drain", ["all", "running"]),
     ignoreStale: invocation.options["ignoreStale"] === true,
-    ttlMs: invocation.duration("ttl", "--ttl"),
+    ttlMs: ttlMs(invocation),
   };
+}
+
+function ttlMs(invocation: Invocation): number | undefined {
+  const ms = invocation.duration("ttl", "--ttl");
+  if (ms === 0) invocation.problem("--ttl must be greater than 0: the request would be over before it began");
+  return ms;
 }
 
 /** Who acts, and why. */
@@ -114,10 +122,12 @@ export async function drain(
   const { requestMaintenance, waitForMaintenance } = await import("../commands/maintenance.ts");
   const since = Date.now();
   // To close the gate has to wait for transactions under way, which counts as waiting too.
-  const asked = await requestMaintenance(session, { ...request, lockWaitMs: wait.timeoutMs });
+  const deadline = since + wait.timeoutMs;
+  const asking = requestMaintenance(session, { ...request, lockWaitMs: wait.timeoutMs });
+  const asked = await answered(asking, session, { deadline, signal: invocation.signal });
   invocation.progress.stop();
   if (asked.joined) {
-    invocation.note(`Maintenance was asked for by ${asked.owner ?? "somebody"} before; waiting with them.`);
+    invocation.note(`${joinedNote(invocation, asked)} Waiting with them.`);
   }
   invocation.event("requested", { mode: asked.mode, joined: asked.joined });
   if (asked.mode === "maintenance") return { request: asked, status: asked, drainedMs: Date.now() - since };
@@ -127,7 +137,8 @@ export async function drain(
   try {
     const status = await waitForMaintenance(session, bell, asked, {
       actor: request.actor,
-      deadline: since + wait.timeoutMs,
+      since,
+      deadline,
       intervalMs: moving ? Math.min(wait.intervalMs, WATCHED_MS) : wait.intervalMs,
       stuckAfterMs: STUCK_INTERVALS * wait.intervalMs,
       signal: invocation.signal,
@@ -158,37 +169,64 @@ export async function drain(
       : kind === "timeout"
       ? wait.onTimeout
       : undefined;
-    if (ending !== undefined) await end(invocation, session, asked, request, ending);
+    if (ending !== undefined) await end(invocation, session, asked, request, ending, error as PipeweaveError);
     throw error;
   }
 }
 
-/** Calls a request off, or says that it stays. */
+/** Whose request was joined, and what of this command's own does not count then. */
+export function joinedNote(invocation: Invocation, { owner, reason }: RequestResult): string {
+  const given = ["reason", "drain", "ignoreStale", "ttl"].filter((name) =>
+    invocation.options[name] !== undefined
+  );
+  const flags = given.map((name) => `--${name === "ignoreStale" ? "ignore-stale" : name}`);
+  return `It was asked for by ${owner ?? "somebody"} before${reason ? ` (${reason})` : ""}, and is theirs.` +
+    (flags.length === 0 ? "" : ` Not applied: ${flags.join(", ")}.`);
+}
+
+/** Calls a request off, or leaves it, and adds to the error what became of it. */
 async function end(
   invocation: Invocation,
   session: Session,
   asked: RequestResult,
   request: ChangeOptions,
   ending: Ending,
+  error: PipeweaveError,
 ): Promise<void> {
   const { exitMaintenance } = await import("../commands/maintenance.ts");
   if (ending === "stay" || !asked.requested) {
-    return invocation.note(
-      `The mode stays waiting_for_maintenance${asked.requested ? "" : ", as it was before this command"}. ` +
-        "Wait on: maintenance:request --wait. Call it off: maintenance:exit.",
+    return error.add(
+      `The mode stays waiting_for_maintenance${asked.requested ? "" : ", as it was before this command"}`,
+      {
+        hint: error.details.hint ??
+          "Wait on: pipeweave maintenance:request --wait. Call it off: pipeweave maintenance:exit.",
+      },
     );
   }
+  invocation.note("Calling the request off…");
   // The session may have been ended by the signal.
   const cleaner = await invocation.openSession(session.settings, { interruptible: false });
   const { signal: _, ...unstoppable } = request;
+  const late = setTimeout(() => cleaner.abandon(), CALL_OFF_MS);
   try {
-    await exitMaintenance(cleaner, unstoppable);
-    invocation.note("The request was called off: the mode is running.");
-  } catch (error) {
-    invocation.note(
-      `The request could not be called off (${messageOf(error)}); run: pipeweave maintenance:exit`,
+    const status = await exitMaintenance(cleaner, { ...unstoppable, requestedAt: asked.requestedAt });
+    error.add(
+      status.mode === "running"
+        ? "The request was called off: the mode is running"
+        : `The request is over; the mode is ${status.mode} by a later one`,
+      {
+        hint: `Ask again: pipeweave maintenance:request --wait${
+          error.kind === "timeout" ? ", with a longer --timeout" : ""
+        }.`,
+        data: { status },
+      },
     );
+  } catch (failure) {
+    error.add(`The request could not be called off: ${messageOf(failure)}`, {
+      hint: "See what the mode is, and end it: pipeweave maintenance:status, pipeweave maintenance:exit.",
+    });
   } finally {
+    clearTimeout(late);
     await cleaner.close();
   }
 }

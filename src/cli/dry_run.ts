@@ -31,5 +31,8 @@ export async function runDryRun(invocation: Invocation): Promise<void> {
       hint: error.details.hint ?? "Correct the file; nothing was applied.",
     });
   }
-  if (plan.refusal) throw plan.refusal;
+  if (!plan.refusal) return;
+  // With --maintenance what would refuse is what it drains for.
+  if (invocation.options["maintenance"] === undefined) throw plan.refusal;
+  invocation.note(`It would drain first: ${plan.refusal.message.replace(/ Nothing was applied\.$/, "")}`);
 }

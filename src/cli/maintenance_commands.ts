@@ -7,7 +7,7 @@
 import { MODES, type OrchestratorMode } from "../maintenance/transitions.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { formatMaintenance, formatMaintenanceLog, formatTasks } from "../output/text.ts";
-import { drain, drainWait, ownerOptions, REQUEST_OPTIONS, requestOptions } from "./drain.ts";
+import { drain, drainWait, joinedNote, ownerOptions, REQUEST_OPTIONS, requestOptions } from "./drain.ts";
 import type { Invocation } from "./invocation.ts";
 import { migratedSession } from "./migrate.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, type OptionSpec, OUTPUT_OPTIONS } from "./spec.ts";
@@ -83,7 +83,8 @@ const request: CommandSpec = {
         { flags: "--timeout <duration:string>", description: "How long to wait. Default: 15m" },
         {
           flags: "--on-timeout <what:string>",
-          description: "stay: the request stands. exit: it is called off. Default: stay",
+          description:
+            "stay: the request stands. exit: it is called off, if this command made it. Default: stay",
         },
         {
           flags: "--on-interrupt <what:string>",
@@ -123,9 +124,7 @@ const request: CommandSpec = {
     invocation.progress.stop();
     invocation.result(() => found, () => found.message);
     if (found.joined) {
-      invocation.note(
-        `It was asked for by ${found.owner ?? "somebody"} before${found.reason ? ` (${found.reason})` : ""}.`,
-      );
+      invocation.note(joinedNote(invocation, found));
     }
     if (found.mode === "waiting_for_maintenance") {
       invocation.note(

@@ -26,6 +26,8 @@ const LISTED = 100;
 const [ENTER, LEAVE] = ["\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"];
 const CTRL_C = "\x03";
 
+/** How long a change that is under way may take when a key ends the watching, in milliseconds. */
+const LAST_ACT_MS = 1000;
 /** How long what a key led to is shown, in milliseconds. */
 const NOTE_MS = 8000;
 
@@ -77,6 +79,10 @@ class Screen {
   #noteUntil = 0;
   #pressed: string | undefined;
   #quits = false;
+  /** Whether a key closed the gate last, and none opened it. */
+  #closed = false;
+  #acting: Promise<void> = Promise.resolve();
+  readonly #ending = new AbortController();
 
   constructor(
     readonly invocation: Invocation,
@@ -107,10 +113,17 @@ class Screen {
     try {
       // A key ends it at once, also while the server does not answer.
       await Promise.race([this.#follow(), quit.promise]);
+      this.#ending.abort();
+      await Promise.race([this.#acting, new Promise((resolve) => setTimeout(resolve, LAST_ACT_MS))]);
     } finally {
       this.#quits = true;
       world.out(LEAVE);
       release();
+    }
+    if (this.#closed) {
+      this.invocation.note(
+        "This watch asked for maintenance, and that stays. See maintenance:status; call it off with maintenance:exit.",
+      );
     }
   }
 
@@ -119,7 +132,7 @@ class Screen {
     while (!this.#quits) {
       this.#draw();
       await bell.wait(EVERY_MS, signal);
-      await this.#act(this.#pressed);
+      await (this.#acting = this.#act(this.#pressed));
       this.#pressed = undefined;
       try {
         this.#view = await source.look();
@@ -139,10 +152,13 @@ class Screen {
     this.#say(key === "r" ? "Requesting maintenance…" : "Exiting maintenance…");
     const options = {
       ...this.request,
+      signal: AbortSignal.any([this.invocation.signal, this.#ending.signal]),
       onLockWait: (reason: string) => this.#say(`Changing the mode: ${reason}`),
     };
     try {
-      this.#say((await change(this.session, options)).message);
+      const { message, mode } = await change(this.session, options);
+      this.#closed = mode !== "running";
+      this.#say(message);
     } catch (error) {
       if (this.invocation.signal.aborted) throw error;
       this.#say(messageOf(error));

@@ -97,6 +97,7 @@ export async function enterMaintenance(
 /**
  * Ends maintenance, or the wait for it.
  *
+ * @returns the status; the mode is another than `running` only where a request was named that a later one has followed
  * @throws {PipeweaveError} of kind `condition` when it is somebody else's, unless forced
  */
 export async function exitMaintenance(
@@ -105,7 +106,8 @@ export async function exitMaintenance(
 ): Promise<MaintenanceStatus> {
   const { ownerBefore, state } = await changeMode(session, "exit", options);
   const status = maintenanceStatus(state);
-  if (status.mode === "running") return status;
+  const isLater = options.requestedAt && state.requestedAt?.getTime() !== options.requestedAt.getTime();
+  if (status.mode === "running" || isLater) return status;
   throw new PipeweaveError(
     "condition",
     "not_owner",
@@ -122,6 +124,8 @@ export async function exitMaintenance(
 
 /** How to wait for a drain. */
 export interface DrainOptions extends WaitingOptions {
+  /** When the waiting began, the request included, in milliseconds of the epoch. */
+  readonly since: number;
   /** A drain in which nothing moves for this long counts as stuck, in milliseconds. */
   readonly stuckAfterMs: number;
   /** Told once when it is stuck: tasks are pending, none is running, and none starts. */
@@ -140,12 +144,14 @@ export async function waitForMaintenance(
   request: RequestResult,
   options: DrainOptions,
 ): Promise<MaintenanceStatus> {
-  const since = Date.now();
+  const { since } = options;
   let last: Look | undefined;
+  let trouble: string | undefined;
   let still: { pending: number; since: number } | undefined;
   let told = false;
   const onLook = (look: Look) => {
     last = look;
+    trouble = undefined;
     const { mode, pendingTasksCount: pending, runningTasksCount: running, drain } = look.state;
     const waits = mode === "waiting_for_maintenance" && drain === "all" && pending > 0 && running === 0;
     if (!waits || still?.pending !== pending) still = waits ? { pending, since: Date.now() } : undefined;
@@ -158,13 +164,19 @@ export async function waitForMaintenance(
   const isLost = ({ state }: Look) =>
     state.mode === "running" || state.requestedAt?.getTime() !== request.requestedAt?.getTime();
   const isOver = (look: Look) => look.state.mode === "maintenance" || isLost(look);
-  const look = await waitUntil(session, bell, isOver, { ...options, onLook });
+  const onTrouble = (reason: string) => {
+    trouble = reason;
+    options.onTrouble?.(reason);
+  };
+  const look = await waitUntil(session, bell, isOver, { ...options, onLook, onTrouble });
   if (look && isLost(look)) throw await calledOff(session, request, maintenanceStatus(look.state));
   if (look) return maintenanceStatus(look.state);
   throw new PipeweaveError(
     "timeout",
     "drain_timeout",
-    `Not drained within ${formatDuration(Date.now() - since)}: ${last ? stillActive(last) : "unknown"}`,
+    `Not drained within ${formatDuration(Math.round(options.deadline - since))}: ${
+      last ? stillActive(last) : "unknown"
+    }${trouble === undefined ? "" : ` when last seen; since then ${trouble}`}`,
     {
       hint: "See maintenance:tasks for what is active, and wait on with maintenance:request --wait." +
         (last && last.state.runningTasksCount === 0
@@ -181,19 +193,22 @@ const SEARCHED_LINES = 50;
 
 async function calledOff(
   session: Session,
-  { requestedAt }: RequestResult,
+  { requestedAt, waitExpiresAt }: RequestResult,
   status: MaintenanceStatus,
 ): Promise<PipeweaveError> {
-  const log = await readMaintenanceLog(session, SEARCHED_LINES);
+  // Not everybody may read the log.
+  const log = await readMaintenanceLog(session, SEARCHED_LINES).catch(() => []);
   const end = log.findLast(({ modeAfter, loggedAt }) =>
     modeAfter === "running" && requestedAt !== null && loggedAt > requestedAt
   );
   // Until it is recorded, an end by time is seen by the time alone.
-  const hasExpired = end ? end.action === "expire" : status.waitExpiresAt !== null;
+  const hasExpired = end ? end.action === "expire" : waitExpiresAt !== null && waitExpiresAt <= new Date();
   const who = hasExpired
     ? "its time to live ran out (--ttl)"
     : end
-    ? `${end.osUser ?? end.databaseUser}${end.host ? ` on ${end.host}` : ""} called it off`
+    ? `${end.details["as"] ?? end.osUser ?? end.databaseUser}${
+      end.host ? ` on ${end.host}` : ""
+    } called it off`
     : "somebody called it off";
   const now = status.mode === "running"
     ? "the mode is running"

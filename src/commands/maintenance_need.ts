@@ -33,24 +33,30 @@ export async function needsOf(pending: readonly Migration[], history: History): 
   return new Map(needs.filter(([, reasons]) => reasons.length > 0));
 }
 
+/** What was found of the mode. */
+export interface MaintenanceCheck {
+  /** What `allowOnline` went over, where it did. */
+  readonly overridden: { readonly mode: string; readonly activeTasks: number } | undefined;
+  /** Whether migrations that need maintenance have it. */
+  readonly isInMaintenance: boolean;
+}
+
 /**
  * Refuses migrations that need maintenance while tasks are active and the orchestrator is not in maintenance.
  *
  * @param allowOnline go on all the same
- * @returns what was overridden, where something was
  * @throws {PipeweaveError} of kind `condition`, naming each need
  */
 export async function assertMaintenance(
   session: Session,
   needs: Needs,
   allowOnline: boolean,
-): Promise<{ readonly mode: string; readonly activeTasks: number } | undefined> {
-  if (needs.size === 0) return undefined;
-  const state = await readQueue(session);
-  if (!state) return undefined;
+): Promise<MaintenanceCheck> {
+  const state = needs.size === 0 ? undefined : await readQueue(session);
+  const isInMaintenance = state?.mode === "maintenance";
+  if (!state || isInMaintenance || state.activeTasks === 0) return { overridden: undefined, isInMaintenance };
   const { activeTasks } = state;
-  if (state.mode === "maintenance" || activeTasks === 0) return undefined;
-  if (allowOnline) return { mode: state.mode, activeTasks };
+  if (allowOnline) return { overridden: { mode: state.mode, activeTasks }, isInMaintenance };
   const names = [...needs.keys()].map(labelOf);
   throw new PipeweaveError(
     "condition",

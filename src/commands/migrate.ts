@@ -6,16 +6,27 @@
 
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { restoreState } from "../maintenance/state.ts";
-import { applyMigrations, type ApplyOptions, type ApplyResult } from "../migrations/apply.ts";
+import { NOT_IN_MAINTENANCE, restoreState, stillInMaintenance } from "../maintenance/state.ts";
+import {
+  applyMigrations,
+  type ApplyOptions,
+  type ApplyResult,
+  type RunCondition,
+} from "../migrations/apply.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import { type History, historyTable, readHistory } from "../migrations/history.ts";
-import { EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
+import { EMBEDDED, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
 import { parseAhead } from "../migrations/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
-import { assertMaintenance, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
+import {
+  assertMaintenance,
+  hasQueue,
+  type MaintenanceCheck,
+  needLines,
+  needsOf,
+} from "./maintenance_need.ts";
 
 /** What to apply, how, and whom to tell. */
 export interface MigrateOptions extends MigrationSources, ApplyOptions {
@@ -34,11 +45,11 @@ export interface MaintenanceEntry {
   /** Whether pending migrations that do not need it are reason enough. */
   readonly when: "auto" | "always";
   /**
-   * Resolves when the mode is `maintenance`.
+   * Resolves when the mode is `maintenance`, with when that was asked for.
    *
    * @param needs why, a line each
    */
-  readonly enter: (needs: readonly string[]) => Promise<void>;
+  readonly enter: (needs: readonly string[]) => Promise<Date | null>;
 }
 
 /** What `db:migrate` would do. */
@@ -95,17 +106,38 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   const needs = await needsOf(pending, history);
   const { maintenance } = options;
   const enters = maintenance && (maintenance.when === "always" || needs.size > 0) && await hasQueue(session);
-  if (enters) await maintenance.enter(needLines(needs));
-  const overridden = enters
-    ? undefined
+  const entered = enters ? inMaintenance(session, await maintenance.enter(needLines(needs))) : undefined;
+  const { overridden, isInMaintenance } = enters
+    ? NOTHING_OVERRIDDEN
     : await assertMaintenance(session, needs, options.allowOnline === true);
+  const found = isInMaintenance ? inMaintenance(session, undefined) : undefined;
   return await applyMigrations(session, migrations, history, {
     ...options,
+    conditionOf: (migration) => entered ?? (needs.has(migration) ? found : undefined),
     detailsOf: (migration) =>
       overridden && needs.has(migration)
         ? { allowedOnline: { ...overridden, needs: needs.get(migration) } }
         : undefined,
   });
+}
+
+const NOTHING_OVERRIDDEN: MaintenanceCheck = { overridden: undefined, isInMaintenance: false };
+
+/** What needs maintenance is applied in that maintenance alone, whoever ends it meanwhile. */
+function inMaintenance({ settings }: Session, requestedAt: Date | null | undefined): RunCondition {
+  return {
+    statement: stillInMaintenance(settings.schema, requestedAt),
+    sqlstate: NOT_IN_MAINTENANCE,
+    error: (migration) =>
+      new PipeweaveError(
+        "condition",
+        "maintenance_ended",
+        `${
+          labelOf(migration)
+        } was not applied: the maintenance that it was to be applied in was ended meanwhile`,
+        { hint: "See who ended it: maintenance:history. Then run db:migrate --maintenance again." },
+      ),
+  };
 }
 
 /** The error of a server that cannot be written to. */

@@ -41,7 +41,7 @@ export async function rollback(session: Session, options: RollbackCommandOptions
   const downs = steps.map(({ down }) => down);
   await assertRunnable(downs);
   const needs = await needsOf(downs, history);
-  const overridden = await assertMaintenance(session, needs, options.allowOnline === true);
+  const { overridden } = await assertMaintenance(session, needs, options.allowOnline === true);
   await options.confirm?.(steps);
   const details = overridden && { allowedOnline: { ...overridden, needs: [...needs.values()].flat() } };
   return await rollBack(session, steps, history, { ...options, ...(details ? { details } : {}) });

@@ -181,8 +181,10 @@ export function adviceFor(
 ): string | undefined {
   switch (sqlstate) {
     case "42501":
-      return `Grant what is missing, as the owner: GRANT CREATE ON DATABASE "${database}" TO "${user}"; ` +
-        `GRANT USAGE, CREATE ON SCHEMA "${schema}" TO "${user}"; (some extensions need a superuser).`;
+      return "Grant what is missing, as the owner. To look: SELECT on the tables. To change the mode: UPDATE on " +
+        "orchestrator_state and task_runs too. To clean up: DELETE on what is cleaned. To migrate: " +
+        `GRANT CREATE ON DATABASE "${database}" TO "${user}"; GRANT USAGE, CREATE ON SCHEMA "${schema}" TO "${user}"; ` +
+        "(some extensions need a superuser).";
     case "58P01":
     case "0A000":
       return 'If an extension is missing, install the contrib package of this PostgreSQL on the server ("uuid-ossp").';

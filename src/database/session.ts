@@ -108,6 +108,8 @@ interface Connection {
 /** A session with one database. Connects when the first message is sent, and anew after a connection was lost. */
 export class Session {
   #connection: Connection | undefined;
+  /** While the first message of a connection is under way; never fails. */
+  #connecting: Promise<void> | undefined;
   #inFlight = 0;
   #cancelling: Promise<void> | undefined;
 
@@ -153,8 +155,17 @@ export class Session {
   async send(message: string): Promise<Row[][]> {
     const { signal } = this.options;
     if (signal?.aborted) throw interrupted("Interrupted before anything was sent");
-    if (!this.#connection || this.#connection.lost) return await this.#connectAndSend(message);
-    return await this.#sendOver(this.#connection, message);
+    // One of several connects, and the others go after it: a connection for each would be nobody's to close.
+    while (this.#connecting) await this.#connecting;
+    if (this.#connection && !this.#connection.lost) return await this.#sendOver(this.#connection, message);
+    const answer = this.#connectAndSend(message);
+    this.#connecting = answer.then(() => {}, () => {}).finally(() => this.#connecting = undefined);
+    return await answer;
+  }
+
+  /** Breaks the connection off, for a server that does not answer: what is in flight fails with {@linkcode ConnectionLost}. */
+  abandon(): void {
+    this.#connection?.socket.destroy();
   }
 
   /**
@@ -414,7 +425,8 @@ export class Session {
     );
     // Without this the driver would keep what it had queued for a connection that it cannot make.
     socket.once("close", () => void driver.end({ timeout: 0 }));
-    socket.once("close", () => options.onNotify?.());
+    // Whoever listens hears of the end of the connection too; one that was never made is the sender's matter.
+    socket.once("close", () => observer.answered > 0 && options.onNotify?.());
     return { driver, socket, observer, host, encryption, parameters, sent: 1, lost: false };
   }
 

@@ -14,7 +14,7 @@ export interface MaintenanceLogRow {
   /** Counts up; gaps mean nothing. */
   readonly id: number;
   readonly loggedAt: Date;
-  /** `request`, `enter`, `exit`, or `expire`: a wait ran out. */
+  /** `request`, `enter`, `exit`; `expire`: a wait ran out; `restore`: the state's row had been removed, and was put back. */
   readonly action: string;
   readonly modeBefore: OrchestratorMode;
   readonly modeAfter: OrchestratorMode;
@@ -28,7 +28,10 @@ export interface MaintenanceLogRow {
   /** Whose maintenance it is or was. */
   readonly owner: string | null;
   readonly reason: string | null;
-  /** `drain`, `waitExpiresAt`, `ignoredTasks`, `forced`, where there is something to say. */
+  /**
+   * `drain`, `waitExpiresAt`, `ignoredTasks`, `forced`, and `as`: who the actor said to be (`--owner`), where there is
+   * something to say.
+   */
   readonly details: Readonly<Record<string, unknown>>;
 }
 

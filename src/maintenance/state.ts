@@ -45,7 +45,7 @@ export interface OrchestratorState {
   readonly drain: Drain;
   /** When a wait goes back to running by itself; null for never. */
   readonly waitExpiresAt: Date | null;
-  /** Ids of tasks that the drain does not wait for, since they were stale at the request. */
+  /** Ids of tasks that the drain does not wait for while they give no sign of life, since they were stale at the request. */
   readonly ignoredTasks: readonly string[];
   /** What others keep in the row. */
   readonly metadata: Readonly<Record<string, unknown>>;
@@ -71,6 +71,8 @@ export interface ChangeOptions extends GateLockOptions {
   readonly ignoreStale?: boolean | undefined;
   /** End somebody else's maintenance. */
   readonly force?: boolean | undefined;
+  /** End the request that was made at this time, and no later one. Default: whichever there is */
+  readonly requestedAt?: Date | null | undefined;
 }
 
 /** What {@linkcode changeMode} found and left. */
@@ -109,21 +111,30 @@ function counts(schema: string, drain: SqlText, ignored: SqlText): SqlText {
            pg_catalog.count(*) FILTER (WHERE status = 'running')::integer AS running,
            pg_catalog.count(*) FILTER (WHERE stale)::integer AS stale,
            pg_catalog.count(*) FILTER (
-             WHERE (status = 'running' OR ${drain} = 'all') AND NOT id = ANY (${ignored}))::integer AS blocking
-      FROM (${activeTasks(schema)}) active`;
+             WHERE (status = 'running' OR ${drain} = 'all') AND coalesce(i.value <> ${
+    signOfLife(schema)
+  }, true))::integer AS blocking
+      FROM (${activeTasks(schema)}) active LEFT JOIN pg_catalog.jsonb_each_text(${ignored}) i ON i.key = id`;
 }
+
+const signOfLife = (schema: string) =>
+  sql`${identifier(schema)}.maintenance_sign_of_life(status, attempt, started_at, heartbeat_at)`;
 
 const expired = (row: SqlText) =>
   sql`coalesce(${row}.wait_expires_at <= pg_catalog.clock_timestamp(), false)`;
 const REPORTED =
   sql`o.mode_changed_at, o.metadata, o.updated_at, o.requested_at, o.owner, o.reason, o.drain, o.wait_expires_at,
-  pg_catalog.to_jsonb(o.ignored_tasks) AS ignored_tasks, pg_catalog.pg_backend_pid() AS server_process, a.pending, a.running, a.stale, a.blocking`;
+  (SELECT coalesce(pg_catalog.jsonb_agg(k ORDER BY k), '[]') FROM pg_catalog.jsonb_object_keys(o.ignored_tasks) k)
+    AS ignored_tasks, pg_catalog.pg_backend_pid() AS server_process, a.pending, a.running, a.stale, a.blocking`;
 
 /** The statement that reads the state. */
 function readStatement(schema: string): SqlText {
   return sql`
       SELECT ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS mode,
-             o.mode <> ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS has_expired, ${REPORTED}
+             o.mode <> ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS has_expired,
+             o.mode = 'running' AND ${
+    identifier(schema)
+  }.maintenance_gate_is_on(${schema}) AS gate_is_left, ${REPORTED}
         FROM ${stateTable(schema)} o, LATERAL (${counts(schema, sql`o.drain`, sql`o.ignored_tasks`)}) a
        WHERE o.id = 'singleton';`;
 }
@@ -140,17 +151,29 @@ export async function readState(session: Session): Promise<OrchestratorState> {
 async function read(
   session: Session,
   statements = sql``,
-): Promise<{ state: OrchestratorState; hasExpired: boolean; more: readonly Row[][] }> {
+): Promise<{ state: OrchestratorState; isUntidy: boolean; more: readonly Row[][] }> {
   const [[row] = [], ...others] = await explained(
     session,
     session.transaction(sql`${readStatement(session.settings.schema)}${statements}`),
   );
-  return { state: stateOf(row, session), hasExpired: row!["has_expired"] as boolean, more: others };
+  const state = stateOf(row, session);
+  const hasExpired = row!["has_expired"] as boolean;
+  return {
+    // What belonged to the request has ended with it, although nobody has recorded that yet.
+    state: hasExpired ? { ...state, ...NO_REQUEST } : state,
+    isUntidy: hasExpired || row!["gate_is_left"] as boolean,
+    more: others,
+  };
 }
+
+const NO_REQUEST: Partial<OrchestratorState> = {
+  ...{ requestedAt: null, owner: null, reason: null, drain: "all", waitExpiresAt: null, ignoredTasks: [] },
+};
 
 /**
  * Does what an intent leads to. The table is locked against writers, then the row, and the tasks are counted after that,
- * in the transaction that changes the mode: two commands at once cannot disagree, and no task slips past.
+ * in the transaction that changes the mode: two commands at once cannot disagree, and no task slips past. An exit has
+ * nobody to wait for, and locks the row alone.
  *
  * @throws {PipeweaveError} as {@linkcode readState}; of kind `timeout` when others hold the locks for too long
  */
@@ -181,6 +204,7 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
     ...(intent === "look" ? {} : { action: intent }),
     ...(reason === null ? {} : { reason }),
     ...(force ? { forced: true } : {}),
+    ...(options.owner === undefined ? {} : { owner: options.owner }),
   };
   const expires = ttlMs === undefined
     ? sql`NULL`
@@ -192,20 +216,29 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
     sql`(b.mode = 'running')`,
     sql`(${isRequest} AND (b.mode = 'running' OR b.owner IS NOT DISTINCT FROM ${owner}))`,
   ];
-  const stale = sql`ARRAY(SELECT id FROM (${activeTasks(schema)}) active WHERE stale ORDER BY id)`;
-  const mode = intent === "exit" && !force
-    ? sql`CASE WHEN b.mode <> 'running' AND b.owner <> ${owner ?? ""} THEN b.mode ELSE n.mode END`
+  // Once maintenance is reached the drain is over, and how it was done stays.
+  const drains = sql`(${mine} AND b.mode <> 'maintenance')`;
+  const stale = sql`(SELECT coalesce(pg_catalog.jsonb_object_agg(id, ${signOfLife(schema)}), '{}')
+                       FROM (${activeTasks(schema)}) active WHERE stale)`;
+  const requestedAt = options.requestedAt?.toISOString() ?? null;
+  const mayEnd = sql`(${force} OR b.owner IS NULL OR b.owner = ${owner ?? ""})
+                 AND (${requestedAt}::timestamptz IS NULL OR b.requested_at = ${requestedAt}::timestamptz)`;
+  const mode = intent === "exit"
+    ? sql`CASE WHEN b.mode <> 'running' AND NOT (${mayEnd}) THEN b.mode ELSE n.mode END`
     : sql`n.mode`;
+  const lockTable = intent === "exit"
+    ? sql``
+    : sql`LOCK TABLE ${identifier(schema)}.task_runs IN SHARE ROW EXCLUSIVE MODE;`;
   return sql`
     SELECT pg_catalog.set_config('pipeweave.actor', ${JSON.stringify(details)}, true);
-    LOCK TABLE ${identifier(schema)}.task_runs IN SHARE ROW EXCLUSIVE MODE;
+    ${lockTable}
     SELECT FROM ${stateTable(schema)} WHERE id = 'singleton' FOR UPDATE;
     UPDATE ${stateTable(schema)} o SET mode = 'running'
      WHERE id = 'singleton' AND mode = 'waiting_for_maintenance' AND ${expired(sql`o`)};
     WITH b AS (SELECT * FROM ${stateTable(schema)} WHERE id = 'singleton'), p AS (
-      SELECT CASE WHEN ${mine} THEN coalesce(${given}, CASE WHEN ${fresh} THEN 'all' ELSE b.drain END)
+      SELECT CASE WHEN ${drains} THEN coalesce(${given}, CASE WHEN ${fresh} THEN 'all' ELSE b.drain END)
                   ELSE b.drain END AS drain,
-             CASE WHEN ${mine} AND ${ignoreStale} THEN ${stale}
+             CASE WHEN ${drains} AND ${ignoreStale} THEN ${stale}
                   WHEN ${isRequest} AND ${fresh} THEN '{}' ELSE b.ignored_tasks END AS ignored
         FROM b
     ), a AS (
@@ -259,8 +292,8 @@ export async function lookWith(
   { actor }: LookOptions,
   statements = sql``,
 ): Promise<LookResult> {
-  const { state, hasExpired, more } = await read(session, statements);
-  const isDue = hasExpired ||
+  const { state, isUntidy, more } = await read(session, statements);
+  const isDue = isUntidy ||
     nextMode("look", { mode: state.mode, blockers: state.blockingTasksCount, expired: false }) !== state.mode;
   if (!isDue) return { state, more };
   try {
@@ -297,6 +330,28 @@ export async function readQueue(
 /** How many tasks are active. */
 export function activeCount({ pendingTasksCount, runningTasksCount }: OrchestratorState): number {
   return pendingTasksCount + runningTasksCount;
+}
+
+/** The SQLSTATE of {@linkcode stillInMaintenance}. */
+export const NOT_IN_MAINTENANCE = "PW104";
+
+/**
+ * A statement that fails where the mode is not maintenance, and that keeps it from ending before the transaction has ended.
+ *
+ * @param requestedAt when it was asked for; undefined for whichever there is
+ */
+export function stillInMaintenance(schema: string, requestedAt: Date | null | undefined): SqlText {
+  const isTheOne = requestedAt === undefined
+    ? sql``
+    : sql`AND requested_at IS NOT DISTINCT FROM ${requestedAt?.toISOString() ?? null}::timestamptz`;
+  const body = sql`
+BEGIN
+  PERFORM FROM ${stateTable(schema)} WHERE id = 'singleton' AND mode = 'maintenance' ${isTheOne} FOR SHARE;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'the maintenance was ended' USING ERRCODE = ${NOT_IN_MAINTENANCE};
+  END IF;
+END`;
+  return sql`DO ${body.text};`;
 }
 
 /**

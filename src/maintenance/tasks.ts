@@ -4,6 +4,7 @@
  * @module
  */
 
+import { formatDuration } from "../config/duration.ts";
 import { sql, type SqlText } from "../database/sql.ts";
 import type { Row, Session } from "../database/session.ts";
 import { activeTasks, explained } from "./state.ts";
@@ -19,7 +20,7 @@ export interface ActiveTask {
   readonly startedAt: Date | null;
   readonly heartbeatAt: Date | null;
   readonly scheduledFor: Date | null;
-  /** Milliseconds since it was started, or queued where it was not. */
+  /** Milliseconds since it was started, or else since it was due or queued; negative for one that is due later. */
   readonly ageMs: number;
   /** Milliseconds since it was last heard of; null where it never was. */
   readonly silentMs: number | null;
@@ -69,8 +70,14 @@ export function taskOf(row: Row): ActiveTask {
     startedAt: row["started_at"] as Date | null,
     heartbeatAt: row["heartbeat_at"] as Date | null,
     scheduledFor: row["scheduled_for"] as Date | null,
-    ageMs: Math.max(0, row["age"] as number),
+    ageMs: row["age"] as number,
     silentMs: row["silent"] as number | null,
     stale: row["stale"] as boolean,
   };
+}
+
+/** `for 12s`, `waits for 3m`, `due in 2h`. */
+export function describeAge({ status, ageMs }: ActiveTask): string {
+  if (status === "running") return `for ${formatDuration(Math.max(0, ageMs))}`;
+  return ageMs < 0 ? `due in ${formatDuration(-ageMs)}` : `waits for ${formatDuration(ageMs)}`;
 }

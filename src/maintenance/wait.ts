@@ -6,25 +6,36 @@
 
 import { formatDuration } from "../config/duration.ts";
 import { interrupted, messageOf, PipeweaveError } from "../errors.ts";
+import { isLockConflict } from "../database/conflict.ts";
 import { sql } from "../database/sql.ts";
 import type { Session } from "../database/session.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
-import { type LookOptions, lookWith, type OrchestratorState } from "./state.ts";
+import { activeCount, type LookOptions, lookWith, type OrchestratorState } from "./state.ts";
 import { tasks } from "./status.ts";
-import { type ActiveTask, listStatement, taskOf } from "./tasks.ts";
+import { printable } from "./printable.ts";
+import { type ActiveTask, describeAge, listStatement, taskOf } from "./tasks.ts";
 
-/** How many of the oldest tasks are looked at. */
+/** How many of the oldest tasks are told, of those that are waited for. */
 const OLDEST = 5;
+/** How many are read to find them: what is ignored comes first, since it is stale. */
+const READ = 100;
 /**
  * After a look there is none for this many times as long as it took, so that a drain of many tasks, each of which is
  * heard of when it ends, is not slowed by the looking.
  */
 const REST = 9;
 
+/** Until a time to live runs out by the server's clock, which is not ours, there is a look this often, in milliseconds. */
+const MIN_PAUSE_MS = 100;
+/** Timers hold no more than 31 bits; who waits longer than this does not wait for the end of it. */
+const LONGEST_TIMER_MS = 2 ** 30;
+/** How long after the deadline, or the signal, a look that is under way may still be answered, in milliseconds. */
+const GRACE_MS = 1000;
+
 /** What a look saw. */
 export interface Look {
   readonly state: OrchestratorState;
-  /** The oldest active tasks, the running ones first. */
+  /** The oldest active tasks that are waited for, the running ones first. */
   readonly oldest: readonly ActiveTask[];
   /** Who keeps a transition that is due from being completed. */
   readonly heldUpBy?: string | undefined;
@@ -37,7 +48,7 @@ export interface WaitingOptions extends LookOptions {
   /** Milliseconds between two looks without a notification. */
   readonly intervalMs: number;
   readonly onLook?: ((look: Look) => void) | undefined;
-  /** Told why a look failed; the next one connects anew. */
+  /** Told why a look failed, once for each reason; the next one connects anew. */
   readonly onTrouble?: ((reason: string) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -90,36 +101,41 @@ export async function waitUntil(
   const { schema } = session.settings;
   let listening: number | undefined;
   let failures = 0;
+  let told: string | undefined;
   let heldUp = 0;
   for (;;) {
     let pause = intervalMs;
     let rest = 0;
     const start = Date.now();
     try {
-      const { state, more: [oldest = []], heldUpBy } = await lookWith(
+      const { state, more: [oldest = []], heldUpBy } = await answered(
+        lookWith(session, options, listStatement(schema, { limit: READ })),
         session,
         options,
-        listStatement(schema, { limit: OLDEST }),
       );
-      const look: Look = { state, oldest: oldest.map(taskOf), heldUpBy };
+      const look: Look = { state, oldest: waitedFor(state, oldest.map(taskOf)).slice(0, OLDEST), heldUpBy };
       failures = 0;
+      told = undefined;
       rest = REST * (Date.now() - start);
       onLook?.(look);
       if (isOver(look)) return look;
       heldUp = heldUpBy === undefined ? 0 : heldUp + 1;
       if (heldUp > 0) pause = Math.min(pause, pauseBefore(heldUp));
+      if (state.waitExpiresAt) {
+        pause = Math.min(pause, Math.max(MIN_PAUSE_MS, +state.waitExpiresAt - Date.now()));
+      }
       // Through a pooler a notification would reach whoever has the server connection by then.
       const direct = session.serverProcess === state.serverProcess ? state.serverProcess : undefined;
       if (direct !== undefined && listening !== direct) {
-        await session.transaction(sql`LISTEN pipeweave_maintenance;`);
+        await answered(session.transaction(sql`LISTEN pipeweave_maintenance;`), session, options);
         listening = direct;
         // What happened between the look and this goes unheard.
         pause = 0;
       }
     } catch (error) {
-      if (!(error instanceof PipeweaveError) || error.kind !== "connection") throw error;
-      if (Date.now() >= deadline) throw error;
-      onTrouble?.(messageOf(error));
+      if (signal?.aborted) throw interrupted("Interrupted while waiting");
+      if (!mayPass(error)) throw error;
+      if (told !== messageOf(error)) onTrouble?.(told = messageOf(error));
       listening = undefined;
       pause = pauseBefore(++failures);
     }
@@ -132,22 +148,67 @@ export async function waitUntil(
   }
 }
 
+/** Whether the next look may do better: the connection is lost, the server not up yet, or a migration has the tables. */
+function mayPass(error: unknown): boolean {
+  return error instanceof PipeweaveError &&
+    (error.kind === "connection" || error.code === "database_not_up" || isLockConflict(error));
+}
+
+/**
+ * What work on a session comes to. It fails, as the loss of the connection does, when there is no answer some time after
+ * the deadline or the signal.
+ */
+export async function answered<T>(
+  work: Promise<T>,
+  session: Session,
+  { deadline, signal }: Pick<WaitingOptions, "deadline" | "signal">,
+): Promise<T> {
+  const late = Promise.withResolvers<never>();
+  const timers: ReturnType<typeof setTimeout>[] = [];
+  const giveUpAfter = (ms: number) =>
+    timers.push(setTimeout(() => {
+      session.abandon();
+      late.reject(new PipeweaveError("connection", "no_answer", `${session.target} does not answer`));
+    }, ms));
+  const onAbort = () => giveUpAfter(GRACE_MS);
+  if (deadline - Date.now() < LONGEST_TIMER_MS) giveUpAfter(Math.max(0, deadline - Date.now()) + GRACE_MS);
+  signal?.addEventListener("abort", onAbort);
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    for (const timer of timers) clearTimeout(timer);
+    signal?.removeEventListener("abort", onAbort);
+    work.catch(() => {});
+  }
+}
+
 /** `2 running, 3 pending`, with the oldest running one. */
 export function describeLeft({ state, oldest, heldUpBy }: Look): string {
   const first = oldest[0];
   const told = first
-    ? `; oldest: ${first.id} (${first.taskId}, ${first.status} for ${formatDuration(first.ageMs)}${
-      first.silentMs === null ? "" : `, heartbeat ${formatDuration(first.silentMs)} ago`
-    }${first.stale ? ", STALE" : ""})`
+    ? `; oldest: ${printable(first.id)} (${printable(first.taskId)}, ${first.status} ${
+      describeAge(first).replace("waits for", "for")
+    }${first.silentMs === null ? "" : `, heartbeat ${formatDuration(first.silentMs)} ago`}${
+      first.stale ? ", STALE" : ""
+    })`
     : "";
   return `${countLeft(state)}${told}${heldUpBy === undefined ? "" : `; held up by ${heldUpBy}`}`;
 }
 
-/** `2 running, 3 pending, 1 of them stale`. */
-export function countLeft(
-  { runningTasksCount: running, pendingTasksCount: pending, staleTasksCount: stale }: OrchestratorState,
-): string {
-  return `${running} running, ${pending} pending${stale === 0 ? "" : `, ${stale} of them stale`}`;
+/** `2 running, 3 pending, 1 of them stale`; and what of that is not waited for. */
+export function countLeft(state: OrchestratorState): string {
+  const { runningTasksCount: running, pendingTasksCount: pending, staleTasksCount: stale } = state;
+  const kept = activeCount(state) - state.blockingTasksCount;
+  return `${running} running, ${pending} pending${stale === 0 ? "" : `, ${stale} of them stale`}` +
+    (state.mode === "running" || kept === 0 ? "" : `; ${kept} not waited for`);
+}
+
+function waitedFor(
+  { drain, ignoredTasks }: OrchestratorState,
+  tasks: readonly ActiveTask[],
+): readonly ActiveTask[] {
+  const ignored = new Set(ignoredTasks);
+  return tasks.filter(({ id, status }) => !ignored.has(id) && (drain === "all" || status === "running"));
 }
 
 /** `5 tasks still active (…)`. */

@@ -9,7 +9,7 @@
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Row, type Session } from "../database/session.ts";
-import { sql } from "../database/sql.ts";
+import { sql, type SqlText } from "../database/sql.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
@@ -63,6 +63,16 @@ export interface ApplyResult {
   readonly status: MigrationStatus;
 }
 
+/** What has to hold while migrations are applied. */
+export interface RunCondition {
+  /** Fails where it does not hold any more; keeps it from ending before the transaction has ended. */
+  readonly statement: SqlText;
+  /** The SQLSTATE that it fails with. */
+  readonly sqlstate: string;
+  /** The error that ends the run then. */
+  readonly error: (migration: Migration) => PipeweaveError;
+}
+
 /** What to heed, and whom to tell. */
 export interface ApplyOptions extends Limits, LockWaitOptions {
   /** How often a migration is tried again when a lock was not free in time. Default: 20 */
@@ -75,6 +85,8 @@ export interface ApplyOptions extends Limits, LockWaitOptions {
   readonly to?: string | undefined;
   /** Who applies, for the log. */
   readonly actor?: Actor | undefined;
+  /** Checked in a migration's own transaction. Default: none */
+  readonly conditionOf?: (migration: Migration) => RunCondition | undefined;
   /** What the log notes beside a migration. */
   readonly detailsOf?: (migration: Migration) => Readonly<Record<string, unknown>> | undefined;
   /**
@@ -196,6 +208,7 @@ class Migrator {
         schema,
         applicationName,
         terms: this.#termsFor(migration, index),
+        condition: this.options.conditionOf?.(migration)?.statement,
         limits: this.options,
         statements: statements[index],
         actor: this.options.actor ?? UNKNOWN_ACTOR,
@@ -250,6 +263,7 @@ class Migrator {
     try {
       const row = await runUntransacted(session, migration, lease, {
         limits,
+        condition: options.conditionOf?.(migration)?.statement,
         actor,
         details: options.detailsOf?.(migration),
         lockRetries: options.lockRetries ?? LOCK_RETRIES,
@@ -262,6 +276,7 @@ class Migrator {
       this.#succeeded(migration, row);
       return "applied";
     } catch (error) {
+      this.#assertCondition(error instanceof UntransactedFailure ? error.cause : error, migration);
       if (error instanceof UntransactedFailure) return await this.#failed(migration, error.cause, error.left);
       if (error instanceof ConnectionLost && ++this.#lost <= LOST_CONNECTIONS && !options.signal?.aborted) {
         this.#unanswered.add(migration);
@@ -331,6 +346,7 @@ class Migrator {
       if (error.details.sqlstate === GUARD.locked) await this.#lock.wait();
       return "look again";
     }
+    this.#assertCondition(error, migration);
     if (isLockConflict(error) && mayGoOn && this.#retries < (options.lockRetries ?? LOCK_RETRIES)) {
       const pause = pauseBefore(++this.#retries);
       if (Date.now() + pause > this.#deadline) throw outOfTime(migration, heldBy);
@@ -355,6 +371,12 @@ class Migrator {
       return "look again";
     }
     return await this.#failure(error, migration, message, heldBy);
+  }
+
+  /** Throws the condition's own error where it is what failed. */
+  #assertCondition(error: unknown, migration: Migration): void {
+    const condition = this.options.conditionOf?.(migration);
+    if (condition && sqlstateOf(error) === condition.sqlstate) throw condition.error(migration);
   }
 
   /** The result of a run that a migration ended. Rethrows what is not about one migration. */

@@ -46,6 +46,8 @@ export interface MessageContext {
 /** What applying has to know besides. */
 export interface ApplyContext extends MessageContext {
   readonly terms: Omit<GuardTerms, "version">;
+  /** Fails where a condition of the run does not hold any more. */
+  readonly condition?: SqlText | undefined;
   readonly actor: Actor;
   /** For the log. */
   readonly details?: Readonly<Record<string, unknown>> | undefined;
@@ -67,11 +69,12 @@ const CONNECTION_CHECK_MS = 1000;
 
 /** The message that applies a migration. */
 export function messageFor(migration: Migration, context: ApplyContext): Message {
-  const { schema, terms, actor, details } = context;
+  const { schema, terms, condition, actor, details } = context;
   const { version } = migration;
   return wrap(migration, context, {
     before: [
       guard(schema, { ...terms, version }),
+      ...(condition ? [condition] : []),
       ...(terms.complete ? [] : [createBookkeeping(schema)]),
     ],
     after: recordMigration(schema, migration, SINCE_MESSAGE_MS, {

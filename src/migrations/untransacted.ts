@@ -42,6 +42,8 @@ const LOOK_EVERY_MS = 300;
 /** How to run, and whom to tell. */
 export interface UntransactedOptions {
   readonly limits: EffectiveLimits;
+  /** Fails where a condition of the run does not hold any more. */
+  readonly condition: SqlText | undefined;
   readonly actor: Actor;
   readonly details: Readonly<Record<string, unknown>> | undefined;
   readonly lockRetries: number;
@@ -203,6 +205,7 @@ class UntransactedRun {
     const before = [
       ...freshSession(this.#schema, this.options.limits),
       lease.check(),
+      ...(this.options.condition ? [this.options.condition] : []),
       ...this.#settingsBefore(statement),
     ];
     const head = `${messageHead(this.migration)}${before.map(({ text }) => text).join("\n")}\n`;
@@ -242,7 +245,9 @@ class UntransactedRun {
       if (found && !found.valid) await this.#dropInvalid(found);
       else indexBefore = found?.oid ?? null;
     }
-    await session.transaction(sql`${lease.check()} ${begin(this.#schema, key, indexBefore)}`);
+    await session.transaction(
+      sql`${lease.check()} ${options.condition ?? sql``} ${begin(this.#schema, key, indexBefore)}`,
+    );
     const head = messageHead(this.migration);
     const text = `${head}${this.#textOf(statement)}`;
     const sent = this.#sendAlone(text, this.#settingsBefore(statement));

@@ -11,7 +11,8 @@ import type { LintResult } from "../commands/lint.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
-import type { ActiveTask } from "../maintenance/tasks.ts";
+import { printable } from "../maintenance/printable.ts";
+import { type ActiveTask, describeAge } from "../maintenance/tasks.ts";
 import type { LintFinding } from "../migrations/lint.ts";
 import type { LogRow } from "../migrations/log.ts";
 import { EMBEDDED, labelOf } from "../migrations/migration.ts";
@@ -93,8 +94,8 @@ export function formatMaintenance(status: MaintenanceStatus): string {
     `Can enter maintenance: ${status.canEnterMaintenance ? "Yes" : "No"}`,
     `Status: ${status.message}`,
     `Mode changed at: ${status.modeChangedAt.toISOString()}`,
-    ...(owner === null ? [] : [`Requested by: ${owner}`]),
-    ...(reason === null ? [] : [`Reason: ${reason}`]),
+    ...(owner === null ? [] : [`Requested by: ${printable(owner)}`]),
+    ...(reason === null ? [] : [`Reason: ${printable(reason)}`]),
     ...(drain === "all" ? [] : [`Drain: ${drain}`]),
     ...(waitExpiresAt === null ? [] : [`Wait expires at: ${waitExpiresAt.toISOString()}`]),
   ].join("\n");
@@ -108,9 +109,9 @@ export function formatMaintenance(status: MaintenanceStatus): string {
 export function formatTasks(tasks: readonly ActiveTask[], columns: number): string {
   if (tasks.length === 0) return "No task is active.";
   return tasks.map((task) => {
-    const what = `${task.stale ? "!" : "·"} ${task.status} ${task.id} (${task.taskId})`;
+    const what = `${task.stale ? "!" : "·"} ${task.status} ${printable(task.id)} (${printable(task.taskId)})`;
     const facts = [
-      `${task.status === "running" ? "for" : "waits for"} ${formatDuration(task.ageMs)}`,
+      describeAge(task),
       ...(task.silentMs === null ? [] : [`heartbeat ${formatDuration(task.silentMs)} ago`]),
       ...(task.attempt > 1 ? [`attempt ${task.attempt}`] : []),
       ...(task.stale ? ["STALE"] : []),
@@ -130,10 +131,11 @@ export function formatMaintenanceLog(rows: readonly MaintenanceLogRow[], columns
     const what = `${row.loggedAt.toISOString()}  ${row.action}: ${row.modeBefore} → ${row.modeAfter}`;
     const ignored = row.details["ignoredTasks"];
     const more = [
-      ...(row.reason ? [`reason: ${row.reason}`] : []),
-      ...(row.details["forced"] ? [`forced: it was ${row.owner}'s`] : []),
+      ...(row.reason ? [`reason: ${printable(row.reason)}`] : []),
+      ...(row.details["forced"] ? [`forced: it was ${printable(row.owner ?? "nobody")}'s`] : []),
+      ...(row.details["as"] ? [`as: ${printable(String(row.details["as"]))}`] : []),
       ...(row.details["drain"] === "running" ? ["pending tasks stay queued"] : []),
-      ...(Array.isArray(ignored) ? [`ignored: ${ignored.join(", ")}`] : []),
+      ...(Array.isArray(ignored) ? [`ignored: ${printable(ignored.join(", "))}`] : []),
     ];
     return logEntry(what, row, more, columns);
   }).join("\n");
@@ -235,8 +237,10 @@ function logEntry(
   more: readonly string[],
   columns: number,
 ): string {
-  const who = `by ${databaseUser}` + (osUser || host ? `, ${osUser ?? "?"} on ${host ?? "?"}` : "") +
-    `, ${tool ?? "?"}`;
+  const who = printable(
+    `by ${databaseUser}` + (osUser || host ? `, ${osUser ?? "?"} on ${host ?? "?"}` : "") +
+      `, ${tool ?? "?"}`,
+  );
   const head = what.length + 2 + who.length <= Math.min(columns, 160)
     ? [`${what}  ${who}`]
     : [what, `    ${who}`];
