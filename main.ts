@@ -80,7 +80,12 @@ for (const [signal, code] of SIGNALS) {
   Deno.addSignalListener(signal, () => {
     // The first signal lets the work clean up after itself. A second one is not swallowed; it leaves just the time to
     // send what asks the server to stop.
-    if (signalCode !== undefined) return void setTimeout(() => Deno.exit(code), LAST_WORD_MS);
+    if (signalCode !== undefined) {
+      writer(Deno.stderr)(
+        "\nEnded before it had cleaned up. See how things stand: pipeweave db:status, pipeweave maintenance:status\n",
+      );
+      return void setTimeout(() => Deno.exit(code), LAST_WORD_MS);
+    }
     signalCode = code;
     interruption.abort();
   });

@@ -12,10 +12,12 @@
 
 mtype = { running, waiting, maintenance };
 
-mtype mode = running;  /* orchestrator_state.mode, as committed; the triggers are committed with it */
+mtype mode = running;  /* orchestrator_state.mode, as committed */
+mtype gate = running;  /* the triggers on task_runs, as committed: those of this mode; running has none */
 byte live = 0;         /* committed rows of task_runs that are pending or running */
 byte row_exclusive = 0; /* transactions that have written to task_runs, and not ended */
 bool share_row_exclusive = false; /* a change of the mode holds the table */
+bool state_locked = false; /* a change of the mode holds the row of orchestrator_state */
 bool expired = false;  /* the wait's time to live has run out */
 
 inline lock_for_write() {
@@ -24,15 +26,16 @@ inline lock_for_write() {
 
 inline lock_for_change() {
 #ifdef NO_WAIT
-  atomic { !share_row_exclusive -> share_row_exclusive = true }
+  atomic { !share_row_exclusive -> share_row_exclusive = true };
 #else
-  atomic { !share_row_exclusive && row_exclusive == 0 -> share_row_exclusive = true }
+  atomic { !share_row_exclusive && row_exclusive == 0 -> share_row_exclusive = true };
 #endif
+  atomic { !state_locked -> state_locked = true }
 }
 
 /* A client: a transaction that inserts a task, at any isolation level. */
 proctype Writer() {
-  mtype snapshot;
+  mtype snapshot, trigger, seen;
   byte i = 0;
   do
   :: i < TASKS ->
@@ -41,27 +44,22 @@ proctype Writer() {
     snapshot = mode;
     lock_for_write();
     /* Which triggers there are is read after the lock was had: invalidations are taken in then. */
-    atomic {
-      if
-#ifdef SNAPSHOT
-      :: snapshot != running -> row_exclusive-- /* refused: PW101 */
-      :: else -> skip
-#else
-      :: mode == maintenance -> row_exclusive--
-      :: mode == waiting && !expired -> row_exclusive--
-      :: else -> goto inserted
-#endif
-      fi
-    }
-#ifdef SNAPSHOT
+    trigger = gate;
     if
-    :: snapshot != running -> goto next
-    :: else -> skip
-    fi
+    :: trigger == running -> skip /* none */
+    :: else ->
+      /* The function lets in where the gate was opened and its triggers were left, by the newest state alone. */
+#ifdef SNAPSHOT
+      seen = snapshot;
 #else
-    goto next;
+      seen = mode;
 #endif
-inserted:
+      if
+      :: seen == running -> skip
+      :: seen == waiting && expired && trigger == waiting -> skip
+      :: else -> row_exclusive--; goto next /* refused: PW101 */
+      fi
+    fi;
     if
     :: atomic { live++; row_exclusive-- } /* commits */
     :: row_exclusive--                      /* rolls back, or was killed */
@@ -86,7 +84,7 @@ end:
   od
 }
 
-/* A command: request, look, enter or exit; the row of orchestrator_state is locked along with the table. */
+/* A command. Request, look and enter lock the table, and then the row; an exit locks the row alone. */
 proctype Operator() {
   byte counted;
 end:
@@ -106,12 +104,21 @@ end:
        :: mode == waiting && !expired -> skip
        :: mode == maintenance -> skip
        fi;
+       gate = mode;
+       state_locked = false;
        share_row_exclusive = false
      }
+  :: atomic { !state_locked -> state_locked = true };
+     atomic {
+       mode = running;
+       if
+       :: row_exclusive == 0 && !share_row_exclusive -> gate = running
+       :: skip /* others hold the table: the triggers are left */
+       fi;
+       state_locked = false
+     }
   :: lock_for_change();
-     atomic { mode = running; share_row_exclusive = false }
-  :: lock_for_change();
-     share_row_exclusive = false /* killed: rolled back */
+     atomic { state_locked = false; share_row_exclusive = false } /* killed: rolled back */
   od
 }
 
@@ -136,4 +143,4 @@ init {
   }
 }
 
-ltl gate { [] (mode == maintenance -> live == 0) }
+ltl gate_holds { [] (mode == maintenance -> live == 0) }

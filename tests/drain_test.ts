@@ -135,11 +135,13 @@ Deno.test("request --wait: a server that does not answer any more keeps neither 
       ] as const
     ) {
       const run = new Run(["maintenance:request", "--wait", ...args, "--json"], { env });
-      const backend = () =>
-        sql`SELECT pid FROM pg_stat_activity WHERE datname = current_database()
-             AND application_name LIKE '%maintenance:request' AND query LIKE '%has_expired%'`;
-      await until(async () => (await backend()).length === 1, "it looks");
-      const pid = (await backend())[0]!["pid"] as number;
+      let pid = 0;
+      await until(async () => {
+        const [row] = await sql`SELECT pid FROM pg_stat_activity
+          WHERE state = 'idle' AND application_name LIKE '%maintenance:request' AND query LIKE '%has_expired%'`;
+        pid = row?.["pid"] ?? 0;
+        return pid !== 0;
+      }, "it looks");
       Deno.kill(pid, "SIGSTOP");
       try {
         if (signal) {

@@ -201,7 +201,7 @@ const cleanup: CommandSpec = {
   name: "db:cleanup",
   summary: "Remove expired cache entries, old dead letters and upload records.",
   description:
-    "Removes expired entries of idempotency_cache, entries of dlq older than the retention, and records of uploads that were deleted more than 30 days ago, in batches that each commit. Rows that are locked are left to the next run, batches shrink so that none holds its locks for 200 ms, and one cleanup works at a time. Uploads that have expired are counted; their files are the orchestrator's to delete.",
+    "Removes expired entries of idempotency_cache, entries of dlq older than the retention, and records of uploads that were deleted more than 30 days ago, in batches that each commit. Rows that are locked are left to the next run, batches shrink so that none holds its locks for 200 ms, and several cleanups take turns. Uploads that have expired are counted; their files are the orchestrator's to delete.",
   options: [
     {
       title: "Cleanup",
@@ -245,7 +245,7 @@ const cleanup: CommandSpec = {
         invocation.progress.update({
           label: `Removed ${removed} rows of ${table}`,
           fraction,
-          more: `${formatDuration(Math.round(leftMs / 1000) * 1000)} left`,
+          more: `${formatDuration(Math.ceil(leftMs / 1000) * 1000)} left`,
         });
       },
     });

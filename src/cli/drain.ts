@@ -49,7 +49,7 @@ export const REQUEST_OPTIONS: readonly OptionSpec[] = [
   {
     flags: "--ttl <duration:string>",
     description:
-      "The wait goes back to running by itself after this long, unless it is asked for again, so that one whose command was killed does not last. Maintenance, once reached, never does.",
+      "The wait goes back to running by itself after this long, unless it is asked for again with --ttl, so that one whose command was killed does not last. Maintenance, once reached, never does.",
   },
 ];
 

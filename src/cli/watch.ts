@@ -22,6 +22,7 @@ const EVERY_MS = 1000;
 /** Looks that are kept for the chart. */
 const KEPT = 600;
 const LISTED = 100;
+const LOG_LINES = 20;
 /** The alternate screen, without a cursor; and back. */
 const [ENTER, LEAVE] = ["\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"];
 const CTRL_C = "\x03";
@@ -60,7 +61,7 @@ class Source {
   /** Reads all of it in one round trip. */
   async look(): Promise<WatchView> {
     const { schema } = this.session.settings;
-    const lists = sql`${listStatement(schema, { limit: LISTED })}${logStatement(schema, LISTED)}`;
+    const lists = sql`${listStatement(schema, { limit: LISTED })}${logStatement(schema, LOG_LINES)}`;
     const { state, more: [tasks = [], log = []] } = await lookWith(this.session, this.request, lists);
     const status = maintenanceStatus(state);
     this.#counts.push({ running: status.runningTasks, pending: status.pendingTasks });

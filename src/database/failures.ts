@@ -182,7 +182,7 @@ export function adviceFor(
   switch (sqlstate) {
     case "42501":
       return "Grant what is missing, as the owner. To look: SELECT on the tables. To change the mode: UPDATE on " +
-        "orchestrator_state and task_runs too. To clean up: DELETE on what is cleaned. To migrate: " +
+        "orchestrator_state and task_runs too. To clean up: UPDATE and DELETE on what is cleaned. To migrate: " +
         `GRANT CREATE ON DATABASE "${database}" TO "${user}"; GRANT USAGE, CREATE ON SCHEMA "${schema}" TO "${user}"; ` +
         "(some extensions need a superuser).";
     case "58P01":
