@@ -85,8 +85,6 @@ export interface ApplyOptions extends Limits, LockWaitOptions {
   readonly to?: string | undefined;
   /** Who applies, for the log. */
   readonly actor?: Actor | undefined;
-  /** Checked in a migration's own transaction. Default: none */
-  readonly conditionOf?: (migration: Migration) => RunCondition | undefined;
   /** What the log notes beside a migration. */
   readonly detailsOf?: (migration: Migration) => Readonly<Record<string, unknown>> | undefined;
   /**
@@ -108,6 +106,12 @@ export interface ApplyOptions extends Limits, LockWaitOptions {
   readonly onRetry?: (migration: Migration, reason: string) => void;
   /** Ends what runs: the server rolls it back. */
   readonly signal?: AbortSignal | undefined;
+}
+
+/** {@linkcode ApplyOptions}, and what has to hold. */
+export interface ConditionalOptions extends ApplyOptions {
+  /** Checked in a migration's own transaction. Default: none */
+  readonly conditionOf?: (migration: Migration) => RunCondition | undefined;
 }
 
 /** How a pass ended: all of it was applied, another look at the history is worth while, or it is over. */
@@ -132,7 +136,7 @@ export async function applyMigrations(
   session: Session,
   migrations: readonly Migration[],
   history: History,
-  options: ApplyOptions = {},
+  options: ConditionalOptions = {},
 ): Promise<ApplyResult> {
   const key = lockKey(session.settings.schema);
   return await new Migrator(session, migrations, history, key, options).run();
@@ -156,7 +160,7 @@ class Migrator {
     readonly migrations: readonly Migration[],
     history: History,
     readonly key: bigint,
-    readonly options: ApplyOptions,
+    readonly options: ConditionalOptions,
   ) {
     this.#history = history;
     this.#lock = new LockWait(session, key, options);
