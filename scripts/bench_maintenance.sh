@@ -1,6 +1,6 @@
 #!/bin/sh
 # Measures what the gate costs, how fast a drain ends, what a look costs beside much history, and cleanup; writes its
-# part of docs/benchmarks.md. Takes some 15 minutes. Usage: ./scripts/bench_maintenance.sh [part…]
+# part of docs/benchmarks.md. Takes some 20 minutes. Usage: ./scripts/bench_maintenance.sh [part…]
 # (gate, drain, busy, look, cleanup; single parts are printed, not written)
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)

@@ -8,6 +8,7 @@ import type { MaintenanceEntry } from "../commands/migrate.ts";
 import type { RequestResult } from "../commands/maintenance.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import { type ChangeOptions, ownerOf } from "../maintenance/state.ts";
+import { printable } from "../maintenance/printable.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { drain, type DrainWait, drainWait, type Ending, requestOptions } from "./drain.ts";
@@ -120,7 +121,11 @@ export class Deployment {
   /** Where nothing had to be drained for, a run before this one may have left its maintenance behind. */
   async #endWhatIsLeft(): Promise<void> {
     const { invocation } = this;
-    const found = await this.#change(undefined).catch(() => undefined);
+    const { getMaintenanceStatus } = await import("../commands/maintenance.ts");
+    // A set of the user's own alone has no task queue.
+    const found = await getMaintenanceStatus(await invocation.session(), this.#request).catch(() =>
+      undefined
+    );
     if (!found || found.mode === "running") return;
     const isOurs = this.#isOurs(found);
     const status = isOurs ? await this.#change(found) : found;
@@ -183,5 +188,5 @@ export class Deployment {
 
 /** `maintenance, asked for by alice@build-7 (release 42)` */
 function describe({ mode, owner, reason }: MaintenanceStatus): string {
-  return `${mode}, asked for by ${owner ?? "somebody"}${reason ? ` (${reason})` : ""}`;
+  return printable(`${mode}, asked for by ${owner ?? "somebody"}${reason ? ` (${reason})` : ""}`);
 }

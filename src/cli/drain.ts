@@ -9,6 +9,7 @@ import type { RequestResult } from "../commands/maintenance.ts";
 import type { Session } from "../database/session.ts";
 import type { ChangeOptions, Drain } from "../maintenance/state.ts";
 import { answered, type Bell, countLeft, describeLeft, type Look } from "../maintenance/wait.ts";
+import { printable } from "../maintenance/printable.ts";
 import { type MaintenanceStatus, tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
@@ -180,7 +181,9 @@ export function joinedNote(invocation: Invocation, { owner, reason }: RequestRes
     invocation.options[name] !== undefined
   );
   const flags = given.map((name) => `--${name === "ignoreStale" ? "ignore-stale" : name}`);
-  return `It was asked for by ${owner ?? "somebody"} before${reason ? ` (${reason})` : ""}, and is theirs.` +
+  return printable(
+    `It was asked for by ${owner ?? "somebody"} before${reason ? ` (${reason})` : ""}, and is theirs.`,
+  ) +
     (flags.length === 0 ? "" : ` Not applied: ${flags.join(", ")}.`);
 }
 

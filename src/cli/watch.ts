@@ -4,7 +4,7 @@
  * @module
  */
 
-import { interrupted, messageOf } from "../errors.ts";
+import { interrupted, messageOf, PipeweaveError } from "../errors.ts";
 import type { Session } from "../database/session.ts";
 import { sql } from "../database/sql.ts";
 import { logRowOf, logStatement } from "../maintenance/log.ts";
@@ -162,7 +162,8 @@ class Screen {
       this.#say(message);
     } catch (error) {
       if (this.invocation.signal.aborted) throw error;
-      this.#say(messageOf(error));
+      const hint = error instanceof PipeweaveError ? error.details.hint : undefined;
+      this.#say(`${messageOf(error)}${hint ? `. ${hint}` : ""}`);
     }
   }
 

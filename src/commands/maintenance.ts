@@ -15,6 +15,7 @@ import {
   type LookOptions,
   ownerOf,
 } from "../maintenance/state.ts";
+import { printable } from "../maintenance/printable.ts";
 import { type MaintenanceStatus, maintenanceStatus, tasks } from "../maintenance/status.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
 import {
@@ -111,8 +112,8 @@ export async function exitMaintenance(
   throw new PipeweaveError(
     "condition",
     "not_owner",
-    `The maintenance is ${ownerBefore}'s${
-      status.reason ? ` (${status.reason})` : ""
+    `The maintenance is ${printable(ownerBefore ?? "nobody")}'s${
+      status.reason ? ` (${printable(status.reason)})` : ""
     }, since ${status.modeChangedAt.toISOString()}; the mode stays ${status.mode}`,
     {
       hint: "Ask them, or end it all the same: pipeweave maintenance:exit --force. " +
@@ -212,7 +213,7 @@ async function calledOff(
     : "somebody called it off";
   const now = status.mode === "running"
     ? "the mode is running"
-    : `the mode is ${status.mode} by a later request of ${status.owner ?? "somebody"}`;
+    : `the mode is ${status.mode} by a later request of ${printable(status.owner ?? "somebody")}`;
   return new PipeweaveError(
     "condition",
     "called_off",
@@ -249,7 +250,9 @@ export async function waitForMode(
     "other_mode",
     `The mode did not become ${mode} within ${formatDuration(Date.now() - since)}: it is ${
       status ? `${status.mode} since ${status.modeChangedAt.toISOString()}` : "unknown"
-    }${status?.owner ? `, requested by ${status.owner}` : ""}${status?.reason ? ` (${status.reason})` : ""}`,
+    }${status?.owner ? `, requested by ${printable(status.owner)}` : ""}${
+      status?.reason ? ` (${printable(status.reason)})` : ""
+    }`,
     { hint: "See: pipeweave maintenance:status", ...(status ? { data: { status } } : {}) },
   );
 }

@@ -111,9 +111,10 @@ function counts(schema: string, drain: SqlText, ignored: SqlText): SqlText {
            pg_catalog.count(*) FILTER (WHERE status = 'running')::integer AS running,
            pg_catalog.count(*) FILTER (WHERE stale)::integer AS stale,
            pg_catalog.count(*) FILTER (
-             WHERE (status = 'running' OR ${drain} = 'all') AND coalesce(i.value <> ${
+             WHERE (status = 'running' OR ${drain} = 'all')
+               AND CASE WHEN i.key IS NULL THEN true ELSE i.value <> ${
     signOfLife(schema)
-  }, true))::integer AS blocking
+  } END)::integer AS blocking
       FROM (${activeTasks(schema)}) active LEFT JOIN pg_catalog.jsonb_each_text(${ignored}) i ON i.key = id`;
 }
 
