@@ -19,12 +19,14 @@ export const LEASE_MS = 30_000;
 const HEARTBEATS = 5;
 /** SQLSTATE of a step of a holder whose turn is over. */
 export const FENCED_OFF = "PW004";
+const QUERY_CANCELED = "57014";
 
 /** The turn of one run. {@linkcode Lease.acquire} takes it; disposing of it gives it back. */
 export class Lease implements AsyncDisposable {
   readonly #heart: Session;
   readonly #timer: ReturnType<typeof setInterval>;
   #beat: Promise<void> | undefined;
+  #isLost = false;
 
   private constructor(
     readonly session: Session,
@@ -111,8 +113,16 @@ END`;
       await this.#heart.transaction(this.check());
     } catch (error) {
       // Somebody else's turn: what runs of ours has to end. Any other failure is for the next beat to mend.
-      if (isFencedOff(error)) await this.session.cancel().catch(() => {});
+      if (!isFencedOff(error)) return;
+      this.#isLost = true;
+      await this.session.cancel().catch(() => {});
     }
+  }
+
+  /** Whether a step failed because the turn was over: it found that, or the heartbeat did and cancelled it. */
+  ended(error: unknown): boolean {
+    return isFencedOff(error) ||
+      this.#isLost && error instanceof StatementError && error.details.sqlstate === QUERY_CANCELED;
   }
 }
 
@@ -133,8 +143,7 @@ export async function readLease(session: Session): Promise<
   };
 }
 
-/** Whether a step failed because the turn was over. */
-export function isFencedOff(error: unknown): boolean {
+function isFencedOff(error: unknown): boolean {
   return error instanceof StatementError && error.details.sqlstate === FENCED_OFF;
 }
 

@@ -19,7 +19,7 @@ import { PipeweaveError } from "../errors.ts";
 import { type Activity, firstLineOf, Watch } from "./activity.ts";
 import { recordMigration } from "./history.ts";
 import { begin, finish, forget, hashOf, type JournalKey, type JournalRow, readJournal } from "./journal.ts";
-import { fencedOff, isFencedOff, type Lease } from "./lease.ts";
+import { fencedOff, type Lease } from "./lease.ts";
 import {
   type EffectiveLimits,
   END_OF_MESSAGE,
@@ -130,7 +130,7 @@ class UntransactedRun {
       );
       return sets[0]![0]!;
     } catch (error) {
-      throw isFencedOff(error) ? fencedOff(labelOf(migration), error) : error;
+      throw lease.ended(error) ? fencedOff(labelOf(migration), error) : error;
     }
   }
 
@@ -172,7 +172,7 @@ class UntransactedRun {
         else await this.#runWithJournal(key, statement);
         return;
       } catch (error) {
-        if (isFencedOff(error)) throw fencedOff(labelOf(migration), error);
+        if (this.lease.ended(error)) throw fencedOff(labelOf(migration), error);
         const mayGoOn = !options.signal?.aborted;
         if (error instanceof ConnectionLost && mayGoOn && ++lost <= LOST_CONNECTIONS) {
           options.onNote(`${error.message}; connecting again to see what became of statement ${number}`);
