@@ -108,8 +108,8 @@ export function drainWait(
 /**
  * Asks for maintenance and waits until it is reached.
  *
- * @throws {PipeweaveError} of kind `timeout`, `condition` when somebody called it off, `interrupted`; what became of the
- *   request is noted
+ * @throws {PipeweaveError} of kind `timeout`, `condition` when somebody called it off, `interrupted`; it says what became
+ *   of the request
  */
 export async function drain(
   invocation: Invocation,
@@ -177,10 +177,7 @@ export async function drain(
 
 /** Whose request was joined, and what of this command's own does not count then. */
 export function joinedNote(invocation: Invocation, { owner, reason }: RequestResult): string {
-  const given = ["reason", "drain", "ignoreStale", "ttl"].filter((name) =>
-    invocation.options[name] !== undefined
-  );
-  const flags = given.map((name) => `--${name === "ignoreStale" ? "ignore-stale" : name}`);
+  const flags = invocation.given(["--reason", "--drain", "--ignore-stale", "--ttl"]);
   return printable(
     `It was asked for by ${owner ?? "somebody"} before${reason ? ` (${reason})` : ""}, and is theirs.`,
   ) +

@@ -174,13 +174,16 @@ export class Invocation {
     return undefined;
   }
 
-  /** Notes options that mean nothing without another one. @param names as the command line has them, without dashes */
-  onlyWith(other: string, isGiven: boolean, names: readonly string[]): void {
+  /** Those of some flags that were given. @param flags as the command line has them, such as `--on-timeout` */
+  given(flags: readonly string[]): readonly string[] {
+    const keyOf = (flag: string) => flag.slice(2).replace(/-[a-z]/g, (letter) => letter[1]!.toUpperCase());
+    return flags.filter((flag) => this.options[keyOf(flag)] !== undefined);
+  }
+
+  /** Notes flags that mean nothing without another one, where that is missing. */
+  onlyWith(other: string, isGiven: boolean, flags: readonly string[]): void {
     if (isGiven) return;
-    for (const name of names) {
-      const key = name.replace(/-[a-z]/g, (letter) => letter[1]!.toUpperCase());
-      if (this.options[key] !== undefined) this.#problems.push(`--${name} needs ${other}`);
-    }
+    for (const flag of this.given(flags)) this.#problems.push(`${flag} needs ${other}`);
   }
 
   /** Notes what is wrong with an option; {@linkcode assertUsable} throws it. */

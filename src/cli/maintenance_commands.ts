@@ -112,7 +112,7 @@ const request: CommandSpec = {
     const options = requestOptions(invocation);
     const waits = invocation.options["wait"] === true;
     const wait = drainWait(invocation, invocation.duration("timeout", "--timeout"));
-    invocation.onlyWith("--wait", waits, ["timeout", "on-timeout", "on-interrupt"]);
+    invocation.onlyWith("--wait", waits, ["--timeout", "--on-timeout", "--on-interrupt"]);
     const bell = new Bell();
     const session = await migratedSession(invocation, bell.ring);
     if (waits) {

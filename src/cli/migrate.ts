@@ -77,8 +77,8 @@ function maintenanceWhen(invocation: Invocation): "auto" | "always" | undefined 
   if (options["maintenance"] === true) return "auto";
   const when = invocation.choice("maintenance", "--maintenance", ["auto", "always"] as const);
   invocation.onlyWith("--maintenance", options["maintenance"] !== undefined, [
-    ...["on-failure", "drain-timeout"],
-    ...["reason", "owner", "drain", "ignore-stale", "ttl"],
+    ...["--on-failure", "--drain-timeout"],
+    ...["--reason", "--owner", "--drain", "--ignore-stale", "--ttl"],
   ]);
   return when;
 }

@@ -69,7 +69,10 @@ export async function tryForGateLock<T>(
       const left = deadline - Date.now();
       if (left <= 0) throw lockedError(error as PipeweaveError, names);
       onLockWait?.(`waiting for what holds task_runs: ${names}`);
-      await sleep(Math.min(pauseBefore(attempts, PAUSE_MS), left), signal);
+      await sleep(Math.min(pauseBefore(attempts, PAUSE_MS), left), signal).catch((error: PipeweaveError) => {
+        error.add("The mode stays as it was");
+        throw error;
+      });
     }
   }
 }
