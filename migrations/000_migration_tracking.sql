@@ -1,5 +1,5 @@
 -- The history of applied migrations, and the state of the orchestrator.
--- Safe on a database that has these objects already.
+-- Safe on a database that has these objects already; their names are those of PipeWeave's Node tool.
 
 CREATE TABLE IF NOT EXISTS schema_migrations (
   id serial PRIMARY KEY,
@@ -22,10 +22,8 @@ CREATE TABLE IF NOT EXISTS orchestrator_state (
   updated_at timestamptz NOT NULL DEFAULT now()
 );
 
-INSERT INTO orchestrator_state (id) VALUES ('singleton') ON CONFLICT (id) DO NOTHING;
-
-CREATE OR REPLACE FUNCTION update_orchestrator_state_timestamps() RETURNS trigger
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION update_orchestrator_state_timestamp() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   NEW.updated_at := now();
   IF NEW.mode IS DISTINCT FROM OLD.mode THEN
@@ -35,6 +33,10 @@ BEGIN
 END;
 $$;
 
-CREATE OR REPLACE TRIGGER orchestrator_state_timestamps
+CREATE OR REPLACE TRIGGER update_orchestrator_state_updated_at
   BEFORE UPDATE ON orchestrator_state
-  FOR EACH ROW EXECUTE FUNCTION update_orchestrator_state_timestamps();
+  FOR EACH ROW EXECUTE FUNCTION update_orchestrator_state_timestamp();
+
+-- pipeweave: ownership is checked here, before the first row is written
+
+INSERT INTO orchestrator_state (id) VALUES ('singleton') ON CONFLICT (id) DO NOTHING;

@@ -1,10 +1,8 @@
 -- Services, tasks, pipelines and their runs: what the orchestrator works with.
--- Safe on a database that has these objects already.
+-- Safe on a database that has these objects already; their names are those of PipeWeave's Node tool.
 
-CREATE EXTENSION IF NOT EXISTS "uuid-ossp";
-
-CREATE OR REPLACE FUNCTION update_updated_at() RETURNS trigger
-LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION update_updated_at_column() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   NEW.updated_at := now();
   RETURN NEW;
@@ -49,8 +47,8 @@ CREATE INDEX IF NOT EXISTS idx_tasks_service_id ON tasks (service_id);
 CREATE INDEX IF NOT EXISTS idx_tasks_code_hash ON tasks (code_hash);
 CREATE INDEX IF NOT EXISTS idx_tasks_code_version ON tasks (code_version);
 
-CREATE OR REPLACE TRIGGER tasks_updated_at
-  BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION update_updated_at();
+CREATE OR REPLACE TRIGGER update_tasks_updated_at
+  BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
 
 CREATE TABLE IF NOT EXISTS task_code_history (
   id serial PRIMARY KEY,
@@ -62,7 +60,7 @@ CREATE TABLE IF NOT EXISTS task_code_history (
 );
 
 CREATE INDEX IF NOT EXISTS idx_task_code_history_task_id ON task_code_history (task_id);
-CREATE INDEX IF NOT EXISTS idx_task_code_history_version ON task_code_history (task_id, code_version DESC);
+CREATE INDEX IF NOT EXISTS idx_task_code_history_code_version ON task_code_history (task_id, code_version DESC);
 
 CREATE TABLE IF NOT EXISTS pipelines (
   id text PRIMARY KEY,
@@ -80,8 +78,8 @@ CREATE TABLE IF NOT EXISTS pipelines (
 
 CREATE INDEX IF NOT EXISTS idx_pipelines_name ON pipelines (name);
 
-CREATE OR REPLACE TRIGGER pipelines_updated_at
-  BEFORE UPDATE ON pipelines FOR EACH ROW EXECUTE FUNCTION update_updated_at();
+CREATE OR REPLACE TRIGGER update_pipelines_updated_at
+  BEFORE UPDATE ON pipelines FOR EACH ROW EXECUTE FUNCTION update_updated_at_column();
 
 CREATE TABLE IF NOT EXISTS pipeline_runs (
   id text PRIMARY KEY,
@@ -142,7 +140,7 @@ CREATE INDEX IF NOT EXISTS idx_task_runs_idempotency_key ON task_runs (idempoten
 CREATE INDEX IF NOT EXISTS idx_task_runs_scheduled_for ON task_runs (scheduled_for)
   WHERE scheduled_for IS NOT NULL;
 CREATE INDEX IF NOT EXISTS idx_task_runs_created_at ON task_runs (created_at DESC);
-CREATE INDEX IF NOT EXISTS idx_task_runs_pending_priority ON task_runs (priority, created_at)
+CREATE INDEX IF NOT EXISTS idx_task_runs_pending ON task_runs (priority, created_at)
   WHERE status = 'pending';
 
 CREATE TABLE IF NOT EXISTS dlq (
@@ -183,13 +181,17 @@ CREATE TABLE IF NOT EXISTS idempotency_cache (
 CREATE INDEX IF NOT EXISTS idx_idempotency_cache_task_id ON idempotency_cache (task_id);
 CREATE INDEX IF NOT EXISTS idx_idempotency_cache_expires_at ON idempotency_cache (expires_at);
 
--- Bound to this schema, so that it finds its table whatever search_path the caller has.
+-- It works on the table of its own schema, whatever search_path the caller has and also after the schema was renamed.
 CREATE OR REPLACE FUNCTION cleanup_expired_idempotency_cache() RETURNS integer
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+  context text;
+  home text;
   deleted integer;
 BEGIN
-  DELETE FROM idempotency_cache WHERE expires_at < now();
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]cleanup_expired_idempotency_cache[(]');
+  EXECUTE format('DELETE FROM %s.idempotency_cache WHERE expires_at < now()', home);
   GET DIAGNOSTICS deleted = ROW_COUNT;
   RETURN deleted;
 END;

@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS temp_uploads (
 );
 
 CREATE INDEX IF NOT EXISTS idx_temp_uploads_expires_at ON temp_uploads (expires_at);
-CREATE INDEX IF NOT EXISTS idx_temp_uploads_claimed_by ON temp_uploads (claimed_by_run_id)
+CREATE INDEX IF NOT EXISTS idx_temp_uploads_claimed_by_run_id ON temp_uploads (claimed_by_run_id)
   WHERE claimed_by_run_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS idx_temp_uploads_deleted_at ON temp_uploads (deleted_at)
   WHERE deleted_at IS NOT NULL;
@@ -32,12 +32,17 @@ CREATE INDEX IF NOT EXISTS idx_temp_uploads_cleanup ON temp_uploads (expires_at,
 -- The files are the orchestrator's to delete, so a row goes only long after its file did.
 CREATE OR REPLACE FUNCTION cleanup_expired_temp_uploads()
 RETURNS TABLE (deleted_count integer, archived_count integer)
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  context text;
+  home text;
 BEGIN
-  SELECT count(*) INTO deleted_count
-    FROM temp_uploads
-   WHERE expires_at < now() AND claimed_by_run_id IS NULL AND deleted_at IS NULL;
-  DELETE FROM temp_uploads WHERE deleted_at < now() - interval '30 days';
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]cleanup_expired_temp_uploads[(]');
+  EXECUTE format(
+    'SELECT count(*) FROM %s.temp_uploads WHERE expires_at < now() AND claimed_by_run_id IS NULL AND deleted_at IS NULL',
+    home) INTO deleted_count;
+  EXECUTE format('DELETE FROM %s.temp_uploads WHERE deleted_at < now() - interval ''30 days''', home);
   GET DIAGNOSTICS archived_count = ROW_COUNT;
   RETURN NEXT;
 END;

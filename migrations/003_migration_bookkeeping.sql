@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS migration_log (
 );
 
 CREATE OR REPLACE FUNCTION refuse_change_of_migration_log() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RAISE EXCEPTION 'migration_log is append-only: % is refused', TG_OP USING ERRCODE = 'PW005';
 END;
@@ -53,23 +53,21 @@ CREATE TABLE IF NOT EXISTS migration_lease (
   expires_at timestamptz
 );
 
-INSERT INTO migration_lease (id) VALUES ('singleton') ON CONFLICT (id) DO NOTHING;
-
--- The guard of a migration, and its two lines when it is done. As functions, since a session reads and plans them once
--- and not for each migration; their search_path is the one that they were made with.
-CREATE OR REPLACE FUNCTION migration_guard(lock_key bigint, wanted text, predecessor text) RETURNS void
-LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- The guard of a migration, and its two lines when it is done, in one query each. They are told the schema that they are
+-- in: a search_path would be wrong after the schema was renamed.
+DROP FUNCTION IF EXISTS migration_guard(bigint, text, text);
+CREATE OR REPLACE FUNCTION migration_guard(schema_name text, lock_key bigint, wanted text, predecessor text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-  refusal text;
+  refusal text := 'PW001';
 BEGIN
-  IF NOT pg_try_advisory_xact_lock(lock_key) THEN
-    refusal := 'PW001';
-  ELSE
-    refusal := CASE
-      WHEN EXISTS (SELECT FROM schema_migrations WHERE version = wanted) THEN 'PW002'
-      WHEN predecessor IS NOT NULL AND NOT EXISTS (SELECT FROM schema_migrations WHERE version = predecessor) THEN 'PW003'
-      WHEN EXISTS (SELECT FROM migration_lease WHERE expires_at > clock_timestamp()) THEN 'PW001'
-    END;
+  IF pg_try_advisory_xact_lock(lock_key) THEN
+    EXECUTE format(
+      $q$SELECT CASE
+           WHEN EXISTS (SELECT FROM %1$I.schema_migrations WHERE version = $1) THEN 'PW002'
+           WHEN $2 IS NOT NULL AND NOT EXISTS (SELECT FROM %1$I.schema_migrations WHERE version = $2) THEN 'PW003'
+           WHEN EXISTS (SELECT FROM %1$I.migration_lease WHERE expires_at > clock_timestamp()) THEN 'PW001'
+         END$q$, schema_name) INTO refusal USING wanted, predecessor;
   END IF;
   IF refusal IS NOT NULL THEN
     RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal;
@@ -77,15 +75,28 @@ BEGIN
 END;
 $$;
 
+DROP FUNCTION IF EXISTS record_migration(text, text, text, integer, text, text, text, text, text, jsonb);
 CREATE OR REPLACE FUNCTION record_migration(
-  version text, name text, checksum text, duration_ms integer,
+  schema_name text, version text, name text, checksum text, duration_ms integer,
   action text, os_user text, host text, tool text, reason text, details jsonb,
   OUT applied_at timestamptz, OUT execution_time_ms integer
-) LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-  INSERT INTO schema_migrations AS m (version, name, checksum, execution_time_ms)
-  VALUES ($1, $2, $3, $4) RETURNING m.applied_at, m.execution_time_ms INTO applied_at, execution_time_ms;
-  INSERT INTO migration_log (action, version, name, outcome, duration_ms, os_user, host, tool, reason, details)
-  VALUES ($5, $1, $2, 'done', $4, $6, $7, $8, $9, $10);
+  EXECUTE format(
+    $q$WITH recorded AS (
+         INSERT INTO %1$I.schema_migrations (version, name, checksum, execution_time_ms) VALUES ($1, $2, $3, $4)
+         RETURNING applied_at, execution_time_ms
+       ), logged AS (
+         INSERT INTO %1$I.migration_log
+           (action, version, name, outcome, duration_ms, os_user, host, tool, reason, details)
+         VALUES ($5, $1, $2, 'done', $4, $6, $7, $8, $9, $10)
+       )
+       SELECT applied_at, execution_time_ms FROM recorded$q$, schema_name)
+    INTO applied_at, execution_time_ms
+    USING version, name, checksum, duration_ms, action, os_user, host, tool, reason, details;
 END;
 $$;
+
+-- pipeweave: ownership is checked here, before the first row is written
+
+INSERT INTO migration_lease (id) VALUES ('singleton') ON CONFLICT (id) DO NOTHING;

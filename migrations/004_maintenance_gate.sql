@@ -1,6 +1,10 @@
--- Admission control: while maintenance is waited for or on, PostgreSQL itself refuses new tasks, whoever sends them.
--- The triggers on task_runs are made by the transaction that closes the gate and removed by the one that opens it, so
--- that they cost nothing while the mode is running. docs/maintenance_protocol.md has the argument. Safe to repeat.
+-- Admission control: while maintenance is waited for or on, PostgreSQL itself refuses new tasks, whoever sends them, and
+-- holds back what follows from work that was accepted before. The triggers on task_runs are made by the transaction that
+-- closes the gate and removed by the one that opens it, so that they cost nothing while the mode is running.
+-- docs/maintenance_protocol.md has the argument. Safe to repeat.
+--
+-- Functions find the schema by what called them, or are told it, so that they go on after it was renamed. Texts between
+-- $q$ that hold %1$I (the schema) and %2$L (task_runs, as a name) are the ones that src/maintenance/ has too.
 
 ALTER TABLE orchestrator_state
   ADD COLUMN IF NOT EXISTS owner text,
@@ -9,11 +13,13 @@ ALTER TABLE orchestrator_state
   ADD COLUMN IF NOT EXISTS wait_expires_at timestamptz,
   ADD COLUMN IF NOT EXISTS ignored_tasks jsonb NOT NULL DEFAULT '{}',
   ADD COLUMN IF NOT EXISTS requested_at timestamptz,
+  -- How long a drain waits for what may follow from a task that has ended.
+  ADD COLUMN IF NOT EXISTS settle_ms integer NOT NULL DEFAULT 2000 CHECK (settle_ms >= 0),
+  -- The run of db:migrate --maintenance that asked for it.
+  ADD COLUMN IF NOT EXISTS deployment text,
   -- The gate follows one row; a second would open it behind the first one's back.
   DROP CONSTRAINT IF EXISTS orchestrator_state_is_one,
   ADD CONSTRAINT orchestrator_state_is_one CHECK (id = 'singleton') NOT VALID;
-UPDATE orchestrator_state SET requested_at = date_trunc('milliseconds', mode_changed_at)
- WHERE mode <> 'running' AND requested_at IS NULL;
 
 -- Append-only: every change of the mode, by whomever.
 CREATE TABLE IF NOT EXISTS maintenance_log (
@@ -32,7 +38,7 @@ CREATE TABLE IF NOT EXISTS maintenance_log (
 );
 
 CREATE OR REPLACE FUNCTION refuse_change_of_maintenance_log() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RAISE EXCEPTION 'maintenance_log is append-only: % is refused', TG_OP USING ERRCODE = 'PW005';
 END;
@@ -42,22 +48,68 @@ CREATE OR REPLACE TRIGGER maintenance_log_is_append_only
   BEFORE UPDATE OR DELETE OR TRUNCATE ON maintenance_log
   FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_maintenance_log();
 
--- Refuses a row. Which rows come here is decided by which triggers there are, and never by the mode as this
--- transaction's snapshot shows it: a snapshot may be older than the mode. A row is let in all the same where the gate was
--- opened without its triggers, by time (--ttl) or because others held the table; the state has to be the newest for that.
--- It is, at READ COMMITTED, since whoever closes the gate waits for this transaction's lock on the table; elsewhere the
--- row's lock finds out. A row that is being changed just now counts as closed.
+-- Pipeline runs that were under way when the gate was closed: what they queue is accepted work.
+CREATE TABLE IF NOT EXISTS maintenance_accepted_runs (pipeline_run_id text PRIMARY KEY);
+
+-- Tasks that have ended since, of which something may follow: the next step of a pipeline run, or a retry.
+CREATE TABLE IF NOT EXISTS maintenance_recent_ends (
+  ended_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  task_run_id text NOT NULL,
+  pipeline_run_id text
+);
+CREATE INDEX IF NOT EXISTS idx_maintenance_recent_ends_ended_at ON maintenance_recent_ends (ended_at);
+
+-- Tasks of accepted work that came during maintenance: they have the status 'waiting', and are queued by the exit.
+CREATE TABLE IF NOT EXISTS maintenance_held_tasks (task_run_id text PRIMARY KEY);
+
+-- Runs of db:migrate --maintenance. One whose time is over without a sign of life is dead, and what it has left behind
+-- may be ended by another.
+CREATE TABLE IF NOT EXISTS maintenance_deployments (
+  id text PRIMARY KEY,
+  owner text,
+  started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  heartbeat_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  expires_at timestamptz NOT NULL,
+  -- When it ended, and left its maintenance on because a migration had failed.
+  failed_at timestamptz
+);
+
+-- What others wrote, for logs and messages: one line, nothing that moves a cursor or turns the direction of writing, and
+-- not longer than this.
+CREATE OR REPLACE FUNCTION maintenance_printable(value text, most integer) RETURNS text
+LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  value := regexp_replace(value, '[[:cntrl:]]', '?', 'g');
+  IF current_setting('server_encoding') = 'UTF8' THEN
+    value := regexp_replace(value, '[\u0080-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]', '?', 'g');
+  END IF;
+  RETURN CASE WHEN length(value) > most THEN left(value, most - 1) || '…' ELSE value END;
+END;
+$$;
+
+-- Refuses a row, or holds it back. Which rows come here is decided by which triggers there are, and never by the mode as
+-- this transaction's snapshot shows it: a snapshot may be older than the mode. A row is let in all the same where the gate
+-- was opened without its triggers, by time (--ttl) or because others held the table; the state has to be the newest for
+-- that. It is, at READ COMMITTED, since whoever closes the gate waits for this transaction's lock on the table; elsewhere
+-- the row's lock finds out. A row that is being changed just now counts as closed.
 CREATE OR REPLACE FUNCTION maintenance_gate() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
   closed_for text := TG_ARGV[0];
+  context text;
+  home text;
   state record;
-  read_state text := format(
-    $q$SELECT mode, mode_changed_at, requested_at, owner, reason, wait_expires_at,
-              mode = 'running' OR $1 <> 'maintenance' AND wait_expires_at <= clock_timestamp() AS is_open
-         FROM %I.orchestrator_state WHERE id = 'singleton'$q$, TG_TABLE_SCHEMA);
-  admitted boolean;
+  read_state text;
+  is_accepted boolean := false;
 BEGIN
+  -- The schema of this function, which has the state: the table may be a partition in another one, and the catalog as this
+  -- transaction's snapshot shows it may not have the trigger yet.
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]maintenance_gate[(]');
+  read_state := format(
+    $r$SELECT mode, mode_changed_at, requested_at, owner, reason, wait_expires_at,
+              mode = 'running' OR $1 <> 'maintenance' AND wait_expires_at <= clock_timestamp() AS is_open
+         FROM %s.orchestrator_state WHERE id = 'singleton'$r$, home);
   EXECUTE read_state INTO state USING closed_for;
   IF state.is_open THEN
     IF current_setting('transaction_isolation') = 'read committed' THEN
@@ -72,19 +124,49 @@ BEGIN
       -- The row is newer than this transaction's snapshot.
     END;
   END IF;
-  IF closed_for = 'new tasks' AND NEW.pipeline_run_id IS NOT NULL THEN
-    -- A pipeline run with a task from before the request was under way: the first task of a new one is refused here.
-    EXECUTE format(
-      $q$SELECT EXISTS (SELECT FROM %1$I.task_runs
-                         WHERE pipeline_run_id = $1 AND coalesce(created_at <= $2, true))
-            AND EXISTS (SELECT FROM %1$I.pipeline_runs WHERE id = $1 AND status IN ('pending', 'running'))$q$,
-      TG_TABLE_SCHEMA) INTO admitted USING NEW.pipeline_run_id, state.requested_at;
-    IF admitted THEN
-      RETURN NEW;
+  IF TG_OP = 'UPDATE' AND OLD.status = 'pending' AND NEW.status <> 'running' THEN
+    -- A poller that had read its batch before the gate was closed was refused the start, and takes that for a failure: it
+    -- counts an attempt that there was none of, or gives the task up. The task stays queued as it is.
+    IF NEW.status = 'pending' THEN
+      RETURN OLD;
+    ELSIF NEW.error LIKE '% for maintenance: task % may not become running' THEN
+      EXECUTE format('DELETE FROM %s.dlq WHERE task_run_id = $1 AND error = $2', home) USING NEW.id, NEW.error;
+      RETURN OLD;
+    END IF;
+    RETURN NEW;
+  END IF;
+  IF closed_for <> 'starts' AND NEW.status = 'pending' THEN
+    IF TG_OP = 'UPDATE' THEN
+      -- The retry of a task that was accepted, and a join that its pipeline has made ready.
+      is_accepted := OLD.status IN ('failed', 'timeout', 'waiting');
+    ELSIF NEW.pipeline_run_id IS NOT NULL THEN
+      EXECUTE format(
+        $r$SELECT CASE WHEN $2
+             -- This transaction's snapshot is older than the request: what it sees under way was accepted.
+             THEN EXISTS (SELECT FROM %1$s.pipeline_runs WHERE id = $1 AND status IN ('pending', 'running'))
+             ELSE EXISTS (SELECT FROM %1$s.maintenance_accepted_runs WHERE pipeline_run_id = $1) END$r$, home)
+        INTO is_accepted USING NEW.pipeline_run_id, state.mode = 'running';
     END IF;
   END IF;
+  IF is_accepted THEN
+    IF closed_for = 'maintenance' THEN
+      EXECUTE format('INSERT INTO %s.maintenance_held_tasks VALUES ($1) ON CONFLICT DO NOTHING', home) USING NEW.id;
+      NEW.status := 'waiting';
+    END IF;
+    RETURN NEW;
+  END IF;
+  -- What a subscription brings was accepted where it comes from; refused here, it would stop the replication.
+  IF current_setting('session_replication_role') = 'replica' AND EXISTS (
+    SELECT FROM pg_stat_activity WHERE pid = pg_backend_pid() AND backend_type LIKE 'logical replication%'
+  ) THEN
+    RETURN NEW;
+  END IF;
+  EXECUTE format(
+    $r$SELECT %1$s.maintenance_printable($1, 200) AS owner, %1$s.maintenance_printable($2, 500) AS reason,
+              %1$s.maintenance_printable($3, 100) AS id, mode_changed_at, wait_expires_at, mode
+         FROM %1$s.orchestrator_state WHERE id = 'singleton'$r$, home) INTO state USING state.owner, state.reason, NEW.id;
   RAISE EXCEPTION '% for maintenance: task % may not become %',
-      CASE closed_for WHEN 'maintenance' THEN 'closed' ELSE 'draining' END, NEW.id, NEW.status
+      CASE closed_for WHEN 'maintenance' THEN 'closed' ELSE 'draining' END, state.id, NEW.status
     USING ERRCODE = 'PW101',
       DETAIL = CASE WHEN state.mode <> 'running'
         THEN format('mode %s since %s%s%s', state.mode,
@@ -98,11 +180,20 @@ BEGIN
 END;
 $$;
 
--- Tells those who wait that a task has ended. Called while waiting alone.
+-- Tells those who wait that a task has ended, and notes it where something may follow. Called while waiting alone.
 CREATE OR REPLACE FUNCTION maintenance_task_ended() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+  context text;
+  home text;
 BEGIN
-  PERFORM pg_notify('pipeweave_maintenance', TG_TABLE_SCHEMA);
+  GET DIAGNOSTICS context = PG_CONTEXT;
+  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]maintenance_task_ended[(]');
+  IF TG_OP = 'UPDATE' AND (NEW.pipeline_run_id IS NOT NULL OR NEW.status IN ('failed', 'timeout')) THEN
+    EXECUTE format('INSERT INTO %s.maintenance_recent_ends (task_run_id, pipeline_run_id) VALUES ($1, $2)', home)
+      USING NEW.id, NEW.pipeline_run_id;
+  END IF;
+  PERFORM pg_notify('pipeweave_maintenance', (parse_ident(home))[1]);
   RETURN NULL;
 END;
 $$;
@@ -110,8 +201,13 @@ $$;
 -- What belongs to a request begins and ends with it, also where another client changes the mode alone. By requested_at
 -- those who wait know the request that they wait for from a later one.
 CREATE OR REPLACE FUNCTION maintenance_bound_request() RETURNS trigger
-LANGUAGE plpgsql AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+  -- A wait whose time to live is over is over for every client that writes the row, whatever it makes of the mode.
+  IF OLD.mode = 'waiting_for_maintenance' AND OLD.wait_expires_at <= clock_timestamp()
+     AND (NEW.mode = 'maintenance' OR NEW.wait_expires_at IS NOT DISTINCT FROM OLD.wait_expires_at) THEN
+    NEW.mode := 'running';
+  END IF;
   IF NEW.mode <> 'waiting_for_maintenance' THEN
     NEW.wait_expires_at := NULL;
   END IF;
@@ -121,9 +217,15 @@ BEGIN
     NEW.reason := NULL;
     NEW.drain := 'all';
     NEW.ignored_tasks := '{}';
+    NEW.settle_ms := 2000;
+    NEW.deployment := NULL;
   ELSIF OLD.mode = 'running' THEN
     -- In milliseconds, as clients keep it.
     NEW.requested_at := date_trunc('milliseconds', clock_timestamp());
+  END IF;
+  IF NEW.owner IS DISTINCT FROM OLD.owner OR NEW.reason IS DISTINCT FROM OLD.reason THEN
+    EXECUTE format('SELECT %1$I.maintenance_printable($1, 200), %1$I.maintenance_printable($2, 500)', TG_TABLE_SCHEMA)
+      INTO NEW.owner, NEW.reason USING NEW.owner, NEW.reason;
   END IF;
   RETURN NEW;
 END;
@@ -133,57 +235,89 @@ CREATE OR REPLACE TRIGGER maintenance_bound_request
   BEFORE UPDATE ON orchestrator_state
   FOR EACH ROW EXECUTE FUNCTION maintenance_bound_request();
 
--- What changes when a task gives a sign of life: a task that a drain ignores is ignored for as long as this stays.
-CREATE OR REPLACE FUNCTION maintenance_sign_of_life(
-  status text, attempt integer, started_at timestamptz, heartbeat_at timestamptz
-) RETURNS text LANGUAGE sql IMMUTABLE AS $$
-  SELECT status || ' ' || attempt || ' ' || coalesce(extract(epoch FROM greatest(started_at, heartbeat_at))::text, '')
-$$;
-
--- Tasks that keep a drain from ending. What it ignores is a sign of life by id.
-CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, drain text, ignored jsonb) RETURNS bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-  blockers bigint;
+-- What keeps a drain from ending, by the row of the state: active tasks that it waits for, and for how many milliseconds
+-- yet something may follow from tasks that have ended.
+CREATE OR REPLACE FUNCTION maintenance_blockers(schema_name text, OUT tasks bigint, OUT settles_in_ms integer)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 BEGIN
-  EXECUTE format(
-    'SELECT count(*) FROM %1$I.task_runs r LEFT JOIN jsonb_each_text($2) i
-         ON i.key = r.id AND i.value = %1$I.maintenance_sign_of_life(r.status, r.attempt, r.started_at, r.heartbeat_at)
-      WHERE r.status = ANY ($1) AND i.key IS NULL', schema_name)
-    INTO blockers
-    USING CASE drain WHEN 'running' THEN '{running}' ELSE '{pending,running}' END::text[], ignored;
-  RETURN blockers;
+  EXECUTE format($q$
+    SELECT a.tasks, CASE WHEN a.tasks > 0 THEN 0 ELSE
+(SELECT coalesce(greatest(ceil(extract(epoch FROM max(until) - clock_timestamp()) * 1000), 0), 0)::integer FROM (
+  SELECT e.ended_at + o.settle_ms * interval '1 millisecond' AS until
+    FROM %1$I.maintenance_recent_ends e
+   WHERE e.ended_at > clock_timestamp() - o.settle_ms * interval '1 millisecond'
+     AND (EXISTS (SELECT FROM %1$I.pipeline_runs p
+                   WHERE p.id = e.pipeline_run_id AND p.status IN ('pending', 'running'))
+       OR EXISTS (SELECT FROM %1$I.task_runs r
+                   WHERE r.id = e.task_run_id AND r.status IN ('failed', 'timeout') AND r.attempt < r.max_retries))
+  UNION ALL
+  SELECT o.requested_at + o.settle_ms * interval '1 millisecond'
+   WHERE o.requested_at > clock_timestamp() - o.settle_ms * interval '1 millisecond'
+     AND (EXISTS (SELECT FROM %1$I.pipeline_runs p WHERE p.status IN ('pending', 'running'))
+       OR EXISTS (SELECT FROM %1$I.task_runs r
+                   WHERE r.status IN ('failed', 'timeout') AND r.attempt < r.max_retries
+                     AND r.completed_at > o.requested_at - o.settle_ms * interval '1 millisecond' - interval '1 minute'))
+) settling)
+      END
+      FROM %1$I.orchestrator_state o, LATERAL (
+        SELECT count(*) AS tasks
+FROM %1$I.task_runs r LEFT JOIN jsonb_each_text(o.ignored_tasks) i ON i.key = r.id
+WHERE r.status IN ('pending', 'running')
+           AND
+(r.status = 'running' OR o.drain = 'all') AND i.value IS DISTINCT FROM
+  r.status || ' ' || r.attempt || ' ' || coalesce(extract(epoch FROM greatest(r.started_at, r.heartbeat_at))::text, '')
+      ) a WHERE o.id = 'singleton'$q$, schema_name)
+    INTO tasks, settles_in_ms;
 END;
 $$;
 
--- Whether triggers of the gate are on.
-CREATE OR REPLACE FUNCTION maintenance_gate_is_on(schema_name text) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-  SELECT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = to_regclass(format('%I.task_runs', schema_name))
-                    AND starts_with(tgname, 'maintenance_gate_') AND tgenabled <> 'D')
+-- Whether the triggers are those that a mode needs, and are on, for replication too, on task_runs and on every partition
+-- and child of it; and in the mode running, whether there is nothing left to tidy up.
+CREATE OR REPLACE FUNCTION maintenance_gate_fits(schema_name text, mode text, drain text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+  fits boolean;
+BEGIN
+  EXECUTE format($q$SELECT
+(WITH RECURSIVE tables (relation) AS (
+  SELECT to_regclass(%2$L)::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tables t ON i.inhparent = t.relation
+), gates AS (
+  SELECT g.tgrelid, g.tgname, g.tgenabled FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
+   WHERE g.tgrelid IN (SELECT relation FROM tables) AND p.proname IN ('maintenance_gate', 'maintenance_task_ended')
+)
+SELECT CASE o.mode WHEN 'running'
+  THEN NOT EXISTS (SELECT FROM gates WHERE tgenabled <> 'D') AND NOT EXISTS (SELECT FROM %1$I.maintenance_held_tasks)
+  ELSE NOT EXISTS (SELECT FROM tables, unnest(CASE
+      WHEN o.mode = 'maintenance' THEN '{closed_insert,closed_update}'
+      WHEN o.drain = 'running' THEN '{new,ended,deleted,start,start_new}'
+      ELSE '{new,ended,deleted}' END::text[]) AS needed (name)
+    WHERE NOT EXISTS (SELECT FROM gates g
+      WHERE g.tgrelid = tables.relation AND g.tgname = 'maintenance_gate_' || needed.name AND g.tgenabled = 'A')) END)
+      FROM (SELECT $1 AS mode, $2 AS drain) o$q$, schema_name, format('%I.task_runs', schema_name))
+    INTO fits USING mode, drain;
+  RETURN fits;
+END;
 $$;
 
--- Makes the triggers that a mode needs, and removes the others. To open the gate need not wait for anybody: where others
--- hold the table the triggers stay, and let everything in, until the next look removes them.
+-- Makes the triggers that a mode needs, and removes the others. To open the gate need not wait for anybody, nor be
+-- allowed to: triggers that stay let everything in, and the next look removes them.
 CREATE OR REPLACE FUNCTION maintenance_set_gate(schema_name text, mode text, drain text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
 DECLARE
+  tables oid[];
   gate record;
   used text[] := '{}';
-  unused text[];
+  unused record;
 BEGIN
-  BEGIN
-    -- Waits for transactions that have written to task_runs, and lets no other write before this one has ended.
-    PERFORM set_config('lock_timeout', CASE mode WHEN 'running' THEN '200ms' ELSE '2s' END, true);
-    EXECUTE format('LOCK TABLE %I.task_runs IN SHARE ROW EXCLUSIVE MODE', schema_name);
-  EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-    IF mode <> 'running' THEN
-      RAISE;
-    END IF;
-    RETURN;
-  END;
+  -- Waits for transactions that have written to task_runs, and lets no other write before this one has ended.
+  PERFORM set_config('lock_timeout', CASE mode WHEN 'running' THEN '200ms' ELSE '2s' END, true);
+  EXECUTE format('LOCK TABLE %I.task_runs IN SHARE ROW EXCLUSIVE MODE', schema_name);
+  WITH RECURSIVE tree (relation) AS (
+    SELECT format('%I.task_runs', schema_name)::regclass::oid
+    UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.relation
+  ) SELECT array_agg(relation) INTO tables FROM tree;
   FOR gate IN
-    SELECT name, event, condition, call FROM (VALUES
+    SELECT 'maintenance_gate_' || name AS name, event, condition, call FROM (VALUES
       -- While waiting nothing is new, and those who wait are told what ends.
       ('waiting', 'new', 'BEFORE INSERT', $c$NEW.status IN ('pending', 'running')$c$, $c$maintenance_gate('new tasks')$c$),
       ('waiting', 'ended', 'AFTER UPDATE',
@@ -191,50 +325,89 @@ BEGIN
            OR OLD.status = 'running' AND NEW.status = 'pending'$c$, 'maintenance_task_ended()'),
       ('waiting', 'deleted', 'AFTER DELETE', $c$OLD.status IN ('pending', 'running')$c$, 'maintenance_task_ended()'),
       -- With drain = 'running' nothing starts either.
-      ('starting', 'start', 'BEFORE UPDATE', $c$NEW.status = 'running' AND OLD.status <> 'running'$c$,
+      ('starting', 'start', 'BEFORE UPDATE', $c$NEW.status = 'running' AND OLD.status <> 'running' OR OLD.status = 'pending'
+           AND (NEW.status = 'failed' OR NEW.status = 'pending' AND NEW.attempt > OLD.attempt)$c$,
         $c$maintenance_gate('starts')$c$),
       ('starting', 'start_new', 'BEFORE INSERT', $c$NEW.status = 'running'$c$, $c$maintenance_gate('starts')$c$),
       -- In maintenance nothing becomes active.
       ('closed', 'closed_insert', 'BEFORE INSERT', $c$NEW.status IN ('pending', 'running')$c$,
         $c$maintenance_gate('maintenance')$c$),
       ('closed', 'closed_update', 'BEFORE UPDATE',
-        $c$NEW.status IN ('pending', 'running') AND NEW.status <> OLD.status$c$, $c$maintenance_gate('maintenance')$c$)
+        $c$NEW.status IN ('pending', 'running') AND NEW.status <> OLD.status OR OLD.status = 'pending'
+           AND (NEW.status = 'failed' OR NEW.status = 'pending' AND NEW.attempt > OLD.attempt)$c$,
+        $c$maintenance_gate('maintenance')$c$)
     ) AS gates (at, name, event, condition, call)
     WHERE at = CASE mode WHEN 'maintenance' THEN 'closed' WHEN 'waiting_for_maintenance' THEN 'waiting' END
        OR at = 'starting' AND mode = 'waiting_for_maintenance' AND drain = 'running'
   LOOP
-    EXECUTE format('CREATE OR REPLACE TRIGGER maintenance_gate_%1$s %2$s ON %3$I.task_runs
-      FOR EACH ROW WHEN (%4$s) EXECUTE FUNCTION %3$I.%5$s', gate.name, gate.event, schema_name, gate.condition, gate.call);
+    -- PostgreSQL gives partitions the triggers of their parent; other children need their own.
+    EXECUTE coalesce((SELECT string_agg(format('CREATE TRIGGER %I %s ON %s FOR EACH ROW WHEN (%s) EXECUTE FUNCTION %I.%s',
+        gate.name, gate.event, c.oid::regclass, gate.condition, schema_name, gate.call), ';')
+      FROM pg_class c WHERE c.oid = ANY (tables) AND NOT c.relispartition
+       AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = c.oid AND tgname = gate.name)), 'SELECT');
     -- Under session_replication_role = replica, too.
-    EXECUTE format('ALTER TABLE %I.task_runs ENABLE ALWAYS TRIGGER maintenance_gate_%s', schema_name, gate.name);
-    used := used || ('maintenance_gate_' || gate.name);
+    EXECUTE coalesce((SELECT string_agg(format('ALTER TABLE %s ENABLE ALWAYS TRIGGER %I', tgrelid::regclass, tgname), ';')
+      FROM pg_trigger WHERE tgrelid = ANY (tables) AND tgname = gate.name AND tgenabled <> 'A'), 'SELECT');
+    used := used || gate.name;
   END LOOP;
-  SELECT array_agg(tgname) INTO unused FROM pg_trigger
-   WHERE tgrelid = format('%I.task_runs', schema_name)::regclass AND starts_with(tgname, 'maintenance_gate_')
-     AND NOT tgname = ANY (used);
-  IF unused IS NOT NULL THEN
+  FOR unused IN
+    SELECT t.tgrelid::regclass AS relation, t.tgname AS name, c.relispartition AS is_partition
+      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+     WHERE t.tgrelid = ANY (tables) AND starts_with(t.tgname, 'maintenance_gate_') AND NOT t.tgname = ANY (used)
+     ORDER BY c.relispartition
+  LOOP
+    CONTINUE WHEN NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = unused.relation AND tgname = unused.name);
     BEGIN
       -- To drop one waits for readers too. They are not kept waiting for long: what is disabled does nothing either.
       PERFORM set_config('lock_timeout', '100ms', true);
-      EXECUTE (SELECT string_agg(format('DROP TRIGGER %I ON %I.task_runs', name, schema_name), '; ') FROM unnest(unused) name);
-    EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-      EXECUTE format('ALTER TABLE %I.task_runs ', schema_name)
-        || (SELECT string_agg(format('DISABLE TRIGGER %I', name), ', ') FROM unnest(unused) name);
+      EXECUTE format('DROP TRIGGER %I ON %s', unused.name, unused.relation);
+    EXCEPTION WHEN lock_not_available OR deadlock_detected OR dependent_objects_still_exist THEN
+      EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', unused.relation, unused.name);
     END;
-  END IF;
+  END LOOP;
+EXCEPTION
+  WHEN lock_not_available OR deadlock_detected THEN
+    IF mode <> 'running' THEN
+      RAISE;
+    END IF;
+  WHEN OTHERS THEN
+    IF mode <> 'running' THEN
+      RAISE;
+    END IF;
+    RAISE WARNING 'triggers of the gate stay on task_runs, and let everything in: %', SQLERRM;
 END;
 $$;
+
+-- Queues what was held back. What cannot be queued now stays held until the next look.
+CREATE OR REPLACE FUNCTION maintenance_release_held(schema_name text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '200ms' AS $$
+BEGIN
+  EXECUTE format($r$
+    WITH held AS (DELETE FROM %1$I.maintenance_held_tasks RETURNING task_run_id)
+    UPDATE %1$I.task_runs r SET status = 'pending' FROM held WHERE r.id = held.task_run_id AND r.status = 'waiting'$r$,
+    schema_name);
+  EXECUTE format('DELETE FROM %I.maintenance_accepted_runs', schema_name);
+  EXECUTE format('DELETE FROM %I.maintenance_recent_ends', schema_name);
+EXCEPTION
+  WHEN lock_not_available OR deadlock_detected THEN
+    NULL;
+  WHEN OTHERS THEN
+    RAISE WARNING 'tasks that were held back during maintenance are not queued yet: %', SQLERRM;
+END;
+$$;
+
 -- Opens and closes the gate with the mode, in the transaction that changes it, whoever does; then logs and tells it.
 CREATE OR REPLACE FUNCTION maintenance_follow_mode() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
   before record;
-  actor jsonb := coalesce(nullif(current_setting('pipeweave.actor', true), ''), '{}');
-  -- Whoever finds that a wait has run out has not asked for that.
+  opens boolean := NEW.mode = 'running';
+  actor jsonb := '{}';
+  -- The session that discovers an expired wait is not the one that ends it.
   expires boolean := TG_OP = 'UPDATE' AND NEW.mode = 'running' AND OLD.mode = 'waiting_for_maintenance'
     AND coalesce(OLD.wait_expires_at <= clock_timestamp(), false);
-  gate_is_on boolean;
-  blockers bigint;
+  fits boolean;
+  blockers record;
 BEGIN
   IF TG_OP = 'UPDATE' THEN
     before := OLD;
@@ -244,46 +417,76 @@ BEGIN
     EXECUTE format('SELECT coalesce((SELECT mode_after FROM %I.maintenance_log ORDER BY id DESC LIMIT 1), ''running'')',
       TG_TABLE_SCHEMA) INTO before.mode;
   END IF;
-  EXECUTE format('SELECT %I.maintenance_gate_is_on($1)', TG_TABLE_SCHEMA) INTO gate_is_on USING TG_TABLE_SCHEMA::text;
-  IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' OR NEW.mode = 'running' AND gate_is_on THEN
-    IF current_setting('transaction_isolation') <> 'read committed' THEN
+  EXECUTE format('SELECT %I.maintenance_gate_fits($1, $2, $3)', TG_TABLE_SCHEMA)
+    INTO fits USING TG_TABLE_SCHEMA::text, NEW.mode, NEW.drain;
+  IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' OR NOT fits THEN
+    IF NOT opens AND current_setting('transaction_isolation') <> 'read committed' THEN
       RAISE EXCEPTION 'the mode can be changed at READ COMMITTED alone: an older snapshot would not see every task'
         USING ERRCODE = 'PW103';
     END IF;
     EXECUTE format('SELECT %I.maintenance_set_gate($1, $2, $3)', TG_TABLE_SCHEMA)
       USING TG_TABLE_SCHEMA::text, NEW.mode, NEW.drain;
-    IF NEW.mode = 'maintenance' THEN
-      EXECUTE format('SELECT %I.maintenance_blockers($1, $2, $3)', TG_TABLE_SCHEMA)
-        INTO blockers USING TG_TABLE_SCHEMA::text, NEW.drain, NEW.ignored_tasks;
-      IF blockers > 0 THEN
-        RAISE EXCEPTION 'maintenance cannot be entered: % task(s) active', blockers
-          USING ERRCODE = 'PW102', HINT = 'Wait until they have ended, or call it off.';
-      END IF;
+  END IF;
+  IF opens AND (NEW.mode <> before.mode OR NOT fits) THEN
+    EXECUTE format('SELECT %I.maintenance_release_held($1)', TG_TABLE_SCHEMA) USING TG_TABLE_SCHEMA::text;
+  ELSIF NOT opens AND (TG_OP = 'INSERT' OR OLD.requested_at IS DISTINCT FROM NEW.requested_at) THEN
+    -- After the lock on task_runs was had: no task of another run was queued before.
+    EXECUTE format('INSERT INTO %1$I.maintenance_accepted_runs
+      SELECT id FROM %1$I.pipeline_runs WHERE status IN (''pending'', ''running'') ON CONFLICT DO NOTHING', TG_TABLE_SCHEMA);
+  END IF;
+  IF NEW.mode = 'maintenance' AND before.mode <> 'maintenance' THEN
+    EXECUTE format('SELECT * FROM %I.maintenance_blockers($1)', TG_TABLE_SCHEMA)
+      INTO blockers USING TG_TABLE_SCHEMA::text;
+    IF blockers.tasks > 0 THEN
+      RAISE EXCEPTION 'maintenance cannot be entered: % task(s) active', blockers.tasks
+        USING ERRCODE = 'PW102', HINT = 'Wait until they have ended, or call it off.';
+    ELSIF blockers.settles_in_ms > 0 THEN
+      RAISE EXCEPTION 'maintenance cannot be entered yet: something may follow from what has ended, for % ms',
+        blockers.settles_in_ms USING ERRCODE = 'PW102', HINT = 'Try again then.';
     END IF;
   END IF;
-  IF TG_OP = 'INSERT' OR (NEW.mode, NEW.owner, NEW.reason, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
-    IS DISTINCT FROM (before.mode, before.owner, before.reason, before.drain, before.wait_expires_at, before.ignored_tasks) THEN
-    EXECUTE format('INSERT INTO %I.maintenance_log
-        (action, mode_before, mode_after, os_user, host, tool, owner, reason, details)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)', TG_TABLE_SCHEMA)
-      USING CASE
-          WHEN expires THEN 'expire'
-          WHEN TG_OP = 'INSERT' THEN 'restore'
-          WHEN actor ? 'action' THEN actor->>'action'
-          ELSE CASE NEW.mode WHEN 'running' THEN 'exit' WHEN 'maintenance' THEN 'enter' ELSE 'request' END
-        END,
-        before.mode, NEW.mode, actor->>'osUser', actor->>'host',
-        coalesce(actor->>'tool', current_setting('application_name')), coalesce(NEW.owner, before.owner),
-        CASE WHEN expires THEN before.reason ELSE coalesce(actor->>'reason', NEW.reason) END,
-        jsonb_strip_nulls(jsonb_build_object(
-          'drain', CASE WHEN NEW.mode <> 'running' THEN NEW.drain END, 'waitExpiresAt', NEW.wait_expires_at,
-          'ignoredTasks', (SELECT jsonb_agg(id ORDER BY id) FROM jsonb_object_keys(NEW.ignored_tasks) id),
-          'as', nullif(actor->>'owner', coalesce(NEW.owner, before.owner)),
-          'forced', CASE WHEN NOT expires THEN actor->'forced' END));
-  END IF;
-  IF NEW.mode <> before.mode OR TG_OP = 'INSERT' THEN
-    PERFORM pg_notify('pipeweave_maintenance', TG_TABLE_SCHEMA);
-  END IF;
+  BEGIN
+    actor := coalesce(nullif(current_setting('pipeweave.actor', true), ''), '{}');
+  EXCEPTION WHEN OTHERS THEN
+    -- Not ours.
+  END;
+  BEGIN
+    IF TG_OP = 'INSERT' OR (NEW.mode, NEW.owner, NEW.reason, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
+      IS DISTINCT FROM (before.mode, before.owner, before.reason, before.drain, before.wait_expires_at, before.ignored_tasks) THEN
+      EXECUTE format('INSERT INTO %1$I.maintenance_log
+          (action, mode_before, mode_after, os_user, host, tool, owner, reason, details)
+          SELECT %1$I.maintenance_printable($1, 50), $2, $3, %1$I.maintenance_printable($4, 100),
+                 %1$I.maintenance_printable($5, 100), %1$I.maintenance_printable($6, 100),
+                 %1$I.maintenance_printable($7, 200), %1$I.maintenance_printable($8, 500),
+                 jsonb_strip_nulls($9 || jsonb_build_object(''as'', %1$I.maintenance_printable($10, 200)))', TG_TABLE_SCHEMA)
+        USING CASE
+            WHEN expires THEN 'expire'
+            WHEN TG_OP = 'INSERT' THEN 'restore'
+            WHEN actor ? 'action' THEN actor->>'action'
+            ELSE CASE NEW.mode WHEN 'running' THEN 'exit' WHEN 'maintenance' THEN 'enter' ELSE 'request' END
+          END,
+          before.mode, NEW.mode, actor->>'osUser', actor->>'host',
+          coalesce(actor->>'tool', nullif(current_setting('application_name'), '')), coalesce(NEW.owner, before.owner),
+          CASE WHEN expires THEN before.reason ELSE coalesce(actor->>'reason', NEW.reason) END,
+          jsonb_build_object(
+            'drain', CASE WHEN NEW.mode <> 'running' THEN NEW.drain END, 'waitExpiresAt', NEW.wait_expires_at,
+            'ignoredTasks', (SELECT jsonb_agg(left(id, 100) ORDER BY id)
+                               FROM (SELECT id FROM jsonb_object_keys(NEW.ignored_tasks) id ORDER BY id LIMIT 20) first),
+            'ignoredTasksCount', (SELECT nullif(count(*), 0) FROM jsonb_object_keys(NEW.ignored_tasks)),
+            'deployment', coalesce(NEW.deployment, before.deployment),
+            'forced', CASE WHEN NOT expires AND actor->'forced' = 'true' THEN true END),
+          nullif(actor->>'owner', coalesce(NEW.owner, before.owner));
+    END IF;
+    IF NEW.mode <> before.mode OR TG_OP = 'INSERT' THEN
+      PERFORM pg_notify('pipeweave_maintenance', TG_TABLE_SCHEMA);
+    END IF;
+  EXCEPTION WHEN OTHERS THEN
+    -- The way back does not depend on what is told of it.
+    IF NOT opens THEN
+      RAISE;
+    END IF;
+    RAISE WARNING 'maintenance ends, and could not be logged: %', SQLERRM;
+  END;
   RETURN NULL;
 END;
 $$;
@@ -295,14 +498,14 @@ CREATE CONSTRAINT TRIGGER maintenance_follow_mode
   AFTER INSERT OR UPDATE ON orchestrator_state DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW EXECUTE FUNCTION maintenance_follow_mode();
 
--- These run with their owner's rights, on what the name of a table leads to: nobody else makes triggers of them.
+-- These run with their owner's rights, on what the name of a table leads to: nobody else calls them, or makes triggers of
+-- them.
 REVOKE EXECUTE ON FUNCTION
-  maintenance_gate(), maintenance_follow_mode(), maintenance_set_gate(text, text, text) FROM PUBLIC;
+  maintenance_gate(), maintenance_task_ended(), maintenance_bound_request(), maintenance_follow_mode(),
+  maintenance_set_gate(text, text, text), maintenance_release_held(text) FROM PUBLIC;
 
--- The gate as the mode is now.
-DO $$
-BEGIN
-  PERFORM maintenance_set_gate(current_schema()::text, coalesce(min(mode), 'running'), coalesce(min(drain), 'all'))
-    FROM orchestrator_state;
-END;
-$$;
+-- pipeweave: ownership is checked here, before the first row is written
+
+-- A request of PipeWeave's Node tool gets its time, and the gate of its mode: the trigger follows.
+UPDATE orchestrator_state SET requested_at = CASE WHEN mode <> 'running'
+  THEN coalesce(requested_at, pg_catalog.date_trunc('milliseconds'::text, mode_changed_at)) END;

@@ -53,7 +53,9 @@ printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$soc
 # A few modules start faster than two hundred. They lie two folders deep, as those do that look for embedded files.
 rm -rf dist/bundle
 "$deno" bundle --quiet --platform deno --code-splitting --external libpg-query --outdir dist/bundle main.ts
-"$deno" compile --quiet --no-prompt --no-check --target "$target" --output "$output" \
+# Without --no-code-cache the program would write V8's code to the temp folder and run what it finds there at its next
+# start, where any local user can plant a file.
+"$deno" compile --quiet --no-prompt --no-check --no-code-cache --target "$target" --output "$output" \
   --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" --allow-sys=hostname,uid \
   --include migrations --include dist/build.json \
   --exclude node_modules/node-forge --exclude "$(echo node_modules/.deno/node-forge@*)" \

@@ -92,6 +92,11 @@ Deno.test("workflow: request maintenance, drain, migrate, exit", async () => {
       drain: "all",
       waitExpiresAt: null,
       staleTasks: 0,
+      gate: "open",
+      isSafe: false,
+      settlesInMs: 0,
+      heldTasks: 0,
+      deployment: null,
       ignoredTasks: [],
     },
   });

@@ -7,6 +7,7 @@
 import type { Actor } from "../config/actor.ts";
 import { type Session } from "../database/session.ts";
 import { sql, SqlText } from "../database/sql.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
 import {
@@ -188,7 +189,8 @@ function read(sources: MigrationSources): readonly Migration[] {
 async function alter(session: Session, complete: boolean, statements: readonly SqlText[]): Promise<void> {
   const { schema } = session.settings;
   const parts = [
-    ...freshSession(schema, { lockTimeoutMs: MIGRATION_LOCK_TIMEOUT_MS, statementTimeoutMs: undefined }),
+    ...freshSession({ lockTimeoutMs: MIGRATION_LOCK_TIMEOUT_MS, statementTimeoutMs: undefined }),
+    assertTrusted(schema, [], "own"),
     lockForHistory(schema),
     ...(complete ? [] : [createBookkeeping(schema)]),
     ...statements,

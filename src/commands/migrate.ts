@@ -5,6 +5,7 @@
  */
 
 import type { Session } from "../database/session.ts";
+import { sequence } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { NOT_IN_MAINTENANCE, restoreState, stillInMaintenance } from "../maintenance/state.ts";
 import {
@@ -15,7 +16,14 @@ import {
 } from "../migrations/apply.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
-import { type History, historyTable, readHistory } from "../migrations/history.ts";
+import {
+  foreignOwner,
+  type History,
+  historyTable,
+  readHistory,
+  reportOwnership,
+  withOwnershipCheck,
+} from "../migrations/history.ts";
 import { EMBEDDED, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
 import { parseAhead } from "../migrations/statements.ts";
@@ -79,14 +87,23 @@ export async function planMigrate(
   const tracking = migrations.find(({ source, version }) =>
     source === EMBEDDED && versionKey(version) === "0"
   );
-  const restoring = restore && tracking && restoreState(schema, historyTable(schema), tracking.sql);
+  const ownership = reportOwnership(schema);
+  const restoring = restore && tracking
+    ? sequence([
+      ownership,
+      restoreState(schema, historyTable(schema), withOwnershipCheck(schema, tracking.sql)),
+    ])
+    : ownership;
   // Parsing takes long enough to be done while the network works; what it finds is looked at below.
   const user = migrations.filter(({ source }) => source !== EMBEDDED);
   const ahead = user.length > 0 ? parseAhead(user) : undefined;
   const history = await readHistory(session, restoring).finally(() => ahead?.stop());
+  const { history: foreignHistory, any: foreignAny } = history.foreign ?? {};
+  if (foreignHistory) throw foreignOwner(session, foreignHistory);
   const status = planMigrations(migrations, history.rows);
   assertApplicable(status, options.tolerance);
   const pending = upTo(options.to, migrations, status.pending);
+  if (foreignAny && pending.length > 0) throw foreignOwner(session, foreignAny);
   return { migrations, history, status, pending };
 }
 
@@ -127,16 +144,28 @@ const NOTHING_OVERRIDDEN: MaintenanceCheck = { overridden: undefined, isInMainte
 function inMaintenance({ settings }: Session, requestedAt: Date | null | undefined): RunCondition {
   return {
     statement: stillInMaintenance(settings.schema, requestedAt),
-    sqlstate: NOT_IN_MAINTENANCE,
-    error: (migration) =>
-      new PipeweaveError(
-        "condition",
-        "maintenance_ended",
-        `${
-          labelOf(migration)
-        } was not applied: the maintenance that it was to be applied in was ended meanwhile`,
-        { hint: "See who ended it: maintenance:history. Then run db:migrate --maintenance again." },
-      ),
+    sqlstates: Object.values(NOT_IN_MAINTENANCE),
+    error: (migration, sqlstate) =>
+      sqlstate === NOT_IN_MAINTENANCE.mode
+        ? new PipeweaveError(
+          "condition",
+          "maintenance_ended",
+          `${
+            labelOf(migration)
+          } was not applied: the maintenance that it was to be applied in was ended meanwhile`,
+          { hint: "See who ended it: maintenance:history. Then run db:migrate --maintenance again." },
+        )
+        : new PipeweaveError(
+          "condition",
+          "gate_open",
+          `${
+            labelOf(migration)
+          } was not applied: the mode is maintenance, but the gate is open or tasks are active all the same`,
+          {
+            hint:
+              "See what is active, and whether the gate can be closed: maintenance:status. Then run db:migrate again.",
+          },
+        ),
   };
 }
 

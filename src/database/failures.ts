@@ -6,6 +6,8 @@
 
 import { type ConnectionSettings, describeHost, type Host } from "../config/connection.ts";
 import { type ErrorDetails, messageOf, PipeweaveError } from "../errors.ts";
+import { identifier } from "./sql.ts";
+import { NOT_TRUSTED, type Use } from "./trust.ts";
 
 /** The fields of PostgreSQL's ErrorResponse that are used here, as the driver names them. */
 export interface ServerError extends Error {
@@ -193,4 +195,42 @@ export function adviceFor(
     default:
       return undefined;
   }
+}
+
+/** What {@linkcode "./trust.ts".assertTrusted} found: whose objects they are, and the statements that hand them over. */
+export function notTrusted(
+  report: string,
+  { schema }: ConnectionSettings,
+): { readonly message: string; readonly details: ErrorDetails } {
+  const { use, role, problems: objects } = JSON.parse(report) as {
+    use: Use;
+    role: string;
+    problems: readonly { object: string; owner: string; alter: string | null }[];
+  };
+  const me = identifier(role).text;
+  const owners = [...new Set(objects.map(({ owner }) => owner))];
+  const belongs = ({ object, owner }: { object: string; owner: string }) =>
+    `${object} ${object.startsWith("trigger ") ? "runs a function of" : "belongs to"} ${owner}`;
+  const isMine = use === "own"
+    ? `${role} is neither that role nor a member of it`
+    : `${role} does not run what that role may have put there`;
+  const wayOut = use === "own"
+    ? `connect as ${owners.join(" or ")}, or hand over what is listed, as its owner or a superuser`
+    : `connect as ${owners.join(" or ")}, or make ${role} a member: ${
+      owners.map((owner) => `GRANT ${identifier(owner).text} TO ${me};`).join(" ")
+    } A role that was granted CREATE on schema "${schema}" by name is trusted by all but superusers`;
+  return {
+    message: `The ${belongs(objects[0]!)}, and ${isMine}. Nothing was done`,
+    details: {
+      sqlstate: NOT_TRUSTED,
+      problems: objects.map((found) =>
+        `${belongs(found)}${
+          use === "own" && found.alter ? `; to hand it over: ALTER ${found.alter} OWNER TO ${me};` : ""
+        }`
+      ),
+      hint:
+        `If that is right, ${wayOut}. If nobody knows why, look at it before anything uses it, and rename or drop it.`,
+      data: { objects: objects.map(({ object, owner }) => ({ object, owner })) },
+    },
+  };
 }

@@ -20,12 +20,14 @@ import {
   hostProblem,
   isServerError,
   mayComeUp,
+  notTrusted,
   serverDetails,
   startupProblem,
 } from "./failures.ts";
 import { type Encryption, encryptionAttempts, handshakeFailure, openSocket } from "./socket.ts";
-import { sql, type SqlText } from "./sql.ts";
+import { sequence, sql, type SqlText } from "./sql.ts";
 import { sleep } from "./sleep.ts";
+import { NOT_TRUSTED } from "./trust.ts";
 import { type LastWord, WireObserver } from "./wire_observer.ts";
 
 /** How long a command's own statements wait for a lock; migrations have limits of their own. */
@@ -475,6 +477,10 @@ export class Session {
         },
       );
     }
+    if (error.code === NOT_TRUSTED) {
+      const { message, details } = notTrusted(error.detail ?? "{}", this.settings);
+      return new StatementError("database", "foreign_owner", message, completed, details);
+    }
     const hint = adviceFor(error.code, this.settings);
     return new StatementError("database", "statement_failed", error.message, completed, {
       ...details,
@@ -489,8 +495,20 @@ export function transactionMessage(statements: SqlText, lockTimeoutMs: number = 
   return sql`
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = ${lockTimeoutMs};
+SET LOCAL statement_timeout = 0;
+${sequence(OWN_SQL)}
 ${statements}`.text;
 }
+
+/**
+ * Settings of the transaction under which SQL of our own runs. Names that no schema stands before, operators among them,
+ * are PostgreSQL's; and where row level security would hide rows there is an error, instead of an answer that leaves
+ * them out.
+ */
+export const OWN_SQL: readonly SqlText[] = [
+  sql`SET LOCAL search_path = pg_catalog, pg_temp;`,
+  sql`SET LOCAL row_security = off;`,
+];
 
 /** The rows of every statement that returns some; the driver merges or pads what others return. */
 function rowSets(answer: unknown): Row[][] {

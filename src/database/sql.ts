@@ -32,6 +32,11 @@ function literal(value: Exclude<SqlValue, SqlText>): string {
   return text.includes("\\") ? ` E${quoted}` : quoted;
 }
 
+/** Statements one behind the other. */
+export function sequence(statements: readonly SqlText[]): SqlText {
+  return new SqlText(statements.map(({ text }) => text).join("\n"));
+}
+
 /**
  * Builds SQL: values are quoted, {@linkcode SqlText} goes in as it is.
  *

@@ -11,6 +11,7 @@ import type { Session } from "../database/session.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { identifier, sql } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
+import { bounded, printable } from "./printable.ts";
 
 /** How long one attempt may hold up writers of `task_runs`, in milliseconds. */
 export const ATTEMPT_MS = 200;
@@ -20,6 +21,9 @@ const WAIT_MS = 10_000;
 const PAUSE_MS = 2000;
 /** What an attempt waits beyond `deadlock_timeout` for an autovacuum to go, in milliseconds. */
 const VACUUM_LEAVES_MS = 300;
+
+/** What a session calls itself is cut to this many characters. */
+const LONGEST_NAME = 100;
 
 /** How long to try. */
 export interface GateLockOptions {
@@ -89,19 +93,25 @@ async function lockHolders(session: Session): Promise<Holders> {
   );
   // Who is nobody's session is an autovacuum worker: of others' sessions that is all that everybody may see.
   const [rows = []] = await session.transaction(sql`
-    SELECT DISTINCT ON (a.xact_start, l.pid) l.pid, a.usename, a.application_name AS application, a.state,
+    SELECT DISTINCT ON (a.xact_start, l.pid, x.gid) l.pid, x.gid, a.usename, a.application_name AS application, a.state,
            pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - a.xact_start) * 1000)::float8 AS age,
            l.pid IS NOT NULL AND a.usesysid IS NULL AND coalesce(a.query !~ 'prevent wraparound', true) AS goes,
            (SELECT setting::integer FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout') AS deadlock_timeout
       FROM pg_catalog.pg_locks l LEFT JOIN pg_catalog.pg_stat_activity a USING (pid)
+      LEFT JOIN pg_catalog.pg_prepared_xacts x ON l.pid IS NULL AND l.virtualtransaction = '-1/' || x.transaction
      WHERE l.granted AND l.pid IS DISTINCT FROM pg_catalog.pg_backend_pid()
        AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
        AND (l.relation = pg_catalog.to_regclass(${tasks!}) AND l.mode ~ 'RowExclusive|^Share|^Exclusive|AccessExclusive'
          OR l.relation = pg_catalog.to_regclass(${state!}) AND l.mode ~ 'Row')
-     ORDER BY a.xact_start, l.pid LIMIT 3;`);
+     ORDER BY a.xact_start, l.pid, x.gid LIMIT 3;`);
   const names = rows.map((row) => {
-    if (row["pid"] === null) return "a prepared transaction (see pg_prepared_xacts)";
-    const facts = [row["usename"] ?? "autovacuum", row["application"], row["state"]].filter(Boolean);
+    if (row["pid"] === null) {
+      return `the prepared transaction ${
+        row["gid"] === null ? "of pg_prepared_xacts" : printable(`'${row["gid"]}'`)
+      }`;
+    }
+    const facts = [row["usename"] ?? "autovacuum", row["application"], row["state"]].filter(Boolean)
+      .map((fact) => bounded(String(fact), LONGEST_NAME));
     const age = row["age"] === null ? [] : [`for ${formatDuration(Number(row["age"]))}`];
     return `pid ${row["pid"]} (${[...facts, ...age].join(", ")})`;
   });

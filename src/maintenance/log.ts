@@ -6,6 +6,7 @@
 
 import { identifier, sql, type SqlText } from "../database/sql.ts";
 import type { Row, Session } from "../database/session.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { explained } from "./state.ts";
 import type { OrchestratorMode } from "./transitions.ts";
 
@@ -38,6 +39,7 @@ export interface MaintenanceLogRow {
 /** The statement that reads the last lines, newest first. @param limit lines at most */
 export function logStatement(schema: string, limit: number): SqlText {
   return sql`
+    ${assertTrusted(schema, ["maintenance_log"], "read")}
     SELECT id::float8 AS id, logged_at, action, mode_before, mode_after, database_user, os_user, host, tool, owner,
            reason, details
       FROM ${identifier(schema)}.maintenance_log m ORDER BY m.id DESC LIMIT ${limit};`;

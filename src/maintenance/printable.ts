@@ -4,14 +4,24 @@
  * @module
  */
 
+// deno-lint-ignore no-control-regex -- they are what it is about
+const UNPRINTABLE = /[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+
 /**
- * Replaces control characters by what stands for them, so that a text neither moves the cursor of a terminal nor breaks
- * the lines of a report: `\n`, `\x1b`.
+ * Replaces control characters, and those that turn the direction of writing or are invisible, by what stands for them:
+ * `\n`, `\x1b`, `\u202e`. So a text neither moves the cursor of a terminal nor breaks the lines of a report, nor looks
+ * like another.
  */
 export function printable(text: string): string {
-  // deno-lint-ignore no-control-regex -- they are what it is about
-  return text.replace(/[\x00-\x1f\x7f-\x9f\u2028\u2029]/g, (character) => {
+  return text.replace(UNPRINTABLE, (character) => {
     const known = { "\n": "\\n", "\r": "\\r", "\t": "\\t" }[character];
-    return known ?? `\\x${character.charCodeAt(0).toString(16).padStart(2, "0")}`;
+    const code = character.charCodeAt(0).toString(16);
+    return known ?? (code.length <= 2 ? `\\x${code.padStart(2, "0")}` : `\\u${code.padStart(4, "0")}`);
   });
+}
+
+/** {@linkcode printable}, and no longer than fits where it is stored. The database cuts what other clients write. */
+export function bounded(text: string, most: number): string {
+  const characters = [...printable(text)];
+  return characters.length <= most ? characters.join("") : `${characters.slice(0, most - 1).join("")}…`;
 }

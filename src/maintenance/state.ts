@@ -6,10 +6,13 @@
 
 import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { type Row, type Session, StatementError } from "../database/session.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { sqlstateOf } from "../database/conflict.ts";
+import { BLOCKS, GATE_FITS, inSchema, IS_ACTIVE, RUNS, SETTLES_IN_MS, SIGN_OF_LIFE } from "./definitions.ts";
 import { ATTEMPT_MS, type GateLockOptions, heldBy, tryForGateLock } from "./gate_lock.ts";
+import { bounded } from "./printable.ts";
 import {
   effectiveModeSql,
   type Intent,
@@ -27,22 +30,32 @@ export interface OrchestratorState {
   readonly mode: OrchestratorMode;
   /** When the mode last changed. */
   readonly modeChangedAt: Date;
-  /** Rows of `task_runs` with status `pending`. */
+  /** Rows of `task_runs` with status `pending`; NaN where an exit was not allowed to count them. */
   readonly pendingTasksCount: number;
-  /** Rows of `task_runs` with status `running`. */
+  /** Rows of `task_runs` with status `running`; NaN where an exit was not allowed to count them. */
   readonly runningTasksCount: number;
   /** Active tasks of which nothing has been heard for too long: see `activeTasks`. */
   readonly staleTasksCount: number;
   /** Active tasks that the drain waits for: without those that it leaves queued or was told to ignore. */
   readonly blockingTasksCount: number;
+  /** Tasks of accepted work that came during maintenance: they are queued by the exit. */
+  readonly heldTasksCount: number;
+  /** Milliseconds until it is sure that nothing follows from tasks that have ended; 0 where nothing can. */
+  readonly settlesInMs: number;
+  /** Whether the triggers that refuse tasks are there and on, as the mode needs them; in `running`, whether none are. */
+  readonly gateFits: boolean;
   /** When maintenance was asked for, which tells this request from a later one; null while the mode is running. */
   readonly requestedAt: Date | null;
   /** Who asked for maintenance; null where nobody did, or did not say. */
   readonly owner: string | null;
   /** Why; null where nobody said. */
   readonly reason: string | null;
+  /** The run of a deployment that asked for it; null where it was no deployment. */
+  readonly deployment: string | null;
   /** Which tasks the drain waits for. */
   readonly drain: Drain;
+  /** How long the drain waits for what may follow from a task that has ended, in milliseconds. */
+  readonly settleMs: number;
   /** When a wait goes back to running by itself; null for never. */
   readonly waitExpiresAt: Date | null;
   /** Ids of tasks that the drain does not wait for while they give no sign of life, since they were stale at the request. */
@@ -63,10 +76,17 @@ export interface ChangeOptions extends GateLockOptions {
   readonly owner?: string | undefined;
   /** Why; kept in the state and in the log. */
   readonly reason?: string | undefined;
+  /** The run of a deployment that asks. Only it may renew its request. Default: none */
+  readonly deployment?: string | undefined;
   /** Milliseconds after which a wait that is neither renewed nor over goes back to running. Default: never */
   readonly ttlMs?: number | undefined;
   /** Which tasks to wait for. Default: "all" */
   readonly drain?: Drain | undefined;
+  /**
+   * How long to wait for what may follow from a task that has ended: the next step of its pipeline run, or its retry. In
+   * milliseconds. Default: 2000
+   */
+  readonly settleMs?: number | undefined;
   /** Leave tasks out that are stale now. */
   readonly ignoreStale?: boolean | undefined;
   /** End somebody else's maintenance. */
@@ -81,10 +101,30 @@ export interface ModeChange {
   readonly before: OrchestratorMode;
   /** Whose maintenance it was before. */
   readonly ownerBefore: string | null;
+  /** The deployment whose it was before. */
+  readonly deploymentBefore: string | null;
   readonly state: OrchestratorState;
 }
 
+/** How long a drain waits for what may follow unless told otherwise, in milliseconds. As the column's default. */
+export const SETTLE_MS = 2000;
+
 const stateTable = (schema: string) => sql`${identifier(schema)}.orchestrator_state`;
+/** What a look reads, and a change of the mode writes or reads. */
+const READ = [
+  ...["orchestrator_state", "task_runs", "tasks", "pipeline_runs"],
+  ...["maintenance_recent_ends", "maintenance_held_tasks"],
+];
+const CHANGED = [...READ, "maintenance_log", "maintenance_accepted_runs"];
+/** How long an owner's name and a reason may be, in characters. As in migration 004. */
+const LONGEST = { owner: 200, reason: 500 };
+
+/** A run is stale: see {@linkcode activeTasks}. */
+const STALE = `CASE r.status
+             WHEN 'running' THEN coalesce(r.heartbeat_at, r.started_at, r.created_at) < clock_timestamp() -
+               make_interval(secs => coalesce(r.heartbeat_timeout_ms, 3 * t.heartbeat_interval_ms) / 1000.0)
+             ELSE coalesce(r.scheduled_for, r.created_at) < clock_timestamp() - interval '1 hour'
+           END`;
 
 /**
  * The active tasks, each with whether it is stale: running, and silent for longer than its heartbeat may take (three
@@ -92,53 +132,49 @@ const stateTable = (schema: string) => sql`${identifier(schema)}.orchestrator_st
  * `status` serves it, whatever has finished.
  */
 export function activeTasks(schema: string): SqlText {
-  const name = identifier(schema);
-  return sql`
+  return inSchema(
+    schema,
+    `
     SELECT r.id, r.task_id, r.status, r.attempt, r.created_at, r.started_at, r.heartbeat_at, r.scheduled_for,
-           CASE r.status
-             WHEN 'running' THEN coalesce(r.heartbeat_at, r.started_at, r.created_at) < pg_catalog.clock_timestamp() -
-               pg_catalog.make_interval(secs => coalesce(r.heartbeat_timeout_ms, 3 * t.heartbeat_interval_ms) / 1000.0)
-             ELSE coalesce(r.scheduled_for, r.created_at) < pg_catalog.clock_timestamp() - interval '1 hour'
-           END AS stale
-      FROM ${name}.task_runs r JOIN ${name}.tasks t ON t.id = r.task_id
-     WHERE r.status IN ('pending', 'running')`;
+           ${STALE} AS stale
+      FROM %1$I.task_runs r LEFT JOIN %1$I.tasks t ON t.id = r.task_id
+     ${IS_ACTIVE}`,
+  );
 }
 
-/** Counts of the active tasks, for a drain and the tasks that it ignores. */
-function counts(schema: string, drain: SqlText, ignored: SqlText): SqlText {
-  return sql`
-    SELECT pg_catalog.count(*) FILTER (WHERE status = 'pending')::integer AS pending,
-           pg_catalog.count(*) FILTER (WHERE status = 'running')::integer AS running,
-           pg_catalog.count(*) FILTER (WHERE stale)::integer AS stale,
-           pg_catalog.count(*) FILTER (
-             WHERE (status = 'running' OR ${drain} = 'all')
-               AND CASE WHEN i.key IS NULL THEN true ELSE i.value <> ${
-    signOfLife(schema)
-  } END)::integer AS blocking
-      FROM (${activeTasks(schema)}) active LEFT JOIN pg_catalog.jsonb_each_text(${ignored}) i ON i.key = id`;
+/** Counts of the active tasks, for the drain of a row `o` and the tasks that it ignores. */
+function counts(schema: string): SqlText {
+  return inSchema(
+    schema,
+    `
+    SELECT count(*) FILTER (WHERE r.status = 'pending')::integer AS pending,
+           count(*) FILTER (WHERE r.status = 'running')::integer AS running,
+           count(*) FILTER (WHERE ${STALE})::integer AS stale,
+           count(*) FILTER (WHERE ${BLOCKS})::integer AS blocking
+      ${RUNS} LEFT JOIN %1$I.tasks t ON t.id = r.task_id ${IS_ACTIVE}`,
+  );
 }
 
-const signOfLife = (schema: string) =>
-  sql`${identifier(schema)}.maintenance_sign_of_life(status, attempt, started_at, heartbeat_at)`;
-
-const expired = (row: SqlText) =>
-  sql`coalesce(${row}.wait_expires_at <= pg_catalog.clock_timestamp(), false)`;
-const REPORTED =
-  sql`o.mode_changed_at, o.metadata, o.updated_at, o.requested_at, o.owner, o.reason, o.drain, o.wait_expires_at,
-  (SELECT coalesce(pg_catalog.jsonb_agg(k ORDER BY k), '[]') FROM pg_catalog.jsonb_object_keys(o.ignored_tasks) k)
-    AS ignored_tasks, pg_catalog.pg_backend_pid() AS server_process, a.pending, a.running, a.stale, a.blocking`;
+const expired = (row: SqlText) => sql`coalesce(${row}.wait_expires_at <= clock_timestamp(), false)`;
 
 /** The statement that reads the state. */
 function readStatement(schema: string): SqlText {
+  const effective = effectiveModeSql(sql`o.mode`, expired(sql`o`));
   return sql`
-      SELECT ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS mode,
-             o.mode <> ${effectiveModeSql(sql`o.mode`, expired(sql`o`))} AS has_expired,
-             o.mode = 'running' AND ${
-    identifier(schema)
-  }.maintenance_gate_is_on(${schema}) AS gate_is_left, ${REPORTED}
-        FROM ${stateTable(schema)} o, LATERAL (${counts(schema, sql`o.drain`, sql`o.ignored_tasks`)}) a
+      SELECT ${effective} AS mode, o.mode <> ${effective} AS has_expired, o.mode AS stored_mode,
+             ${inSchema(schema, GATE_FITS)} AS gate_fits,
+             CASE WHEN a.blocking = 0 AND o.mode = 'waiting_for_maintenance'
+               THEN ${inSchema(schema, SETTLES_IN_MS)} ELSE 0 END AS settles_in_ms,
+             (SELECT count(*) FROM ${identifier(schema)}.maintenance_held_tasks)::integer AS held,
+             a.pending, a.running, a.stale, a.blocking, ${ROW}
+        FROM ${stateTable(schema)} o, LATERAL (${counts(schema)}) a
        WHERE o.id = 'singleton';`;
 }
+
+const ROW =
+  sql`o.mode_changed_at, o.metadata, o.updated_at, o.requested_at, o.owner, o.reason, o.deployment, o.drain,
+             o.settle_ms, o.wait_expires_at, pg_backend_pid() AS server_process,
+             (SELECT coalesce(jsonb_agg(k ORDER BY k), '[]') FROM jsonb_object_keys(o.ignored_tasks) k) AS ignored_tasks`;
 
 /**
  * Reads the state in one round trip, and changes nothing.
@@ -153,30 +189,40 @@ async function read(
   session: Session,
   statements = sql``,
 ): Promise<{ state: OrchestratorState; isUntidy: boolean; more: readonly Row[][] }> {
+  const { schema } = session.settings;
   const [[row] = [], ...others] = await explained(
     session,
-    session.transaction(sql`${readStatement(session.settings.schema)}${statements}`),
+    session.transaction(
+      // pg_stat_activity shows the first kilobyte of a message.
+      sql`-- the state: mode, has_expired, gate_fits
+        ${assertTrusted(schema, READ, "read")} ${readStatement(schema)}${statements}`,
+    ),
   );
   const state = stateOf(row, session);
   const hasExpired = row!["has_expired"] as boolean;
   return {
     // What belonged to the request has ended with it, although nobody has recorded that yet.
     state: hasExpired ? { ...state, ...NO_REQUEST } : state,
-    isUntidy: hasExpired || row!["gate_is_left"] as boolean,
+    isUntidy: hasExpired || !state.gateFits,
     more: others,
   };
 }
 
 const NO_REQUEST: Partial<OrchestratorState> = {
-  ...{ requestedAt: null, owner: null, reason: null, drain: "all", waitExpiresAt: null, ignoredTasks: [] },
+  ...{ requestedAt: null, owner: null, reason: null, deployment: null, drain: "all", waitExpiresAt: null },
+  ...{ ignoredTasks: [], settlesInMs: 0, settleMs: SETTLE_MS },
 };
+
+/** The SQLSTATE of a change of the mode after which the gate would not be as the mode needs it. */
+const GATE_DOES_NOT_FOLLOW = "PW105";
 
 /**
  * Does what an intent leads to. The table is locked against writers, then the row, and the tasks are counted after that,
  * in the transaction that changes the mode: two commands at once cannot disagree, and no task slips past. An exit has
- * nobody to wait for, and locks the row alone.
+ * nobody to wait for, counts nothing, and locks the row alone.
  *
- * @throws {PipeweaveError} as {@linkcode readState}; of kind `timeout` when others hold the locks for too long
+ * @throws {PipeweaveError} as {@linkcode readState}; of kind `timeout` when others hold the locks for too long; of kind
+ *   `database` when the gate cannot be closed, and then the mode is as it was
  */
 export async function changeMode(
   session: Session,
@@ -184,81 +230,158 @@ export async function changeMode(
   options: ChangeOptions = {},
 ): Promise<ModeChange> {
   const { schema } = session.settings;
-  const [row] = await tryForGateLock(session, async (lockTimeoutMs) => {
+  const [[changed] = [], [row] = []] = await tryForGateLock(session, async (lockTimeoutMs) => {
     const statements = changeStatements(schema, intent, options);
-    return (await explained(session, session.transaction(statements, lockTimeoutMs))).at(-1) ?? [];
+    try {
+      return (await explained(session, session.transaction(statements, lockTimeoutMs))).slice(-2);
+    } catch (error) {
+      if (sqlstateOf(error) !== GATE_DOES_NOT_FOLLOW) throw error;
+      throw gateDoesNotFollow(session, error as PipeweaveError);
+    }
   }, options);
+  if (!changed) throw noRow(session);
   return {
-    state: stateOf(row, session),
-    before: row!["before"] as OrchestratorMode,
-    ownerBefore: row!["owner_before"] as string | null,
+    state: intent === "exit" ? await stateAfterExit(session, row) : stateOf(row, session),
+    before: changed["before"] as OrchestratorMode,
+    ownerBefore: changed["owner_before"] as string | null,
+    deploymentBefore: changed["deployment_before"] as string | null,
   };
 }
 
+/** The state as it is read after an exit; what the row alone tells, where no more may be read. */
+async function stateAfterExit(session: Session, row: Row | undefined): Promise<OrchestratorState> {
+  const unknown = { pending: NaN, running: NaN, stale: NaN, blocking: NaN, held: NaN, settles_in_ms: 0 };
+  const told = stateOf(row && { ...row, ...unknown, gate_fits: false }, session);
+  const read = await readState(session).catch(() => undefined);
+  return read && read.mode === told.mode ? read : told;
+}
+
+function gateDoesNotFollow({ settings: { schema } }: Session, error: PipeweaveError): PipeweaveError {
+  const table = stateTable(schema).text;
+  return new PipeweaveError(
+    "database",
+    "gate_does_not_follow",
+    `The mode stays as it was: the gate on task_runs would not have been closed, since the trigger ` +
+      `maintenance_follow_mode of ${table} is missing or off`,
+    {
+      ...error.details,
+      hint:
+        `As the owner of the table, switch it on: ALTER TABLE ${table} ENABLE TRIGGER maintenance_follow_mode; ` +
+        "where it is missing, db:migrate makes it again.",
+    },
+  );
+}
+
 function changeStatements(schema: string, intent: Intent, options: ChangeOptions): SqlText {
-  const { actor = UNKNOWN_ACTOR, reason = null, ttlMs, drain = null, ignoreStale = false, force = false } =
-    options;
-  const owner = options.owner ?? ownerOf(actor);
-  const isRequest = intent === "request";
+  const { actor = UNKNOWN_ACTOR, force = false } = options;
+  const reason = options.reason === undefined ? null : bounded(options.reason, LONGEST.reason);
   const details = {
     ...actor,
     ...(intent === "look" ? {} : { action: intent }),
     ...(reason === null ? {} : { reason }),
     ...(force ? { forced: true } : {}),
-    ...(options.owner === undefined ? {} : { owner: options.owner }),
+    ...(options.owner === undefined ? {} : { owner: bounded(options.owner, LONGEST.owner) }),
   };
-  const expires = ttlMs === undefined
-    ? sql`NULL`
-    : sql`pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => ${ttlMs / 1000})`;
-  // A request says how to drain, and whoever made one may renew it; everything else leaves that as it is, and the database
-  // forgets it with the end.
-  const [given, fresh, mine] = [
-    sql`${drain}::text`,
-    sql`(b.mode = 'running')`,
-    sql`(${isRequest} AND (b.mode = 'running' OR b.owner IS NOT DISTINCT FROM ${owner}))`,
-  ];
-  // Once maintenance is reached the drain is over, and how it was done stays.
-  const drains = sql`(${mine} AND b.mode <> 'maintenance')`;
-  const stale = sql`(SELECT coalesce(pg_catalog.jsonb_object_agg(id, ${signOfLife(schema)}), '{}')
-                       FROM (${activeTasks(schema)}) active WHERE stale)`;
-  const requestedAt = options.requestedAt?.toISOString() ?? null;
-  const mayEnd = sql`(${force} OR b.owner IS NULL OR b.owner = ${owner ?? ""})
-                 AND (${requestedAt}::timestamptz IS NULL OR b.requested_at = ${requestedAt}::timestamptz)`;
-  const mode = intent === "exit"
-    ? sql`CASE WHEN b.mode <> 'running' AND NOT (${mayEnd}) THEN b.mode ELSE n.mode END`
-    : sql`n.mode`;
-  const lockTable = intent === "exit"
-    ? sql``
-    : sql`LOCK TABLE ${identifier(schema)}.task_runs IN SHARE ROW EXCLUSIVE MODE;`;
   return sql`
-    SELECT pg_catalog.set_config('pipeweave.actor', ${JSON.stringify(details)}, true);
-    ${lockTable}
+    ${assertTrusted(schema, intent === "exit" ? ["orchestrator_state"] : CHANGED, "change")}
+    SELECT set_config('pipeweave.actor', ${JSON.stringify(details)}, true) AS actor;
+    ${
+    intent === "exit" ? sql`` : sql`LOCK TABLE ${identifier(schema)}.task_runs IN SHARE ROW EXCLUSIVE MODE;`
+  }
     SELECT FROM ${stateTable(schema)} WHERE id = 'singleton' FOR UPDATE;
     UPDATE ${stateTable(schema)} o SET mode = 'running'
      WHERE id = 'singleton' AND mode = 'waiting_for_maintenance' AND ${expired(sql`o`)};
-    WITH b AS (SELECT * FROM ${stateTable(schema)} WHERE id = 'singleton'), p AS (
-      SELECT CASE WHEN ${drains} THEN coalesce(${given}, CASE WHEN ${fresh} THEN 'all' ELSE b.drain END)
+    ${intent === "exit" ? exitStatements(schema, options) : requestStatements(schema, intent, options)}`;
+}
+
+/** Two sets of rows: what was before, and the row as it is. */
+function exitStatements(schema: string, options: ChangeOptions): SqlText {
+  const owner = ownerIn(options) ?? "";
+  const requestedAt = options.requestedAt?.toISOString() ?? null;
+  const mayEnd = sql`(${options.force === true} OR b.owner IS NULL OR b.owner = ${owner})
+                 AND (${requestedAt}::timestamptz IS NULL OR b.requested_at = ${requestedAt}::timestamptz)`;
+  return sql`
+    WITH b AS (SELECT * FROM ${stateTable(schema)} WHERE id = 'singleton')
+    UPDATE ${stateTable(schema)} o SET mode = CASE WHEN ${mayEnd} THEN 'running' ELSE b.mode END
+      FROM b WHERE o.id = 'singleton'
+    RETURNING b.mode AS before, b.owner AS owner_before, b.deployment AS deployment_before;
+    SET CONSTRAINTS ALL IMMEDIATE;
+    SELECT o.mode, ${ROW} FROM ${stateTable(schema)} o WHERE id = 'singleton';`;
+}
+
+/** Two sets of rows: what was before, and the state as it is. */
+function requestStatements(schema: string, intent: Intent, options: ChangeOptions): SqlText {
+  const { ttlMs, drain = null, settleMs = null, ignoreStale = false, deployment = null } = options;
+  const owner = ownerIn(options);
+  const reason = options.reason === undefined ? null : bounded(options.reason, LONGEST.reason);
+  const isRequest = intent === "request";
+  const expires = ttlMs === undefined
+    ? sql`NULL`
+    : sql`clock_timestamp() + make_interval(secs => ${ttlMs / 1000})`;
+  // A request says how to drain, and whoever made one may renew it; everything else leaves that as it is, and the database
+  // forgets it with the end.
+  const fresh = sql`(${isRequest} AND b.mode = 'running')`;
+  const mine = sql`(${isRequest} AND (b.mode = 'running'
+    OR b.owner IS NOT DISTINCT FROM ${owner} AND b.deployment IS NOT DISTINCT FROM ${deployment}))`;
+  // Once maintenance is reached the drain is over, and how it was done stays.
+  const drains = sql`(${mine} AND b.mode <> 'maintenance')`;
+  const stale = sql`(SELECT coalesce(jsonb_object_agg(r.id, ${inSchema(schema, SIGN_OF_LIFE)}), '{}')
+                       FROM (${activeTasks(schema)}) r WHERE stale)`;
+  return sql`
+    WITH b AS (SELECT * FROM ${stateTable(schema)} WHERE id = 'singleton'), o AS (
+      SELECT CASE WHEN ${drains} THEN coalesce(${drain}::text, CASE WHEN ${fresh} THEN 'all' ELSE b.drain END)
                   ELSE b.drain END AS drain,
+             CASE WHEN ${drains} THEN coalesce(${settleMs}::integer, CASE WHEN ${fresh} THEN ${SETTLE_MS} ELSE b.settle_ms END)
+                  ELSE b.settle_ms END AS settle_ms,
              CASE WHEN ${drains} AND ${ignoreStale} THEN ${stale}
-                  WHEN ${isRequest} AND ${fresh} THEN '{}' ELSE b.ignored_tasks END AS ignored
+                  WHEN ${fresh} THEN '{}' ELSE b.ignored_tasks END AS ignored_tasks,
+             CASE WHEN ${fresh} THEN clock_timestamp() ELSE b.requested_at END AS requested_at
         FROM b
     ), a AS (
-      SELECT counted.* FROM p, LATERAL (${counts(schema, sql`p.drain`, sql`p.ignored`)}) counted
+      SELECT counted.* FROM o, LATERAL (${counts(schema)}) counted
+    ), s AS (
+      SELECT CASE WHEN a.blocking = 0 AND (${fresh} OR b.mode = 'waiting_for_maintenance')
+               THEN ${inSchema(schema, SETTLES_IN_MS)} ELSE 0 END AS settles_in_ms
+        FROM a, b, o
     ), n AS (
-      SELECT ${nextModeSql(intent, sql`b.mode`, sql`a.blocking`)} AS mode FROM b, a
-    ), m AS (SELECT ${mode} AS mode FROM b, n)
-    UPDATE ${stateTable(schema)} o
-       SET mode = m.mode, pending_tasks_count = a.pending, running_tasks_count = a.running,
-           owner = CASE WHEN ${isRequest} AND ${fresh} THEN ${owner} ELSE b.owner END,
-           reason = CASE WHEN ${isRequest} AND ${fresh} THEN ${reason}
+      SELECT ${nextModeSql(intent, sql`b.mode`, sql`(a.blocking + s.settles_in_ms)`)} AS mode FROM a, b, s
+    )
+    UPDATE ${stateTable(schema)} t
+       SET mode = n.mode, pending_tasks_count = a.pending, running_tasks_count = a.running,
+           owner = CASE WHEN ${fresh} THEN ${owner} ELSE b.owner END,
+           deployment = CASE WHEN ${fresh} THEN ${deployment} ELSE b.deployment END,
+           reason = CASE WHEN ${fresh} THEN ${reason}
                          WHEN ${mine} THEN coalesce(${reason}, b.reason) ELSE b.reason END,
-           drain = p.drain, ignored_tasks = p.ignored,
-           wait_expires_at = CASE WHEN ${isRequest} AND ${fresh} THEN ${expires}
+           drain = o.drain, settle_ms = o.settle_ms, ignored_tasks = o.ignored_tasks,
+           wait_expires_at = CASE WHEN ${fresh} THEN ${expires}
                                   WHEN ${mine} THEN coalesce(${expires}, b.wait_expires_at)
                                   ELSE b.wait_expires_at END
-      FROM a, b, p, m
-     WHERE o.id = 'singleton'
-    RETURNING o.mode, b.mode AS before, b.owner AS owner_before, ${REPORTED};`;
+      FROM a, b, o, n
+     WHERE t.id = 'singleton'
+    RETURNING b.mode AS before, b.owner AS owner_before, b.deployment AS deployment_before;
+    SET CONSTRAINTS ALL IMMEDIATE;
+    ${assertGate(schema)}
+    ${readStatement(schema)}`;
+}
+
+/** A statement that fails where the gate is not as the mode needs it. */
+function assertGate(schema: string): SqlText {
+  const body = sql`
+BEGIN
+  PERFORM FROM ${stateTable(schema)} o WHERE id = 'singleton' AND mode <> 'running' AND NOT ${
+    inSchema(schema, GATE_FITS)
+  };
+  IF FOUND THEN
+    RAISE EXCEPTION 'the gate does not follow the mode' USING ERRCODE = ${GATE_DOES_NOT_FOLLOW};
+  END IF;
+END`;
+  return sql`DO ${body.text};`;
+}
+
+/** Whose a request is, as it is stored. */
+export function ownerIn({ owner, actor = UNKNOWN_ACTOR }: ChangeOptions): string | null {
+  const name = owner ?? ownerOf(actor);
+  return name === null ? null : bounded(name, LONGEST.owner);
 }
 
 /** `alice@build-7`: whose maintenance it is, unless somebody says otherwise; null where nothing is known. */
@@ -269,7 +392,10 @@ export function ownerOf({ osUser, host }: Actor): string | null {
 /** Who looks, for the log: a look may complete a transition. Default: nobody in particular */
 export type LookOptions = Pick<ChangeOptions, "actor">;
 
-/** Reads the state, and completes a transition that is due. Where it may not be changed it stays due. */
+/**
+ * Reads the state, and completes a transition that is due, or repairs a gate that does not follow the mode. Where it may
+ * not be changed it stays so, and the state says it.
+ */
 export async function lookAtState(session: Session, options: LookOptions = {}): Promise<OrchestratorState> {
   return (await lookWith(session, options)).state;
 }
@@ -283,6 +409,9 @@ export interface LookResult {
   readonly heldUpBy?: string;
 }
 
+/** What keeps a look from changing anything: read only, no right to it, objects of others, a gate that does not follow. */
+const LOOKS_ALONE = ["25006", "42501", "PW301", GATE_DOES_NOT_FOLLOW];
+
 /**
  * {@linkcode lookAtState}, with more to read in the same round trip.
  *
@@ -294,8 +423,8 @@ export async function lookWith(
   statements = sql``,
 ): Promise<LookResult> {
   const { state, isUntidy, more } = await read(session, statements);
-  const isDue = isUntidy ||
-    nextMode("look", { mode: state.mode, blockers: state.blockingTasksCount, expired: false }) !== state.mode;
+  const blockers = state.blockingTasksCount + state.settlesInMs;
+  const isDue = isUntidy || nextMode("look", { mode: state.mode, blockers, expired: false }) !== state.mode;
   if (!isDue) return { state, more };
   try {
     return { state: (await changeMode(session, "look", { actor, lockWaitMs: ATTEMPT_MS })).state, more };
@@ -303,8 +432,7 @@ export async function lookWith(
     // Somebody writes just now: the next look finds it due again.
     const heldUpBy = heldBy(error);
     if (heldUpBy !== undefined) return { state, more, heldUpBy };
-    // Read-only, or not allowed.
-    if (["25006", "42501"].includes(sqlstateOf(error) ?? "")) return { state, more };
+    if (LOOKS_ALONE.includes(sqlstateOf(error) ?? "")) return { state, more };
     throw error;
   }
 }
@@ -318,7 +446,8 @@ export async function readQueue(
   const { schema } = session.settings;
   try {
     const [[row] = []] = await session.transaction(sql`
-      SELECT mode, (SELECT pg_catalog.count(*) FROM ${identifier(schema)}.task_runs
+      ${assertTrusted(schema, ["orchestrator_state", "task_runs"], "read")}
+      SELECT mode, (SELECT count(*) FROM ${identifier(schema)}.task_runs
                      WHERE status IN ('pending', 'running'))::integer AS active
         FROM ${stateTable(schema)} WHERE id = 'singleton';`);
     return row && { mode: row["mode"] as OrchestratorMode, activeTasks: row["active"] as number };
@@ -333,11 +462,17 @@ export function activeCount({ pendingTasksCount, runningTasksCount }: Orchestrat
   return pendingTasksCount + runningTasksCount;
 }
 
-/** The SQLSTATE of {@linkcode stillInMaintenance}. */
-export const NOT_IN_MAINTENANCE = "PW104";
+/** Whether maintenance is on in fact: by the mode, by the gate, and by the tasks. */
+export function isSafe({ mode, gateFits, blockingTasksCount }: OrchestratorState): boolean {
+  return mode === "maintenance" && gateFits && blockingTasksCount === 0;
+}
+
+/** The SQLSTATEs of {@linkcode stillInMaintenance}: the mode is another, or it is not so in fact. */
+export const NOT_IN_MAINTENANCE = { mode: "PW104", gate: GATE_DOES_NOT_FOLLOW } as const;
 
 /**
- * A statement that fails where the mode is not maintenance, and that keeps it from ending before the transaction has ended.
+ * A statement that fails where the mode is not maintenance, the gate is open all the same, or a task is active; and that
+ * keeps the mode from ending before the transaction has ended.
  *
  * @param requestedAt when it was asked for; undefined for whichever there is
  */
@@ -349,15 +484,21 @@ export function stillInMaintenance(schema: string, requestedAt: Date | null | un
 BEGIN
   PERFORM FROM ${stateTable(schema)} WHERE id = 'singleton' AND mode = 'maintenance' ${isTheOne} FOR SHARE;
   IF NOT FOUND THEN
-    RAISE EXCEPTION 'the maintenance was ended' USING ERRCODE = ${NOT_IN_MAINTENANCE};
+    RAISE EXCEPTION 'the maintenance was ended' USING ERRCODE = ${NOT_IN_MAINTENANCE.mode};
+  END IF;
+  PERFORM FROM ${stateTable(schema)} o, LATERAL (${counts(schema)}) a
+    WHERE o.id = 'singleton' AND (a.blocking > 0 OR NOT ${inSchema(schema, GATE_FITS)});
+  IF FOUND THEN
+    RAISE EXCEPTION 'the gate is open' USING ERRCODE = ${NOT_IN_MAINTENANCE.gate};
   END IF;
 END`;
   return sql`DO ${body.text};`;
 }
 
 /**
- * A DO statement that puts the state back where somebody removed it, and warns that it did: the row, or the whole table
- * of a database whose history says that it was made.
+ * A DO statement that puts the state back where somebody removed it, and warns that it did: the row, the whole table
+ * of a database whose history says that it was made, or the trigger that follows the mode. It does nothing where
+ * {@linkcode "../migrations/history.ts".reportOwnership} has found objects of others.
  *
  * @param history the history's table
  * @param create the migration that makes the table, safe to repeat
@@ -370,44 +511,71 @@ export function restoreState(schema: string, history: SqlText, create: string): 
   const body = sql`
 DECLARE found boolean := false;
 BEGIN
-  IF pg_catalog.to_regclass(${table.text}) IS NOT NULL THEN
+  IF current_setting('pipeweave.foreign_any', true) <> '' THEN
+    RETURN;
+  END IF;
+  IF to_regclass(${table.text}) IS NOT NULL THEN
     EXECUTE ${sql`SELECT EXISTS (SELECT FROM ${table} WHERE id = 'singleton')`.text} INTO found;
     IF NOT found THEN
       EXECUTE ${sql`INSERT INTO ${table} (id) VALUES ('singleton') ON CONFLICT DO NOTHING`.text};
       ${warn("the row")}
     END IF;
-  ELSIF pg_catalog.to_regclass(${history.text}) IS NOT NULL THEN
+  ELSIF to_regclass(${history.text}) IS NOT NULL THEN
     EXECUTE ${sql`SELECT EXISTS (SELECT FROM ${history} WHERE version::text ~ '^0+$')`.text} INTO found;
     IF found THEN
-      PERFORM pg_catalog.set_config('search_path', ${identifier(schema).text}, true);
+      PERFORM set_config('search_path', ${`${identifier(schema).text}, pg_temp`}, true);
       EXECUTE ${create};
+      PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
       ${warn("the table")}
     END IF;
+  END IF;
+  IF to_regprocedure(${
+    sql`${identifier(schema)}.maintenance_follow_mode()`.text
+  }) IS NOT NULL AND NOT EXISTS (
+    SELECT FROM pg_trigger WHERE tgrelid = to_regclass(${table.text}) AND tgname = 'maintenance_follow_mode' AND tgenabled <> 'D'
+  ) THEN
+    EXECUTE ${sql`DROP TRIGGER IF EXISTS maintenance_follow_mode ON ${table}`.text};
+    EXECUTE ${followTrigger(schema).text};
+    RAISE WARNING 'the trigger maintenance_follow_mode of orchestrator_state was missing or off; restored';
   END IF;
 END`;
   return sql`DO ${body.text};`;
 }
 
+/** As migration 004 makes it. */
+function followTrigger(schema: string): SqlText {
+  return sql`CREATE CONSTRAINT TRIGGER maintenance_follow_mode
+    AFTER INSERT OR UPDATE ON ${stateTable(schema)} DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION ${identifier(schema)}.maintenance_follow_mode()`;
+}
+
 function stateOf(row: Row | undefined, session: Session): OrchestratorState {
-  if (!row) throw notMigrated(session, "has no row in orchestrator_state");
+  if (!row) throw noRow(session);
   return {
     mode: row["mode"] as OrchestratorMode,
     modeChangedAt: row["mode_changed_at"] as Date,
     pendingTasksCount: row["pending"] as number,
     runningTasksCount: row["running"] as number,
+    staleTasksCount: row["stale"] as number,
+    blockingTasksCount: row["blocking"] as number,
+    heldTasksCount: row["held"] as number,
+    settlesInMs: row["settles_in_ms"] as number,
+    gateFits: row["gate_fits"] as boolean,
     metadata: (row["metadata"] ?? {}) as Record<string, unknown>,
     updatedAt: row["updated_at"] as Date,
     requestedAt: row["requested_at"] as Date | null,
-    staleTasksCount: row["stale"] as number,
-    blockingTasksCount: row["blocking"] as number,
     owner: row["owner"] as string | null,
     reason: row["reason"] as string | null,
+    deployment: row["deployment"] as string | null,
     drain: row["drain"] as Drain,
+    settleMs: row["settle_ms"] as number,
     waitExpiresAt: row["wait_expires_at"] as Date | null,
     ignoredTasks: row["ignored_tasks"] as string[],
     serverProcess: row["server_process"] as number,
   };
 }
+
+const noRow = (session: Session) => notMigrated(session, "has no row in orchestrator_state");
 
 /** Says what to run where the schema is not there, or not whole. */
 export async function explained<T>(session: Session, answer: Promise<T>): Promise<T> {

@@ -4,7 +4,8 @@
  * @module
  */
 
-import { activeCount, type Drain, type OrchestratorState } from "./state.ts";
+import { formatDuration } from "../config/duration.ts";
+import { activeCount, type Drain, isSafe, type OrchestratorState } from "./state.ts";
 import type { OrchestratorMode } from "./transitions.ts";
 
 /** What `maintenance:status` tells. */
@@ -15,7 +16,7 @@ export interface MaintenanceStatus {
   readonly pendingTasks: number;
   /** Tasks that a worker has. */
   readonly runningTasks: number;
-  /** Whether no task stands in the way. */
+  /** Whether nothing stands in the way: no task, and nothing that may follow from one that has ended. */
   readonly canEnterMaintenance: boolean;
   /** The state in a sentence. */
   readonly message: string;
@@ -35,6 +36,16 @@ export interface MaintenanceStatus {
   readonly staleTasks: number;
   /** Tasks that the drain does not wait for, since they were stale at the request. */
   readonly ignoredTasks: readonly string[];
+  /** Whether PostgreSQL refuses tasks in fact, on every table that holds them. */
+  readonly gate: "open" | "closed";
+  /** Whether maintenance is on in fact: the mode is `maintenance`, the gate is closed, and nothing is active. */
+  readonly isSafe: boolean;
+  /** Milliseconds until it is sure that nothing follows from tasks that have ended; 0 where nothing can. */
+  readonly settlesInMs: number;
+  /** Tasks that came during maintenance and belong to work accepted before: the exit queues them. */
+  readonly heldTasks: number;
+  /** The run of db:migrate --maintenance that asked for it; null where it was no deployment. */
+  readonly deployment: string | null;
 }
 
 /** Describes a state. */
@@ -43,7 +54,7 @@ export function maintenanceStatus(state: OrchestratorState): MaintenanceStatus {
     mode: state.mode,
     pendingTasks: state.pendingTasksCount,
     runningTasks: state.runningTasksCount,
-    canEnterMaintenance: state.blockingTasksCount === 0,
+    canEnterMaintenance: state.blockingTasksCount === 0 && state.settlesInMs === 0,
     message: messageFor(state),
     modeChangedAt: state.modeChangedAt,
     requestedAt: state.requestedAt,
@@ -53,6 +64,11 @@ export function maintenanceStatus(state: OrchestratorState): MaintenanceStatus {
     waitExpiresAt: state.waitExpiresAt,
     staleTasks: state.staleTasksCount,
     ignoredTasks: state.ignoredTasks,
+    gate: state.mode !== "running" && state.gateFits ? "closed" : "open",
+    isSafe: isSafe(state),
+    settlesInMs: state.settlesInMs,
+    heldTasks: state.heldTasksCount,
+    deployment: state.deployment,
   };
 }
 
@@ -63,8 +79,17 @@ function messageFor(state: OrchestratorState): string {
     case "running":
       return "Orchestrator is running normally";
     case "waiting_for_maintenance":
+      if (!state.gateFits) {
+        return `Waiting for ${tasks(left)} to complete, but the gate is open: new ones can start`;
+      }
+      if (state.settlesInMs > 0) {
+        return `Waiting for what may follow from tasks that have ended, for ${
+          formatDuration(state.settlesInMs)
+        } more`;
+      }
       return `Waiting for ${tasks(left)} to complete`;
     case "maintenance":
+      if (!state.gateFits) return "Orchestrator is in maintenance, but the gate is open: tasks can start";
       if (left > 0) return `Orchestrator is in maintenance, but ${tasks(left)} came in behind its back`;
       return `Orchestrator is in maintenance: safe to migrate${
         kept > 0 ? `; ${tasks(kept)} stay queued or ignored` : ""

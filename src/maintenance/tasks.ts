@@ -7,6 +7,7 @@
 import { formatDuration } from "../config/duration.ts";
 import { sql, type SqlText } from "../database/sql.ts";
 import type { Row, Session } from "../database/session.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { activeTasks, explained } from "./state.ts";
 
 /** A task that is pending or running. */
@@ -31,6 +32,7 @@ export interface ActiveTask {
 /** The statement that lists active tasks, the running ones first, the oldest of each first. */
 export function listStatement(schema: string, { stale = false, limit }: TaskFilter): SqlText {
   return sql`
+    ${assertTrusted(schema, ["task_runs", "tasks"], "read")}
     SELECT active.*, pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp()
              - coalesce(started_at, scheduled_for, created_at)) * 1000)::float8 AS age,
            pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - heartbeat_at) * 1000)::float8 AS silent

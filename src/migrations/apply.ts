@@ -18,7 +18,7 @@ import { GUARD, type GuardTerms, type History, lockKey, predecessorOf, readHisto
 import { Lease, LEASE_MS } from "./lease.ts";
 import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
-import { freshSession, type Limits, limitsOf, type Message, messageFor } from "./message.ts";
+import { type Limits, limitsOf, type Message, messageFor } from "./message.ts";
 import { EMBEDDED, labelOf, type Migration, versionKey } from "./migration.ts";
 import {
   assertApplicable,
@@ -67,10 +67,10 @@ export interface ApplyResult {
 export interface RunCondition {
   /** Fails where it does not hold any more; keeps it from ending before the transaction has ended. */
   readonly statement: SqlText;
-  /** The SQLSTATE that it fails with. */
-  readonly sqlstate: string;
+  /** The SQLSTATEs that it fails with. */
+  readonly sqlstates: readonly string[];
   /** The error that ends the run then. */
-  readonly error: (migration: Migration) => PipeweaveError;
+  readonly error: (migration: Migration, sqlstate: string) => PipeweaveError;
 }
 
 /** What to heed, and whom to tell. */
@@ -254,7 +254,7 @@ class Migrator {
     try {
       lease = await Lease.acquire(session, terms, { holder, leaseMs: options.leaseMs ?? LEASE_MS });
     } catch (error) {
-      const guardAt = { statementsBeforeGuard: freshSession(session.settings.schema, limits).length };
+      const guardAt = { statementsBeforeGuard: Lease.statementsBeforeGuard(session.settings.schema, terms) };
       if (isRefusedByGuard(error, guardAt, GUARD) && sqlstateOf(error) !== GUARD.locked) {
         this.#taken(migration);
       }
@@ -380,7 +380,10 @@ class Migrator {
   /** Throws the condition's own error where it is what failed. */
   #assertCondition(error: unknown, migration: Migration): void {
     const condition = this.options.conditionOf?.(migration);
-    if (condition && sqlstateOf(error) === condition.sqlstate) throw condition.error(migration);
+    const sqlstate = sqlstateOf(error);
+    if (condition && sqlstate && condition.sqlstates.includes(sqlstate)) {
+      throw condition.error(migration, sqlstate);
+    }
   }
 
   /** The result of a run that a migration ended. Rethrows what is not about one migration. */

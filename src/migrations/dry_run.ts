@@ -7,7 +7,7 @@
  */
 
 import { type Notice, Session, StatementError } from "../database/session.ts";
-import { sql, SqlText } from "../database/sql.ts";
+import { sequence, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { explainFailure, isRefusedByGuard } from "./explain.ts";
 import { createBookkeeping, GUARD, guard, type GuardTerms, lockKey } from "./history.ts";
@@ -15,10 +15,12 @@ import {
   END_OF_MESSAGE,
   endOfBody,
   freshSession,
+  KEEP_SETTINGS,
   type Limits,
   limitsOf,
   messageHead,
-  setSettings,
+  ownershipChecks,
+  settingsOf,
 } from "./message.ts";
 import { labelOf, type Migration } from "./migration.ts";
 import { type Statement, statementsOf } from "./statements.ts";
@@ -127,7 +129,7 @@ async function build(
   terms: Omit<GuardTerms, "key" | "version">,
   limits: Limits,
 ): Promise<{ text: string; parts: readonly Part[]; guardAt: number }> {
-  const fresh = freshSession(schema, limitsOf(migrations[0]!, limits));
+  const fresh = [...freshSession(limitsOf(migrations[0]!, limits)), ...ownershipChecks(schema, terms)];
   const before = [
     ...fresh,
     guard(schema, { ...terms, key: lockKey(schema), version: migrations[0]!.version }),
@@ -140,10 +142,15 @@ async function build(
   const held = probe("held").text;
   for (const migration of migrations) {
     const statements = await statementsOf(migration);
-    const settings = setSettings(schema, limitsOf(migration, limits), "transaction").text;
-    text += `${messageHead(migration)}${settings}\n`;
+    const settings = [
+      sql`SET LOCAL search_path TO DEFAULT;`,
+      ...KEEP_SETTINGS,
+      ...settingsOf(migration, schema, limitsOf(migration, limits)),
+    ];
+    text += `${messageHead(migration)}${sequence(settings).text}\n`;
     const body = weave(migration.sql, statements, () => `${held} `);
-    parts.push({ migration, statements, body, bodyStart: text.length, statementsBefore: ++count });
+    count += settings.length;
+    parts.push({ migration, statements, body, bodyStart: text.length, statementsBefore: count });
     const after = `${held}\n${endOfBody().text}${END_OF_MESSAGE.text}\n`;
     text += `${body.text}\n;\n${after}`;
     count += statements.length * (1 + body.each) + 1 + statementsIn(endOfBody()) +
@@ -178,16 +185,21 @@ function probe(which: "all" | "held"): SqlText {
   const body = sql`
 DECLARE
   since timestamptz := pg_catalog.clock_timestamp();
+  path text := pg_catalog.current_setting('search_path');
+  visible name[] := pg_catalog.current_schemas(false);
   tables json;
 BEGIN
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
   SELECT pg_catalog.json_object_agg(t.oid, pg_catalog.json_build_array(t.name, t.modes, t.file)) INTO tables FROM (
-    SELECT c.oid, c.oid::pg_catalog.regclass::text AS name, ${locks} AS modes, c.relfilenode::int8 AS file
+    SELECT c.oid, CASE WHEN n.nspname = ANY (visible) THEN pg_catalog.quote_ident(c.relname)
+                    ELSE c.oid::pg_catalog.regclass::text END AS name, ${locks} AS modes, c.relfilenode::int8 AS file
       FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ${join}
      WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-     GROUP BY c.oid) t;
+     GROUP BY c.oid, n.nspname) t;
   RAISE INFO USING ERRCODE = ${PROBE}, MESSAGE = pg_catalog.json_build_object(
     'from', extract(epoch FROM since), 'tables', coalesce(tables, '{}'),
     'until', extract(epoch FROM pg_catalog.clock_timestamp()))::text;
+  PERFORM pg_catalog.set_config('search_path', path, true);
 END`;
   return sql`DO ${body.text};`;
 }

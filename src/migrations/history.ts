@@ -5,8 +5,10 @@
  * @module
  */
 
-import { identifier, sql, SqlText } from "../database/sql.ts";
-import { ConnectionLost, type Row, type Session, StatementError } from "../database/session.ts";
+import { identifier, sequence, sql, SqlText } from "../database/sql.ts";
+import { notTrusted } from "../database/failures.ts";
+import { assertTrusted, reportTrust } from "../database/trust.ts";
+import { ConnectionLost, OWN_SQL, type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { checksumOf } from "./checksum.ts";
 import { embeddedFile } from "./discover.ts";
@@ -28,6 +30,27 @@ export interface History {
   /** Whether the log, the journal and the lease exist too; PipeWeave 1.x and releases without them made the table alone. */
   readonly complete: boolean;
   readonly rows: readonly HistoryRow[];
+  /** What was found of {@linkcode reportOwnership}: objects that others have made. */
+  readonly foreign?: {
+    /** The history itself; undefined where it can be relied upon. */
+    readonly history: string | undefined;
+    /** Anything that a migration makes, replaces or calls. */
+    readonly any: string | undefined;
+  };
+}
+
+/** A statement that lets {@linkcode readHistory} tell whose objects there are. To be sent alongside. */
+export function reportOwnership(schema: string): SqlText {
+  return sequence([
+    reportTrust(schema, [TABLE], "change", "foreign_history"),
+    reportTrust(schema, [], "own", "foreign_any"),
+  ]);
+}
+
+/** The error of what a history tells of others' objects. */
+export function foreignOwner({ settings }: Session, report: string): PipeweaveError {
+  const { message, details } = notTrusted(report, settings);
+  return new PipeweaveError("database", "foreign_owner", message, details);
 }
 
 /** The migration that has to be in the history before this one: its version as the history writes it. */
@@ -75,11 +98,22 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
   const { schema } = session.settings;
   try {
     const [[facts] = [], rows = []] = await session.transaction(sql`${alongside}
-      SELECT pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete;
+      ${assertTrusted(schema, [TABLE], "read")}
+      SELECT pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete,
+             nullif(pg_catalog.current_setting('pipeweave.foreign_history', true), '') AS foreign_history,
+             nullif(pg_catalog.current_setting('pipeweave.foreign_any', true), '') AS foreign_any;
       SELECT version, name, checksum, applied_at, execution_time_ms FROM ${
       historyTable(schema)
     } ORDER BY id;`);
-    return { exists: true, complete: facts!["complete"] === true, rows: rows.map(historyRow) };
+    return {
+      exists: true,
+      complete: facts!["complete"] === true,
+      rows: rows.map(historyRow),
+      foreign: {
+        history: facts!["foreign_history"] as string | null ?? undefined,
+        any: facts!["foreign_any"] as string | null ?? undefined,
+      },
+    };
   } catch (error) {
     if (!(error instanceof StatementError)) throw error;
     if (error.details.sqlstate === "42P01") return { exists: false, complete: false, rows: [] };
@@ -115,25 +149,50 @@ export function lockKey(schema: string): bigint {
 }
 
 /**
- * Makes the schema, the history, and what the engine keeps beside it, where they are missing: one statement. Needs a
- * search_path that starts with the schema.
+ * Makes the schema, the history, and what the engine keeps beside it, where they are missing: one statement. To follow
+ * the check of ownership.
  */
 export function createBookkeeping(schema: string): SqlText {
   const table = historyTable(schema);
   const tables = sql`
 CREATE TABLE IF NOT EXISTS ${table} (id serial PRIMARY KEY, version text NOT NULL UNIQUE, name text NOT NULL,
-  applied_at timestamptz NOT NULL DEFAULT now(), checksum text NOT NULL, execution_time_ms integer);
+  applied_at timestamptz NOT NULL DEFAULT pg_catalog.now(), checksum text NOT NULL, execution_time_ms integer);
 CREATE INDEX IF NOT EXISTS idx_schema_migrations_applied_at ON ${table} (applied_at DESC);
-${new SqlText(embeddedFile(BOOKKEEPING))}`;
+${new SqlText(withOwnershipCheck(schema, embeddedFile(BOOKKEEPING)))}`;
   // The schema is asked for first, since even CREATE SCHEMA IF NOT EXISTS needs the right to create one.
   const create = sql`
 BEGIN
   IF pg_catalog.to_regnamespace(${identifier(schema).text}) IS NULL THEN CREATE SCHEMA ${
     identifier(schema)
   }; END IF;
+  PERFORM pg_catalog.set_config('search_path', ${schemaPath(schema)}, true);
   EXECUTE ${tables.text};
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
 END`;
   return sql`DO ${create.text};`;
+}
+
+const schemaPath = (schema: string): string => `${identifier(schema).text}, pg_temp`;
+
+/** The search_path of PipeWeave's own migrations: PostgreSQL's names, and those of its schema. */
+export function schemaAlone(schema: string): SqlText {
+  return sql`SET LOCAL search_path = ${identifier(schema)}, pg_temp;`;
+}
+
+/** Stands in PipeWeave's own migrations in front of the first statement that runs triggers. */
+const OWNERSHIP_CHECK = /^-- pipeweave: ownership is checked here.*$/m;
+
+/**
+ * One of PipeWeave's own migrations, with the check of ownership where the file says so: \`IF NOT EXISTS\` may have left
+ * alone what somebody made after the check in front of the migration.
+ */
+export function withOwnershipCheck(schema: string, text: string): string {
+  const check = sequence([
+    ...OWN_SQL,
+    assertTrusted(schema, [], "own"),
+    schemaAlone(schema),
+  ]);
+  return text.replace(OWNERSHIP_CHECK, () => check.text);
 }
 
 /** What a guard makes sure of. */
@@ -155,7 +214,7 @@ export interface GuardTerms {
  */
 export function guard(schema: string, { key, version, predecessor, complete }: GuardTerms): SqlText {
   if (complete) {
-    return sql`SELECT ${identifier(schema)}.migration_guard(${String(key)}, ${version}, ${
+    return sql`SELECT ${identifier(schema)}.migration_guard(${schema}, ${String(key)}, ${version}, ${
       predecessor ?? null
     });`;
   }
@@ -172,7 +231,9 @@ BEGIN
   ELSIF pg_catalog.to_regclass(${table.text}) IS NULL THEN
     IF ${needsOne} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   ELSIF pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL THEN
-    PERFORM ${identifier(schema)}.migration_guard(${String(key)}, ${version}, ${predecessor ?? null});
+    PERFORM ${identifier(schema)}.migration_guard(${schema}, ${String(key)}, ${version}, ${
+    predecessor ?? null
+  });
   ELSIF EXISTS (SELECT FROM ${table} WHERE version = ${version}) THEN refusal := ${GUARD.applied};
   ELSIF ${missing} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
@@ -182,7 +243,7 @@ END`;
 
 /** Made together with all else that the engine keeps: where it is, everything is. */
 function guardSignature(schema: string): string {
-  return `${identifier(schema).text}.migration_guard(bigint,text,text)`;
+  return `${identifier(schema).text}.migration_guard(text,bigint,text,text)`;
 }
 
 /** Records a migration and logs it, in its own transaction; returns the row. */
@@ -194,7 +255,7 @@ export function recordMigration(
 ): SqlText {
   return sql`
 SELECT applied_at, execution_time_ms FROM ${identifier(schema)}.record_migration(
-  ${version}, ${name}, ${checksum}, ${executionTimeMs}, ${action}, ${actor.osUser}, ${actor.host}, ${actor.tool},
+  ${schema}, ${version}, ${name}, ${checksum}, ${executionTimeMs}, ${action}, ${actor.osUser}, ${actor.host}, ${actor.tool},
   ${reason ?? null}, ${JSON.stringify(details)});`;
 }
 

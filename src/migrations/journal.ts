@@ -6,6 +6,7 @@
  */
 
 import { identifier, sql, type SqlText } from "../database/sql.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { type Session, StatementError } from "../database/session.ts";
 import { checksumOf } from "./checksum.ts";
 import type { Migration } from "./migration.ts";
@@ -36,6 +37,7 @@ export async function readJournal(
 ): Promise<ReadonlyMap<number, JournalRow>> {
   try {
     const [rows = []] = await session.transaction(sql`
+      ${assertTrusted(session.settings.schema, ["migration_journal"], "read")}
       SELECT statement, hash, finished_at IS NOT NULL AS finished, index_before::text AS index_before
         FROM ${journalTable(session.settings.schema)} WHERE version = ${version} ORDER BY statement;`);
     return new Map(rows.map((row) => [row["statement"] as number, {

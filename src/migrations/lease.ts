@@ -9,9 +9,10 @@
 
 import { Session, StatementError } from "../database/session.ts";
 import { sql, SqlText } from "../database/sql.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { createBookkeeping, guard, type GuardTerms, leaseTable } from "./history.ts";
-import { type EffectiveLimits, freshSession } from "./message.ts";
+import { type EffectiveLimits, freshSession, ownershipChecks } from "./message.ts";
 
 /** How long a holder that gives no sign of life keeps its turn. */
 export const LEASE_MS = 30_000;
@@ -57,7 +58,7 @@ export class Lease implements AsyncDisposable {
     const { schema } = session.settings;
     const table = leaseTable(schema);
     const before = [
-      ...freshSession(schema, terms.limits),
+      ...Lease.#beforeGuard(schema, terms),
       guard(schema, terms),
       ...(terms.complete ? [] : [createBookkeeping(schema)]),
     ];
@@ -80,6 +81,21 @@ RETURNING l.fence::text AS fence, (SELECT holder FROM old) AS old_holder, (SELEC
       leaseMs,
       old === null ? undefined : `${old} (last sign of life ${row["last_sign"]})`,
     );
+  }
+
+  static #beforeGuard(
+    schema: string,
+    terms: Pick<GuardTerms, "complete"> & { readonly limits: EffectiveLimits },
+  ): readonly SqlText[] {
+    return [...freshSession(terms.limits), ...ownershipChecks(schema, terms)];
+  }
+
+  /** How many statements {@linkcode acquire} sends before the guard. */
+  static statementsBeforeGuard(
+    schema: string,
+    terms: Pick<GuardTerms, "complete"> & { readonly limits: EffectiveLimits },
+  ): number {
+    return Lease.#beforeGuard(schema, terms).length;
   }
 
   /** A statement that fails when this turn is over, and puts its end off otherwise. To be first in every step. */
@@ -132,6 +148,7 @@ export async function readLease(session: Session): Promise<
   | undefined
 > {
   const [[row] = []] = await session.transaction(sql`
+    ${assertTrusted(session.settings.schema, ["migration_lease"], "read")}
     SELECT holder, version, acquired_at, heartbeat_at, expires_at FROM ${leaseTable(session.settings.schema)}
      WHERE expires_at > pg_catalog.clock_timestamp();`).catch(() => []);
   return row && {

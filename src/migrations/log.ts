@@ -6,6 +6,7 @@
 
 import type { Actor } from "../config/actor.ts";
 import { identifier, sql, type SqlText } from "../database/sql.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { type Row, type Session, StatementError } from "../database/session.ts";
 
 /** What can be done to the history. */
@@ -65,6 +66,7 @@ export function writeLog(schema: string, entry: LogEntry, durationMs: SqlText = 
 export async function readLog(session: Session, limit: number): Promise<readonly LogRow[]> {
   try {
     const [rows = []] = await session.transaction(sql`
+      ${assertTrusted(session.settings.schema, ["migration_log"], "read")}
       SELECT id::float8 AS id, logged_at, action, version, name, outcome, duration_ms, database_user, os_user, host,
              tool, reason, details
         FROM ${logTable(session.settings.schema)} ORDER BY migration_log.id DESC LIMIT ${limit};`);

@@ -6,12 +6,21 @@
  */
 
 import type { Actor } from "../config/actor.ts";
-import type { StatementError } from "../database/session.ts";
-import { identifier, sql, SqlText } from "../database/sql.ts";
+import { OWN_SQL, type StatementError } from "../database/session.ts";
+import { identifier, sequence, sql, SqlText } from "../database/sql.ts";
+import { assertTrusted } from "../database/trust.ts";
 import type { SqlLocation } from "../errors.ts";
 import { locate } from "./finding.ts";
-import { createBookkeeping, guard, type GuardTerms, recordMigration, SINCE_MESSAGE_MS } from "./history.ts";
-import { labelOf, type Migration } from "./migration.ts";
+import {
+  createBookkeeping,
+  guard,
+  type GuardTerms,
+  recordMigration,
+  schemaAlone,
+  SINCE_MESSAGE_MS,
+  withOwnershipCheck,
+} from "./history.ts";
+import { EMBEDDED, labelOf, type Migration } from "./migration.ts";
 import { type Statement, statementsOf } from "./statements.ts";
 import { unwoven, weave, type Woven } from "./weave.ts";
 
@@ -72,7 +81,8 @@ export function messageFor(migration: Migration, context: ApplyContext): Message
   const { schema, terms, condition, actor, details } = context;
   const { version } = migration;
   return wrap(migration, context, {
-    before: [
+    checks: ownershipChecks(schema, terms),
+    guarded: [
       guard(schema, { ...terms, version }),
       ...(condition ? [condition] : []),
       ...(terms.complete ? [] : [createBookkeeping(schema)]),
@@ -83,24 +93,41 @@ export function messageFor(migration: Migration, context: ApplyContext): Message
   });
 }
 
+/** What stands around a file's text. */
+export interface Surroundings {
+  /** Statements before the guard. Default: none */
+  readonly checks?: readonly SqlText[] | undefined;
+  /** The guard, and what it is in front of. */
+  readonly guarded: readonly SqlText[];
+  /** Records what was done. */
+  readonly after: SqlText;
+}
+
 /**
- * Puts what guards and what records around a file's text.
- *
- * @param around `before` starts with the guard
+ * The check of ownership that goes before whatever makes, replaces or calls objects of the engine. Where the engine found
+ * all of them, their owners were looked at with the history, and nobody else can replace them.
  */
+export function ownershipChecks(
+  schema: string,
+  { complete }: Pick<GuardTerms, "complete">,
+): readonly SqlText[] {
+  return complete ? [] : [assertTrusted(schema, [], "own")];
+}
+
+/** Puts what guards and what records around a file's text. */
 export function wrap(
   migration: Migration,
   { schema, applicationName, limits, statements }: MessageContext,
-  around: { readonly before: readonly SqlText[]; readonly after: SqlText },
+  { checks = [], guarded, after }: Surroundings,
 ): Message {
-  const fresh = freshSession(schema, limitsOf(migration, limits));
-  const before = [...fresh, ...around.before];
+  const fresh = [...freshSession(limitsOf(migration, limits)), ...checks];
+  const before = [...fresh, ...guarded, ...settingsOf(migration, schema)];
   const body = statements && statements.length > 1
     ? weave(migration.sql, statements, announcement(migration, applicationName, statements.length))
-    : unwoven(migration.sql);
-  const head = `${messageHead(migration)}${before.map(({ text }) => text).join("\n")}\n`;
+    : unwoven(migration.source === EMBEDDED ? withOwnershipCheck(schema, migration.sql) : migration.sql);
+  const head = `${messageHead(migration)}${sequence(before).text}\n`;
   return {
-    text: `${head}${body.text}\n;\n${endOfBody().text}${around.after.text}\n${END_OF_MESSAGE.text}`,
+    text: `${head}${body.text}\n;\n${endOfBody().text}${after.text}\n${END_OF_MESSAGE.text}`,
     bodyStart: head.length,
     body,
     statementsBeforeGuard: fresh.length,
@@ -124,49 +151,78 @@ export interface EffectiveLimits {
 }
 
 /** What a migration's transaction starts with: settings that do not depend on what the session was used for before. */
-export function freshSession(schema: string, limits: EffectiveLimits): readonly SqlText[] {
+export function freshSession(limits: EffectiveLimits): readonly SqlText[] {
   return [
     // The guard has to see what the last holder of its lock committed, whatever the role's default is.
     sql`SET TRANSACTION ISOLATION LEVEL READ COMMITTED;`,
     // A pooled session may carry what others set in it.
     ...RESET_IDENTITY,
     RESET_SETTINGS,
-    setSettings(schema, limits, "transaction"),
+    ...KEEP_SETTINGS,
+    sql`SELECT ${limitSettings(limits, "transaction")};`,
   ];
 }
 
-/** Sets limits and search_path, for the transaction or for the session. */
-export function setSettings(
-  schema: string,
-  { lockTimeoutMs, statementTimeoutMs }: EffectiveLimits,
-  scope: "transaction" | "session",
-): SqlText {
-  const set = (name: string, value: SqlText) =>
-    sql`pg_catalog.set_config(${name}, ${value}, ${scope === "transaction"})`;
-  const settings = [
-    set("lock_timeout", sql`${String(lockTimeoutMs)}`),
+/** How long settings hold. */
+type Scope = "transaction" | "session";
+
+/** Sets a parameter, under the settings of our own SQL. */
+const setting = (name: string, value: SqlText, scope: Scope) =>
+  sql`set_config(${name}, ${value}, ${scope === "transaction"})`.text;
+
+function limitSettings({ lockTimeoutMs, statementTimeoutMs }: EffectiveLimits, scope: Scope): SqlText {
+  const limits = [
+    setting("lock_timeout", sql`${String(lockTimeoutMs)}`, scope),
     ...(statementTimeoutMs === undefined
       ? []
-      : [set("statement_timeout", sql`${String(statementTimeoutMs)}`)]),
+      : [setting("statement_timeout", sql`${String(statementTimeoutMs)}`, scope)]),
     // So that the transaction of a client that died ends soon, where the server can tell: not on Windows.
-    set(
+    setting(
       "client_connection_check_interval",
-      sql`CASE WHEN pg_catalog.strpos(pg_catalog.version(), 'mingw') + pg_catalog.strpos(pg_catalog.version(), 'Visual C') > 0 THEN '0' ELSE ${
-        String(CONNECTION_CHECK_MS)
-      } END`,
-    ),
-    set(
-      "search_path",
-      sql`pg_catalog.concat_ws(', ', ${identifier(schema).text},
-        nullif(pg_catalog.current_setting('search_path'), ''))`,
+      sql`CASE WHEN version() ~ 'mingw|Visual C' THEN '0' ELSE ${String(CONNECTION_CHECK_MS)} END`,
+      scope,
     ),
   ];
-  return sql`SELECT ${new SqlText(settings.map(({ text }) => text).join(", "))};`;
+  return new SqlText(limits.join(", "));
+}
+
+/**
+ * Keeps the search_path that role, database or URL set, for {@linkcode userSettings}, and goes over to the settings of our
+ * own SQL. To follow {@linkcode RESET_SETTINGS}. As short as the first kilobyte of a message asks for, which
+ * pg_stat_activity shows: the migration's own text should begin in it.
+ */
+export const KEEP_SETTINGS: readonly SqlText[] = [
+  sql`SELECT pg_catalog.set_config('pipeweave.path', pg_catalog.current_setting('search_path'), true);`,
+  ...OWN_SQL,
+];
+
+/** Settings under which a user's text runs: names lead where the search_path of the role leads, the schema first. */
+export function userSettings(schema: string, scope: Scope, limits?: EffectiveLimits): readonly SqlText[] {
+  const path = sql`concat_ws(', ', ${
+    identifier(schema).text
+  }, nullif(current_setting('pipeweave.path'), ''))`;
+  const settings = [
+    ...(limits ? [limitSettings(limits, scope).text] : []),
+    setting("search_path", path, scope),
+  ];
+  return [
+    scope === "transaction" ? sql`SET LOCAL row_security TO DEFAULT;` : sql`SET row_security TO DEFAULT;`,
+    sql`SELECT ${new SqlText(settings.join(", "))};`,
+  ];
+}
+
+/** The settings of a file's text: PipeWeave's own sees its schema alone. */
+export function settingsOf(
+  { source }: Migration,
+  schema: string,
+  limits?: EffectiveLimits,
+): readonly SqlText[] {
+  return source === EMBEDDED ? [schemaAlone(schema)] : userSettings(schema, "transaction", limits);
 }
 
 /** What follows a migration's own text: the role that connected is back for the row in the history. */
 export function endOfBody(): SqlText {
-  return new SqlText(`${RESET_IDENTITY.map(({ text }) => text).join("\n")}\n`);
+  return new SqlText(`${sequence([...RESET_IDENTITY, ...OWN_SQL]).text}\n`);
 }
 
 /** Tells pg_stat_activity which statement runs: everybody can look there, also from behind a pooler. */

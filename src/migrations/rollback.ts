@@ -10,6 +10,7 @@ import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Session } from "../database/session.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { sql } from "../database/sql.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
 import { explainFailure, isRefusedByGuard, wasEndedByAdministrator } from "./explain.ts";
@@ -138,7 +139,7 @@ export async function rollBack(
   const rolledBack: { migration: Migration; executionTimeMs: number | null }[] = [];
   if (!history.complete) {
     await session.transaction(
-      sql`SET LOCAL search_path = ${session.settings.schema}; ${createBookkeeping(session.settings.schema)}`,
+      sql`${assertTrusted(session.settings.schema, [], "own")} ${createBookkeeping(session.settings.schema)}`,
     );
   }
   for (const step of steps) {
@@ -216,7 +217,8 @@ class OneRollback {
       limits: options,
       statements: await statementsOf(down),
     }, {
-      before: [guardRollback(settings.schema, key, version)],
+      checks: [assertTrusted(settings.schema, [], "own")],
+      guarded: [guardRollback(settings.schema, key, version)],
       after: unrecordMigration(settings.schema, version, {
         ...{ action: "rollback", version, name: migration.name, outcome: "done" },
         ...{ actor: options.actor ?? UNKNOWN_ACTOR, details: options.details },

@@ -12,9 +12,9 @@
 
 import type { Actor } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
-import { ConnectionLost, type Row, type Session, StatementError } from "../database/session.ts";
+import { ConnectionLost, OWN_SQL, type Row, type Session, StatementError } from "../database/session.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
-import { identifier, sql, SqlText } from "../database/sql.ts";
+import { identifier, sequence, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, firstLineOf, Watch } from "./activity.ts";
 import { recordMigration } from "./history.ts";
@@ -25,10 +25,11 @@ import {
   END_OF_MESSAGE,
   endOfBody,
   freshSession,
+  KEEP_SETTINGS,
   locateFailure,
   type Message,
   messageHead,
-  setSettings,
+  userSettings,
 } from "./message.ts";
 import { labelOf, type Migration } from "./migration.ts";
 import { isLockConflict } from "../database/conflict.ts";
@@ -203,9 +204,10 @@ class UntransactedRun {
   async #runWithJournal(key: JournalKey, statement: Statement): Promise<void> {
     const { lease, session } = this;
     const before = [
-      ...freshSession(this.#schema, this.options.limits),
+      ...freshSession(this.options.limits),
       lease.check(),
       ...(this.options.condition ? [this.options.condition] : []),
+      ...userSettings(this.#schema, "transaction"),
       ...this.#settingsBefore(statement),
     ];
     const head = `${messageHead(this.migration)}${before.map(({ text }) => text).join("\n")}\n`;
@@ -264,7 +266,8 @@ class UntransactedRun {
     const reset = `${endOfBody().text}${END_OF_MESSAGE.text}`;
     const before = [
       new SqlText(reset),
-      setSettings(this.#schema, this.options.limits, "session"),
+      ...KEEP_SETTINGS,
+      ...userSettings(this.#schema, "session", this.options.limits),
       ...settings,
     ];
     const [, outcome] = await this.session.sendTogether([
@@ -295,8 +298,16 @@ class UntransactedRun {
   }
 
   async #lookAtIndex({ name, table }: IndexName): Promise<IndexFound | undefined> {
-    const path = setSettings(this.#schema, this.options.limits, "transaction");
-    const sets = await this.session.transaction(sql`${path}
+    // The name is looked up where the statement's own is, and all else where our SQL runs.
+    const lookUp = sequence([
+      sql`SET LOCAL search_path TO DEFAULT;`,
+      ...KEEP_SETTINGS,
+      ...userSettings(this.#schema, "transaction"),
+      sql`SELECT pg_catalog.set_config('pipeweave.relation',
+        coalesce(pg_catalog.to_regclass(${table})::pg_catalog.oid::pg_catalog.text, '0'), true);`,
+      ...OWN_SQL,
+    ]);
+    const sets = await this.session.transaction(sql`${lookUp}
       SELECT c.oid::text AS oid, i.indisvalid AND i.indisready AND i.indislive AS valid,
              pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS qualified,
              (SELECT pid FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid) AS builder
@@ -304,7 +315,7 @@ class UntransactedRun {
         JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
         JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = ${name}
         JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
-       WHERE t.oid = pg_catalog.to_regclass(${table});`);
+       WHERE t.oid = pg_catalog.current_setting('pipeweave.relation')::oid;`);
     const row = sets.at(-1)?.[0];
     return row && {
       oid: String(row["oid"]),
