@@ -451,8 +451,9 @@ BEGIN
     -- Not ours.
   END;
   BEGIN
-    IF TG_OP = 'INSERT' OR (NEW.mode, NEW.owner, NEW.reason, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
-      IS DISTINCT FROM (before.mode, before.owner, before.reason, before.drain, before.wait_expires_at, before.ignored_tasks) THEN
+    IF TG_OP = 'INSERT' OR (NEW.mode, NEW.owner, NEW.reason, NEW.deployment, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
+      IS DISTINCT FROM (before.mode, before.owner, before.reason, before.deployment, before.drain, before.wait_expires_at,
+                        before.ignored_tasks) THEN
       EXECUTE format('INSERT INTO %1$I.maintenance_log
           (action, mode_before, mode_after, os_user, host, tool, owner, reason, details)
           SELECT %1$I.maintenance_printable($1, 50), $2, $3, %1$I.maintenance_printable($4, 100),

@@ -121,6 +121,11 @@ async function vendor(): Promise<void> {
   const fmt = await jsrPackage("@std/fmt", "1.0.8", { "./colors": "./colors.ts" });
   await carried(carrier, fmt, ["@std/fmt/1.0.8"], { "colors.ts": "@std/fmt/1.0.8/colors" });
 
+  const cli = await jsrPackage("@std/cli", "1.0.0-rc.2", { "./unicode-width": "./unicode-width.ts" });
+  await carried(carrier, cli, ["@std/cli/1.0.0-rc.2"], {
+    "unicode-width.ts": "@std/cli/1.0.0-rc.2/unicode_width",
+  });
+
   const path = await jsrPackage("@std/path", "1.1.3", {
     "./from-file-url": "./from-file-url.ts",
     "./join": "./join.ts",

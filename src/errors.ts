@@ -84,6 +84,11 @@ export class PipeweaveError extends Error {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
   }
 
+  /** Says what to do next in place of what was said before. */
+  hint(text: string): void {
+    this.details = { ...this.details, hint: text };
+  }
+
   /**
    * Adds the state that things are in now, where that is known only after the failure was seen to.
    *

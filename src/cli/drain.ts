@@ -1,30 +1,24 @@
 /**
- * Asking for maintenance and waiting for it at the terminal: for `maintenance:request --wait` and `db:migrate
+ * A drain on the command line: its options, and what is shown of it. For `maintenance:request` and `db:migrate
  * --maintenance`.
  *
  * @module
  */
 
-import type { RequestResult } from "../commands/maintenance.ts";
-import type { Session } from "../database/session.ts";
+import type { RequestResult, StuckDrain } from "../commands/maintenance.ts";
+import { DRAIN_TIMEOUT_MS, type DrainEvents, type DrainWait, type Ending } from "../commands/drain.ts";
 import type { ChangeOptions, Drain } from "../maintenance/state.ts";
-import { answered, type Bell, countLeft, describeLeft, type Look } from "../maintenance/wait.ts";
+import { countLeft, describeLeft, type Look } from "../maintenance/wait.ts";
 import { printable } from "../maintenance/printable.ts";
-import { type MaintenanceStatus, tasks } from "../maintenance/status.ts";
+import { tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
-import { messageOf, PipeweaveError } from "../errors.ts";
 import type { Step } from "../output/progress.ts";
 import { formatTasks } from "../output/text.ts";
 import type { Invocation } from "./invocation.ts";
 import type { OptionSpec } from "./spec.ts";
 
-const DRAIN_TIMEOUT_MS = 15 * 60_000;
 /** On a terminal somebody watches: it is looked again this often, in milliseconds. */
 const WATCHED_MS = 1000;
-/** Intervals in which nothing moves, after which a drain counts as stuck. */
-const STUCK_INTERVALS = 2;
-/** How long the end of a request may take after a time-out or a signal, once connected, in milliseconds. */
-const CALL_OFF_MS = 15_000;
 /** Lines of tasks below the bar. */
 const TASK_LINES = 6;
 /** How far back the rate looks, in milliseconds: a drain that has become slow is told as slow. */
@@ -44,6 +38,11 @@ export const REQUEST_OPTIONS: readonly OptionSpec[] = [
       "all: pending and running tasks have to end. running: pending ones stay queued, and none starts. Default: all",
   },
   {
+    flags: "--settle <duration:string>",
+    description:
+      "How long to wait, after the last task has ended, for what may follow: the next step of a pipeline run, or a retry. Where nothing can, it does not wait. Default: 2s",
+  },
+  {
     flags: "--ignore-stale",
     description: "Do not wait for tasks of which nothing has been heard for too long.",
   },
@@ -59,9 +58,19 @@ export function requestOptions(invocation: Invocation): ChangeOptions {
   return {
     ...ownerOptions(invocation),
     drain: invocation.choice<Drain>("drain", "--drain", ["all", "running"]),
+    settleMs: settleMs(invocation),
     ignoreStale: invocation.options["ignoreStale"] === true,
     ttlMs: ttlMs(invocation),
   };
+}
+
+/** The column holds no more. */
+const LONGEST_SETTLE_MS = 24 * 60 * 60_000;
+
+function settleMs(invocation: Invocation): number | undefined {
+  const ms = invocation.duration("settle", "--settle");
+  if (ms !== undefined && ms > LONGEST_SETTLE_MS) invocation.problem("--settle must be 24h or shorter");
+  return ms;
 }
 
 function ttlMs(invocation: Invocation): number | undefined {
@@ -81,154 +90,77 @@ export function ownerOptions(invocation: Invocation): ChangeOptions {
   };
 }
 
-/** What to do with a request of this command when its wait ends without maintenance. */
-export type Ending = "stay" | "exit";
-
-/** How to wait. */
-export interface DrainWait {
-  readonly timeoutMs: number;
-  readonly intervalMs: number;
-  readonly onTimeout: Ending;
-  readonly onInterrupt: Ending;
-}
-
 /** The wait that the command line describes. */
 export function drainWait(
   invocation: Invocation,
   timeoutMs: number | undefined = DRAIN_TIMEOUT_MS,
 ): DrainWait {
+  const intervalMs = invocation.checkIntervalMs();
   return {
-    timeoutMs,
-    intervalMs: invocation.checkIntervalMs(),
+    ...{ timeoutMs, intervalMs, lookEveryMs: lookEveryMs(invocation, intervalMs) },
     onTimeout: invocation.choice<Ending>("onTimeout", "--on-timeout", ["stay", "exit"]) ?? "stay",
     onInterrupt: invocation.choice<Ending>("onInterrupt", "--on-interrupt", ["stay", "exit"]) ?? "exit",
   };
 }
 
-/**
- * Asks for maintenance and waits until it is reached.
- *
- * @throws {PipeweaveError} of kind `timeout`, `condition` when somebody called it off, `interrupted`; it says what became
- *   of the request
- */
-export async function drain(
-  invocation: Invocation,
-  session: Session,
-  bell: Bell,
-  request: ChangeOptions,
-  wait: DrainWait,
-): Promise<
-  { readonly request: RequestResult; readonly status: MaintenanceStatus; readonly drainedMs: number }
-> {
-  const { requestMaintenance, waitForMaintenance } = await import("../commands/maintenance.ts");
-  const since = Date.now();
-  // To close the gate has to wait for transactions under way, which counts as waiting too.
-  const deadline = since + wait.timeoutMs;
-  const asking = requestMaintenance(session, { ...request, lockWaitMs: wait.timeoutMs });
-  const asked = await answered(asking, session, { deadline, signal: invocation.signal });
-  invocation.progress.stop();
-  if (asked.joined) {
-    invocation.note(`${joinedNote(invocation, asked)} Waiting with them.`);
-  }
-  invocation.event("requested", { mode: asked.mode, joined: asked.joined });
-  if (asked.mode === "maintenance") return { request: asked, status: asked, drainedMs: Date.now() - since };
-  invocation.note(asked.message);
+/** Milliseconds between two looks of a drain: shorter where somebody watches. */
+export function lookEveryMs(invocation: Invocation, intervalMs: number): number {
+  return invocation.progress.options.moving ? Math.min(intervalMs, WATCHED_MS) : intervalMs;
+}
+
+/** Shows how far a drain is. */
+export function drainEvents(invocation: Invocation): DrainEvents {
+  const { progress } = invocation;
   const picture = new Picture();
-  const { moving, columns } = invocation.progress.options;
-  try {
-    const status = await waitForMaintenance(session, bell, asked, {
-      actor: request.actor,
-      since,
-      deadline,
-      intervalMs: moving ? Math.min(wait.intervalMs, WATCHED_MS) : wait.intervalMs,
-      stuckAfterMs: STUCK_INTERVALS * wait.intervalMs,
-      signal: invocation.signal,
-      onLook: (look) => {
-        invocation.event("draining", {
-          pendingTasks: look.state.pendingTasksCount,
-          runningTasks: look.state.runningTasksCount,
-          staleTasks: look.state.staleTasksCount,
-        });
-        invocation.progress.update(picture.step(look, Date.now(), columns()));
-      },
-      onTrouble: (reason) => invocation.note(`${reason}; looking again`),
-      onStuck: (pending) =>
-        invocation.note(
-          `Nothing moves: ${
-            tasks(pending)
-          } pending, none running, and none starts. An orchestrator that starts nothing while waiting never ends ` +
-            "such a drain. Leave them queued: maintenance:request --wait --drain running",
-        ),
-    });
-    invocation.progress.stop();
-    return { request: asked, status, drainedMs: Date.now() - since };
-  } catch (error) {
-    invocation.progress.stop();
-    const kind = error instanceof PipeweaveError ? error.kind : undefined;
-    const ending = kind === "interrupted"
-      ? wait.onInterrupt
-      : kind === "timeout"
-      ? wait.onTimeout
-      : undefined;
-    if (ending !== undefined) await end(invocation, session, asked, request, ending, error as PipeweaveError);
-    throw error;
-  }
+  return {
+    onRequested: (asked) => {
+      progress.stop();
+      if (asked.joined) invocation.note(`${joinedNote(invocation, asked)} Waiting with them.`);
+      invocation.event("requested", { mode: asked.mode, joined: asked.joined });
+      if (asked.mode !== "maintenance") invocation.note(asked.message);
+    },
+    onLook: (look) => {
+      invocation.event("draining", {
+        pendingTasks: look.state.pendingTasksCount,
+        runningTasks: look.state.runningTasksCount,
+        staleTasks: look.state.staleTasksCount,
+      });
+      const now = Date.now();
+      const step = picture.step(look, now, progress.options.columns());
+      const then = describeLeft(look);
+      progress.update({
+        ...step,
+        moreNow: () => step.more?.replace(then, () => describeLeft(look, Date.now() - now)) ?? "",
+      });
+    },
+    onTrouble: (reason) => invocation.note(`${reason}; looking again`),
+    onStuck: (stuck) => invocation.note(describeStuck(stuck)),
+    onCallingOff: () => {
+      progress.stop();
+      invocation.note("Calling the request off…");
+    },
+  };
+}
+
+function describeStuck({ pending, running, drain }: StuckDrain): string {
+  return drain === "all"
+    ? `Nothing moves: ${
+      tasks(pending)
+    } pending, none running, and none starts. An orchestrator that starts nothing ` +
+      "while waiting never ends such a drain. Leave them queued: maintenance:request --wait --drain running"
+    : `Nothing moves: ${
+      tasks(running)
+    } running, ${pending} queued, and none starts under --drain running. A running ` +
+      "task that waits for a queued one never ends. Let the queued ones run: maintenance:request --wait --drain all";
 }
 
 /** Whose request was joined, and what of this command's own does not count then. */
 export function joinedNote(invocation: Invocation, { owner, reason }: RequestResult): string {
-  const flags = invocation.given(["--reason", "--drain", "--ignore-stale", "--ttl"]);
+  const flags = invocation.given(["--reason", "--drain", "--settle", "--ignore-stale", "--ttl"]);
   return printable(
     `It was asked for by ${owner ?? "somebody"} before${reason ? ` (${reason})` : ""}, and is theirs.`,
   ) +
     (flags.length === 0 ? "" : ` Not applied: ${flags.join(", ")}.`);
-}
-
-/** Calls a request off, or leaves it, and adds to the error what became of it. */
-async function end(
-  invocation: Invocation,
-  session: Session,
-  asked: RequestResult,
-  request: ChangeOptions,
-  ending: Ending,
-  error: PipeweaveError,
-): Promise<void> {
-  const { exitMaintenance } = await import("../commands/maintenance.ts");
-  if (ending === "stay" || !asked.requested) {
-    return error.add(
-      `The mode stays waiting_for_maintenance${asked.requested ? "" : ", as it was before this command"}`,
-      {
-        hint: error.details.hint ??
-          "Wait on: pipeweave maintenance:request --wait. Call it off: pipeweave maintenance:exit.",
-      },
-    );
-  }
-  invocation.note("Calling the request off…");
-  // The session may have been ended by the signal.
-  const cleaner = await invocation.openSession(session.settings, { interruptible: false });
-  const { signal: _, ...unstoppable } = request;
-  const late = setTimeout(() => cleaner.abandon(), CALL_OFF_MS);
-  try {
-    const status = await exitMaintenance(cleaner, { ...unstoppable, requestedAt: asked.requestedAt });
-    error.add(
-      status.mode === "running"
-        ? "The request was called off: the mode is running"
-        : `The request is over; the mode is ${status.mode} by a later one`,
-      {
-        hint: `Ask again: pipeweave maintenance:request --wait${
-          error.kind === "timeout" ? ", with a longer --timeout" : ""
-        }.`,
-        data: { status },
-      },
-    );
-  } catch (failure) {
-    error.add(`The request could not be called off: ${messageOf(failure)}`, {
-      hint: "See what the mode is, and end it: pipeweave maintenance:status, pipeweave maintenance:exit.",
-    });
-  } finally {
-    clearTimeout(late);
-    await cleaner.close();
-  }
 }
 
 /** How far a drain is, from one look to the next. */
@@ -259,8 +191,9 @@ export class Picture {
       ? ""
       : `, about ${formatDuration(Math.ceil(left / perSecond) * 1000)}`;
     const oldest = look.oldest.length === 0 ? [] : formatTasks(look.oldest, columns - 3).split("\n");
+    const settling = look.state.settlesInMs > 0 ? ", waiting for what may follow" : "";
     return {
-      label: `Draining: ${tasks(left)} left${eta}`,
+      label: `Draining: ${tasks(left)} left${eta}${settling}`,
       fraction: this.#most === 0 ? 1 : 1 - left / this.#most,
       more: `${describeLeft(look)}${rate}`,
       below: [

@@ -12,6 +12,7 @@ function look(running: number, pending: number, more: Partial<Look> = {}): Look 
   const blocking = running + pending;
   return {
     state: {
+      ...{ heldTasksCount: 0, settlesInMs: 0, gateFits: true, deployment: null, settleMs: 2000 },
       ...{ mode: "waiting_for_maintenance", modeChangedAt: new Date(0), requestedAt: new Date(0) },
       ...{ pendingTasksCount: pending, runningTasksCount: running, blockingTasksCount: blocking },
       ...{ staleTasksCount: 0, owner: null, reason: null, drain: "all", waitExpiresAt: null },

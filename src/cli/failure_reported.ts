@@ -18,6 +18,7 @@ export class FailureReported extends PipeweaveError {
           ? "this run applied nothing"
           : `applied by this run: ${applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
         ...(behind.length === 0 ? [] : [`not tried: ${behind.map(labelOf).join(", ")}`]),
+        ...(error.details.problems ?? []),
       ],
       hint: error.details.hint ??
         (interrupted ? again.replace("run", "Run") : `Correct the file, and ${again}`),

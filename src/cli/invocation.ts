@@ -69,11 +69,12 @@ export class Invocation {
     this.verbose = options["verbose"] === true;
     const color = options["color"] !== false && !world.env["NO_COLOR"];
     this.style = styleFor(color && world.outIsTerminal && !this.json);
-    const moving = world.errIsTerminal && options["progress"] !== false;
+    const moving = world.errIsTerminal && options["progress"] !== false && world.env["TERM"] !== "dumb";
     this.progress = new Progress(world.err, {
       shown: !this.quiet,
       moving,
       columns: () => world.size().columns,
+      rows: () => world.size().rows,
     });
   }
 

@@ -7,7 +7,14 @@
 import { MODES, type OrchestratorMode } from "../maintenance/transitions.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { formatMaintenance, formatMaintenanceLog, formatTasks } from "../output/text.ts";
-import { drain, drainWait, joinedNote, ownerOptions, REQUEST_OPTIONS, requestOptions } from "./drain.ts";
+import {
+  drainEvents,
+  drainWait,
+  joinedNote,
+  ownerOptions,
+  REQUEST_OPTIONS,
+  requestOptions,
+} from "./drain.ts";
 import type { Invocation } from "./invocation.ts";
 import { migratedSession } from "./migrate.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, type OptionSpec, OUTPUT_OPTIONS } from "./spec.ts";
@@ -51,16 +58,24 @@ const status: CommandSpec = {
       line: "pipeweave maintenance:status --expect maintenance --quiet",
     },
   ],
-  exitCodes: [FAILURES[0]!, [3, "with --expect: the mode is another"], ...FAILURES.slice(1)],
+  exitCodes: [
+    FAILURES[0]!,
+    [
+      3,
+      "with --expect: the mode is another; or it is maintenance, and the gate is open or tasks are active all the same",
+    ],
+    ...FAILURES.slice(1),
+  ],
   async run(invocation) {
     const expected = invocation.choice<OrchestratorMode>("expect", "--expect", MODES);
     const session = await migratedSession(invocation);
-    const { getMaintenanceStatus, expectMode } = await useCases();
+    const { assertSafe, getMaintenanceStatus, expectMode } = await useCases();
     const found = await getMaintenanceStatus(session, { actor: invocation.actor });
     if (!(expected !== undefined && invocation.quiet)) {
       invocation.result(() => found, () => formatMaintenance(found));
     }
     if (expected !== undefined) expectMode(found, expected);
+    else assertSafe(found);
   },
 };
 
@@ -116,13 +131,16 @@ const request: CommandSpec = {
     const bell = new Bell();
     const session = await migratedSession(invocation, bell.ring);
     if (waits) {
-      const { status, drainedMs } = await drain(invocation, session, bell, options, wait);
+      const { drain } = await import("../commands/drain.ts");
+      const { status, drainedMs } = await drain(session, bell, options, wait, drainEvents(invocation));
+      invocation.progress.stop();
       return invocation.result(() => ({ ...status, drainedMs }), () => status.message);
     }
-    const { requestMaintenance } = await useCases();
+    const { assertSafe, requestMaintenance } = await useCases();
     const found = await requestMaintenance(session, options);
     invocation.progress.stop();
     invocation.result(() => found, () => found.message);
+    assertSafe(found);
     if (found.joined) {
       invocation.note(joinedNote(invocation, found));
     }

@@ -8,7 +8,7 @@ import { formatDuration } from "../config/duration.ts";
 import type { MigrateOptions } from "../commands/migrate.ts";
 import type { Session } from "../database/session.ts";
 import type { Activity } from "../migrations/activity.ts";
-import type { ApplyOptions } from "../migrations/apply.ts";
+import type { ApplyOptions, ApplyResult } from "../migrations/apply.ts";
 import type { Limits } from "../migrations/message.ts";
 import { labelOf, type Migration } from "../migrations/migration.ts";
 import type { Step } from "../output/progress.ts";
@@ -64,11 +64,14 @@ export function applyingOptions(invocation: Invocation): MigrateOptions {
 export async function runMigrate(invocation: Invocation): Promise<void> {
   const applying = applyingOptions(invocation);
   const when = maintenanceWhen(invocation);
-  if (when === undefined) return await migrateWith(invocation, applying);
-  const { Deployment } = await import("./deployment.ts");
-  await new Deployment(invocation, when).run((maintenance, onNotify) =>
-    migrateWith(invocation, { ...applying, maintenance }, onNotify)
-  );
+  if (when !== undefined) {
+    const { runDeployment } = await import("./deployment.ts");
+    return await runDeployment(invocation, { ...applying, ...migrateEvents(invocation) }, when);
+  }
+  const session = await invocation.session();
+  const { migrate } = await import("../commands/migrate.ts");
+  const result = await migrate(session, { ...applying, ...migrateEvents(invocation) });
+  reportMigrated(invocation, result);
 }
 
 /** What `--maintenance` asks for. */
@@ -78,26 +81,22 @@ function maintenanceWhen(invocation: Invocation): "auto" | "always" | undefined 
   const when = invocation.choice("maintenance", "--maintenance", ["auto", "always"] as const);
   invocation.onlyWith("--maintenance", options["maintenance"] !== undefined, [
     ...["--on-failure", "--drain-timeout"],
-    ...["--reason", "--owner", "--drain", "--ignore-stale", "--ttl"],
+    ...["--reason", "--owner", "--drain", "--settle", "--ignore-stale", "--ttl"],
   ]);
   return when;
 }
 
-async function migrateWith(
-  invocation: Invocation,
-  applying: MigrateOptions,
-  onNotify?: () => void,
-): Promise<void> {
-  const { json, quiet, progress, style: { good, bad } } = invocation;
-  const step = (text: string) => {
-    if (json || quiet) return;
-    progress.around(() => invocation.report(text === "" ? "" : `[migrations] ${text}`));
-  };
-  const session = await invocation.session({}, onNotify);
-  const { migrate } = await import("../commands/migrate.ts");
+/** Prints a line of the report. */
+function stepLine(invocation: Invocation, text: string): void {
+  if (invocation.json || invocation.quiet) return;
+  invocation.progress.around(() => invocation.report(text === "" ? "" : `[migrations] ${text}`));
+}
 
-  const result = await migrate(session, {
-    ...applying,
+/** Prints each step of a run as it happens. */
+function migrateEvents(invocation: Invocation): MigrateOptions {
+  const { progress, style: { good } } = invocation;
+  const step = (text: string) => stepLine(invocation, text);
+  return {
     onPlan: ({ current, pending, missing }, files) => {
       invocation.event("plan", { current, pending: pending.map(versionAndName) });
       step("Checking migration status...");
@@ -134,17 +133,21 @@ async function migrateWith(
       invocation.event("lock_wait", { holder });
       progress.update(`Another migrator is at work (${holder})`);
     },
-  });
+  };
+}
+
+/** Prints how a run ended. */
+export function reportMigrated(invocation: Invocation, result: ApplyResult): void {
+  const { progress, style: { good, bad } } = invocation;
   progress.stop();
-  if (json) invocation.document = migrateJson(result);
+  if (invocation.json) invocation.document = { ...invocation.document, ...migrateJson(result) };
   if (result.failed) {
-    step(`${bad("✗")} Failed ${labelOf(result.failed.migration)}`);
+    stepLine(invocation, `${bad("✗")} Failed ${labelOf(result.failed.migration)}`);
     throw new FailureReported(result);
   }
-  if (json || quiet) return;
-  if (result.applied.length === 0) return step(`${good("✓")} All migrations up to date`);
-  step("");
-  step(`${good("✓")} Applied ${result.applied.length} migration(s)`);
+  if (result.applied.length === 0) return stepLine(invocation, `${good("✓")} All migrations up to date`);
+  stepLine(invocation, "");
+  stepLine(invocation, `${good("✓")} Applied ${result.applied.length} migration(s)`);
 }
 
 function versionAndName({ version, name }: Migration): { version: string; name: string } {

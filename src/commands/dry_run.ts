@@ -59,7 +59,7 @@ export async function planDryRun(
 ): Promise<MigrationPlan> {
   const { migrations, history, status, pending } = await planMigrate(session, options);
   await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED));
-  const needs = await needsOf(pending, history);
+  const needs = await needsOf(pending);
   const refusal = await assertMaintenance(session, needs, options.allowOnline === true)
     .then(() => undefined, (error: PipeweaveError) => error);
   const toTry = execute ? triable(pending) : [];

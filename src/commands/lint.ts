@@ -28,8 +28,8 @@ export interface LintResult {
 }
 
 /**
- * Looks at migrations; with a session at those alone that are pending in its database. PipeWeave's own are left out where
- * there are others.
+ * Lints migrations; with a session those alone that are pending in its database. PipeWeave's own are judged by review,
+ * and nobody else could change them: they are validated and not linted.
  *
  * @throws {PipeweaveError} of kind `integrity` when files are invalid
  */
@@ -45,7 +45,7 @@ export async function lintMigrations(
   return {
     files: looked.length,
     pendingOnly: session !== undefined,
-    findings: (await Promise.all(looked.map(lint))).flat(),
+    findings: (await Promise.all(looked.filter(({ source }) => source !== EMBEDDED).map(lint))).flat(),
   };
 }
 

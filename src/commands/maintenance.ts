@@ -11,9 +11,11 @@ import { readMaintenanceLog } from "../maintenance/log.ts";
 import {
   changeMode,
   type ChangeOptions,
+  type Drain,
+  isSafe,
   lookAtState,
   type LookOptions,
-  ownerOf,
+  ownerIn,
 } from "../maintenance/state.ts";
 import { printable } from "../maintenance/printable.ts";
 import { type MaintenanceStatus, maintenanceStatus, tasks } from "../maintenance/status.ts";
@@ -27,7 +29,7 @@ import {
   waitUntil,
 } from "../maintenance/wait.ts";
 
-/** What a request led to. */
+/** Result of a maintenance request. */
 export interface RequestResult extends MaintenanceStatus {
   /** Whether this request asked first; false where maintenance was asked for or on already. */
   readonly requested: boolean;
@@ -35,7 +37,7 @@ export interface RequestResult extends MaintenanceStatus {
   readonly joined: boolean;
 }
 
-/** Tells the status, after completing a transition that is due. */
+/** Reads the maintenance status; completes a pending transition first. */
 export async function getMaintenanceStatus(
   session: Session,
   options: LookOptions = {},
@@ -52,10 +54,10 @@ export async function requestMaintenance(
   session: Session,
   options: ChangeOptions = {},
 ): Promise<RequestResult> {
-  const { before, ownerBefore, state } = await changeMode(session, "request", options);
+  const { before, ownerBefore, deploymentBefore, state } = await changeMode(session, "request", options);
   const requested = before === "running";
-  const owner = options.owner ?? (options.actor ? ownerOf(options.actor) : null);
-  return { ...maintenanceStatus(state), requested, joined: !requested && ownerBefore !== owner };
+  const isMine = ownerBefore === ownerIn(options) && deploymentBefore === (options.deployment ?? null);
+  return { ...maintenanceStatus(state), requested, joined: !requested && !isMine };
 }
 
 /**
@@ -68,7 +70,10 @@ export async function enterMaintenance(
   options: ChangeOptions = {},
 ): Promise<MaintenanceStatus> {
   const status = maintenanceStatus((await changeMode(session, "enter", options)).state);
-  if (status.mode === "maintenance") return status;
+  if (status.mode === "maintenance") {
+    assertSafe(status);
+    return status;
+  }
   const data = { status };
   if (status.mode === "running") {
     throw new PipeweaveError(
@@ -79,6 +84,16 @@ export async function enterMaintenance(
         hint: "Run: pipeweave maintenance:request",
         data,
       },
+    );
+  }
+  if (status.settlesInMs > 0) {
+    throw new PipeweaveError(
+      "condition",
+      "settling",
+      `Cannot enter maintenance yet: something may follow from tasks that have ended, for ${
+        formatDuration(status.settlesInMs)
+      } more`,
+      { hint: "The mode stays waiting_for_maintenance and changes by itself: look again then.", data },
     );
   }
   throw new PipeweaveError(
@@ -123,14 +138,60 @@ export async function exitMaintenance(
   );
 }
 
+/**
+ * Makes sure that a status which says `maintenance` is so in fact: the gate is closed on every table that holds tasks, and
+ * none is active.
+ *
+ * @throws {PipeweaveError} of kind `condition`, saying what is not so and what to do
+ */
+export function assertSafe(status: MaintenanceStatus): void {
+  if (status.mode !== "maintenance" || status.isSafe) return;
+  throw status.gate === "open"
+    ? new PipeweaveError(
+      "condition",
+      "gate_open",
+      "The mode is maintenance, but the gate is open: tasks can start",
+      {
+        hint:
+          "A look repairs it where it may: run maintenance:status as the owner of task_runs, or db:migrate, " +
+          "which also restores a missing trigger. A subscriber of replication is closed where its publisher is.",
+        data: { status },
+      },
+    )
+    : new PipeweaveError(
+      "condition",
+      "tasks_active",
+      `The mode is maintenance, but ${
+        tasks(status.pendingTasks + status.runningTasks)
+      } came in behind its back`,
+      {
+        hint:
+          "See what they are: maintenance:tasks. Wait until they have ended: maintenance:wait --for maintenance.",
+        data: { status },
+      },
+    );
+}
+
+/** A drain in which nothing moves. */
+export interface StuckDrain {
+  /** Tasks that are queued. */
+  readonly pending: number;
+  /** Tasks that are running, and waited for. */
+  readonly running: number;
+  readonly drain: Drain;
+}
+
 /** How to wait for a drain. */
 export interface DrainOptions extends WaitingOptions {
   /** When the waiting began, the request included, in milliseconds of the epoch. */
   readonly since: number;
   /** A drain in which nothing moves for this long counts as stuck, in milliseconds. */
   readonly stuckAfterMs: number;
-  /** Told once when it is stuck: tasks are pending, none is running, and none starts. */
-  readonly onStuck?: (pending: number) => void;
+  /**
+   * Told once when it is stuck: tasks are pending, none is running, and none starts; or none starts by request, and a
+   * running one may wait for one that is queued.
+   */
+  readonly onStuck?: ((drain: StuckDrain) => void) | undefined;
 }
 
 /**
@@ -148,23 +209,26 @@ export async function waitForMaintenance(
   const { since } = options;
   let last: Look | undefined;
   let trouble: string | undefined;
-  let still: { pending: number; since: number } | undefined;
+  let still: (StuckDrain & { since: number }) | undefined;
   let told = false;
   const onLook = (look: Look) => {
     last = look;
     trouble = undefined;
     const { mode, pendingTasksCount: pending, runningTasksCount: running, drain } = look.state;
-    const waits = mode === "waiting_for_maintenance" && drain === "all" && pending > 0 && running === 0;
-    if (!waits || still?.pending !== pending) still = waits ? { pending, since: Date.now() } : undefined;
+    const waits = mode === "waiting_for_maintenance" && pending > 0 &&
+      (drain === "running") === (running > 0);
+    if (!waits || still?.pending !== pending || still.running !== running) {
+      still = waits ? { pending, running, drain, since: Date.now() } : undefined;
+    }
     if (still && !told && Date.now() - still.since >= options.stuckAfterMs) {
       told = true;
-      options.onStuck?.(pending);
+      options.onStuck?.(still);
     }
     options.onLook?.(look);
   };
   const isLost = ({ state }: Look) =>
     state.mode === "running" || state.requestedAt?.getTime() !== request.requestedAt?.getTime();
-  const isOver = (look: Look) => look.state.mode === "maintenance" || isLost(look);
+  const isOver = (look: Look) => isSafe(look.state) || isLost(look);
   const onTrouble = (reason: string) => {
     trouble = reason;
     options.onTrouble?.(reason);
@@ -242,7 +306,8 @@ export async function waitForMode(
     last = look;
     options.onLook?.(look);
   };
-  const look = await waitUntil(session, bell, ({ state }) => state.mode === mode, { ...options, onLook });
+  const isOver = ({ state }: Look) => mode === "maintenance" ? isSafe(state) : state.mode === mode;
+  const look = await waitUntil(session, bell, isOver, { ...options, onLook });
   if (look) return maintenanceStatus(look.state);
   const status = last && maintenanceStatus(last.state);
   throw new PipeweaveError(
@@ -262,7 +327,8 @@ export async function waitForMode(
  *
  * @throws {PipeweaveError} of kind `condition` when it is another
  */
-export function expectMode({ mode, message }: MaintenanceStatus, expected: OrchestratorMode): void {
-  if (mode === expected) return;
+export function expectMode(status: MaintenanceStatus, expected: OrchestratorMode): void {
+  const { mode, message } = status;
+  if (mode === expected) return assertSafe(status);
   throw new PipeweaveError("condition", "other_mode", `The mode is ${mode}, not ${expected}: ${message}`);
 }

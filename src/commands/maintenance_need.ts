@@ -6,9 +6,8 @@
 
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { readQueue } from "../maintenance/state.ts";
+import { lookAtState, readQueue } from "../maintenance/state.ts";
 import { tasks } from "../maintenance/status.ts";
-import type { History } from "../migrations/history.ts";
 import { lint } from "../migrations/lint.ts";
 import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 
@@ -16,13 +15,12 @@ import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 export type Needs = ReadonlyMap<Migration, readonly string[]>;
 
 /**
- * Those of the migrations that need maintenance: marked so, or with a lint finding that keeps others waiting.
- *
- * @param history without one there is nobody yet whom PipeWeave's own migrations could keep waiting
+ * Returns the migrations that need maintenance: marked so, or with a lint finding that keeps others waiting.
  */
-export async function needsOf(pending: readonly Migration[], history: History): Promise<Needs> {
+export async function needsOf(pending: readonly Migration[]): Promise<Needs> {
   const needs = await Promise.all(pending.map(async (migration) => {
-    const findings = migration.source === EMBEDDED && !history.exists ? [] : await lint(migration);
+    // PipeWeave's own are judged by review: they bring what a drain needs, and apply beside active tasks.
+    const findings = migration.source === EMBEDDED ? [] : await lint(migration);
     return [migration, [
       ...(migration.directives.requiresMaintenance ? ["it is marked requires maintenance"] : []),
       ...findings.filter(({ blocks }) => blocks !== "nobody").map(({ code, message, blocks, location }) =>
@@ -54,6 +52,8 @@ export async function assertMaintenance(
 ): Promise<MaintenanceCheck> {
   const state = needs.size === 0 ? undefined : await readQueue(session);
   const isInMaintenance = state?.mode === "maintenance";
+  // Repairs a gate that does not follow the mode; each migration's transaction finds out whether it does.
+  if (isInMaintenance) await lookAtState(session);
   if (!state || isInMaintenance || state.activeTasks === 0) return { overridden: undefined, isInMaintenance };
   const { activeTasks } = state;
   if (allowOnline) return { overridden: { mode: state.mode, activeTasks }, isInMaintenance };

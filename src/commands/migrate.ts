@@ -28,13 +28,7 @@ import { EMBEDDED, labelOf, type Migration, versionKey } from "../migrations/mig
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
 import { parseAhead } from "../migrations/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
-import {
-  assertMaintenance,
-  hasQueue,
-  type MaintenanceCheck,
-  needLines,
-  needsOf,
-} from "./maintenance_need.ts";
+import { assertMaintenance, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
 
 /** What to apply, how, and whom to tell. */
 export interface MigrateOptions extends MigrationSources, ApplyOptions {
@@ -120,25 +114,48 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   if (session.parameter("in_hot_standby") === "on") throw readOnlyServer(session, pending.length);
   // PipeWeave's own were checked when the binary was made.
   await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED));
-  const needs = await needsOf(pending, history);
+  const needs = await needsOf(pending);
   const { maintenance } = options;
-  const enters = maintenance && (maintenance.when === "always" || needs.size > 0) && await hasQueue(session);
-  const entered = enters ? inMaintenance(session, await maintenance.enter(needLines(needs))) : undefined;
-  const { overridden, isInMaintenance } = enters
-    ? NOTHING_OVERRIDDEN
-    : await assertMaintenance(session, needs, options.allowOnline === true);
-  const found = isInMaintenance ? inMaintenance(session, undefined) : undefined;
-  return await applyMigrations(session, migrations, history, {
-    ...options,
-    conditionOf: (migration) => entered ?? (needs.has(migration) ? found : undefined),
-    detailsOf: (migration) =>
-      overridden && needs.has(migration)
-        ? { allowedOnline: { ...overridden, needs: needs.get(migration) } }
-        : undefined,
+  const own = pending.filter(({ source }) => source === EMBEDDED);
+  const isReason = needs.size > 0 || maintenance?.when === "always" && own.length < pending.length;
+  if (!maintenance || !isReason || !await hasQueue(session)) {
+    const { overridden, isInMaintenance } = await assertMaintenance(
+      session,
+      needs,
+      options.allowOnline === true,
+    );
+    const found = isInMaintenance ? inMaintenance(session, undefined) : undefined;
+    return await applyMigrations(session, migrations, history, {
+      ...options,
+      conditionOf: (migration) => needs.has(migration) ? found : undefined,
+      detailsOf: (migration) =>
+        overridden && needs.has(migration)
+          ? { allowedOnline: { ...overridden, needs: needs.get(migration) } }
+          : undefined,
+    });
+  }
+  // PipeWeave's own bring what the drain needs, and need none.
+  const first = own.length === 0
+    ? undefined
+    : await applyMigrations(session, migrations, history, { ...options, to: own.at(-1)!.version });
+  if (first?.failed) return first;
+  const requestedAt = await maintenance.enter(needLines(needs)).catch((error) => {
+    if (error instanceof PipeweaveError) error.add(appliedBefore(first));
+    throw error;
   });
+  const entered = inMaintenance(session, requestedAt);
+  const rest = await applyMigrations(session, migrations, first ? await readHistory(session) : history, {
+    ...options,
+    conditionOf: () => entered,
+  });
+  return first ? { ...rest, applied: [...first.applied, ...rest.applied] } : rest;
 }
 
-const NOTHING_OVERRIDDEN: MaintenanceCheck = { overridden: undefined, isInMaintenance: false };
+function appliedBefore(first: ApplyResult | undefined): string {
+  return first === undefined
+    ? "Nothing was applied"
+    : `Applied by this run: ${first.applied.map(({ migration }) => labelOf(migration)).join(", ")}`;
+}
 
 /** What needs maintenance is applied in that maintenance alone, whoever ends it meanwhile. */
 function inMaintenance({ settings }: Session, requestedAt: Date | null | undefined): RunCondition {

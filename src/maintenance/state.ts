@@ -384,6 +384,29 @@ export function ownerIn({ owner, actor = UNKNOWN_ACTOR }: ChangeOptions): string
   return name === null ? null : bounded(name, LONGEST.owner);
 }
 
+/**
+ * Makes a standing request that of another deployment, if it still is the one's that left it.
+ *
+ * @param from the deployment whose it was
+ */
+export async function adoptRequest(
+  session: Session,
+  from: string,
+  { id, owner, actor = UNKNOWN_ACTOR }: {
+    readonly id: string;
+    readonly owner: string | null;
+    readonly actor?: Actor | undefined;
+  },
+): Promise<void> {
+  const { schema } = session.settings;
+  const details = { ...actor, action: "take over" };
+  await session.transaction(sql`
+    ${assertTrusted(schema, CHANGED, "change")}
+    SELECT set_config('pipeweave.actor', ${JSON.stringify(details)}, true);
+    UPDATE ${stateTable(schema)} SET deployment = ${id}, owner = ${owner}
+     WHERE id = 'singleton' AND mode <> 'running' AND deployment = ${from};`);
+}
+
 /** `alice@build-7`: whose maintenance it is, unless somebody says otherwise; null where nothing is known. */
 export function ownerOf({ osUser, host }: Actor): string | null {
   return osUser === null && host === null ? null : `${osUser ?? "unknown"}@${host ?? "unknown"}`;

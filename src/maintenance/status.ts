@@ -6,6 +6,7 @@
 
 import { formatDuration } from "../config/duration.ts";
 import { activeCount, type Drain, isSafe, type OrchestratorState } from "./state.ts";
+import { printable } from "./printable.ts";
 import type { OrchestratorMode } from "./transitions.ts";
 
 /** What `maintenance:status` tells. */
@@ -95,6 +96,11 @@ function messageFor(state: OrchestratorState): string {
         kept > 0 ? `; ${tasks(kept)} stay queued or ignored` : ""
       }`;
   }
+}
+
+/** `maintenance, asked for by alice@build-7 (release 42)` */
+export function describeRequest({ mode, owner, reason }: MaintenanceStatus): string {
+  return printable(`${mode}, asked for by ${owner ?? "somebody"}${reason ? ` (${reason})` : ""}`);
 }
 
 /** `1 task`, `5 tasks`. */

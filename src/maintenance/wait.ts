@@ -32,6 +32,9 @@ const LONGEST_TIMER_MS = 2 ** 30;
 /** How long after the deadline, or the signal, a look that is under way may still be answered, in milliseconds. */
 const GRACE_MS = 1000;
 
+/** A look may take this long at most, however often one before it took too long, in milliseconds. */
+const LONGEST_ANSWER_MS = 60_000;
+
 /** What a look saw. */
 export interface Look {
   readonly state: OrchestratorState;
@@ -47,6 +50,11 @@ export interface WaitingOptions extends LookOptions {
   readonly deadline: number;
   /** Milliseconds between two looks without a notification. */
   readonly intervalMs: number;
+  /**
+   * How long a look may take, in milliseconds, before the connection counts as lost; twice as long after each that did.
+   * Default: as long as the deadline is
+   */
+  readonly answerWithinMs?: number | undefined;
   readonly onLook?: ((look: Look) => void) | undefined;
   /** Told why a look failed, once for each reason; the next one connects anew. */
   readonly onTrouble?: ((reason: string) => void) | undefined;
@@ -107,11 +115,16 @@ export async function waitUntil(
     let pause = intervalMs;
     let rest = 0;
     const start = Date.now();
+    const limits = {
+      ...options,
+      answerWithinMs: options.answerWithinMs &&
+        Math.min(options.answerWithinMs * 2 ** failures, LONGEST_ANSWER_MS),
+    };
     try {
       const { state, more: [oldest = []], heldUpBy } = await answered(
         lookWith(session, options, listStatement(schema, { limit: READ })),
         session,
-        options,
+        limits,
       );
       const look: Look = { state, oldest: waitedFor(state, oldest.map(taskOf)).slice(0, OLDEST), heldUpBy };
       failures = 0;
@@ -124,10 +137,11 @@ export async function waitUntil(
       if (state.waitExpiresAt) {
         pause = Math.min(pause, Math.max(MIN_PAUSE_MS, +state.waitExpiresAt - Date.now()));
       }
+      if (state.settlesInMs > 0) pause = Math.min(pause, state.settlesInMs);
       // Through a pooler a notification would reach whoever has the server connection by then.
       const direct = session.serverProcess === state.serverProcess ? state.serverProcess : undefined;
       if (direct !== undefined && listening !== direct) {
-        await answered(session.transaction(sql`LISTEN pipeweave_maintenance;`), session, options);
+        await answered(session.transaction(sql`LISTEN pipeweave_maintenance;`), session, limits);
         listening = direct;
         // What happened between the look and this goes unheard.
         pause = 0;
@@ -156,12 +170,12 @@ function mayPass(error: unknown): boolean {
 
 /**
  * What work on a session comes to. It fails, as the loss of the connection does, when there is no answer some time after
- * the deadline or the signal.
+ * the deadline or the signal, or within the limit.
  */
 export async function answered<T>(
   work: Promise<T>,
   session: Session,
-  { deadline, signal }: Pick<WaitingOptions, "deadline" | "signal">,
+  { deadline, answerWithinMs, signal }: Pick<WaitingOptions, "deadline" | "answerWithinMs" | "signal">,
 ): Promise<T> {
   const late = Promise.withResolvers<never>();
   const timers: ReturnType<typeof setTimeout>[] = [];
@@ -172,6 +186,7 @@ export async function answered<T>(
     }, ms));
   const onAbort = () => giveUpAfter(GRACE_MS);
   if (deadline - Date.now() < LONGEST_TIMER_MS) giveUpAfter(Math.max(0, deadline - Date.now()) + GRACE_MS);
+  if (answerWithinMs !== undefined) giveUpAfter(answerWithinMs);
   signal?.addEventListener("abort", onAbort);
   try {
     return await Promise.race([work, late.promise]);
@@ -182,9 +197,17 @@ export async function answered<T>(
   }
 }
 
-/** `2 running, 3 pending`, with the oldest running one. */
-export function describeLeft({ state, oldest, heldUpBy }: Look): string {
-  const first = oldest[0];
+/**
+ * `2 running, 3 pending`, with the oldest running one.
+ *
+ * @param elapsedMs milliseconds since the look
+ */
+export function describeLeft({ state, oldest, heldUpBy }: Look, elapsedMs = 0): string {
+  const first = oldest[0] && {
+    ...oldest[0],
+    ageMs: oldest[0].ageMs + elapsedMs,
+    silentMs: oldest[0].silentMs === null ? null : oldest[0].silentMs + elapsedMs,
+  };
   const told = first
     ? `; oldest: ${printable(first.id)} (${printable(first.taskId)}, ${first.status} ${
       describeAge(first).replace("waits for", "for")
@@ -192,7 +215,13 @@ export function describeLeft({ state, oldest, heldUpBy }: Look): string {
       first.stale ? ", STALE" : ""
     })`
     : "";
-  return `${countLeft(state)}${told}${heldUpBy === undefined ? "" : `; held up by ${heldUpBy}`}`;
+  return `${countLeft(state)}${told}${settling(state)}${
+    heldUpBy === undefined ? "" : `; held up by ${heldUpBy}`
+  }`;
+}
+
+function settling({ settlesInMs }: OrchestratorState): string {
+  return settlesInMs > 0 ? "; waits for what may follow from tasks that have ended" : "";
 }
 
 /** `2 running, 3 pending, 1 of them stale`; and what of that is not waited for. */

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { Heartbeat } from "../database/heartbeat.ts";
 import { Session, StatementError } from "../database/session.ts";
 import { sql, SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
@@ -16,8 +17,6 @@ import { type EffectiveLimits, freshSession, ownershipChecks } from "./message.t
 
 /** How long a holder that gives no sign of life keeps its turn. */
 export const LEASE_MS = 30_000;
-/** Signs of life within that time. */
-const HEARTBEATS = 5;
 /** SQLSTATE of a step of a holder whose turn is over. */
 export const FENCED_OFF = "PW004";
 const QUERY_CANCELED = "57014";
@@ -25,8 +24,7 @@ const QUERY_CANCELED = "57014";
 /** The turn of one run. {@linkcode Lease.acquire} takes it; disposing of it gives it back. */
 export class Lease implements AsyncDisposable {
   readonly #heart: Session;
-  readonly #timer: ReturnType<typeof setInterval>;
-  #beat: Promise<void> | undefined;
+  readonly #heartbeat: Heartbeat;
   #isLost = false;
 
   private constructor(
@@ -38,10 +36,7 @@ export class Lease implements AsyncDisposable {
   ) {
     // A connection of its own, which a signal does not end: it has to tell that the turn is over.
     this.#heart = new Session(session.settings);
-    this.#timer = setInterval(
-      () => this.#beat ??= this.#heartbeat().finally(() => this.#beat = undefined),
-      leaseMs / HEARTBEATS,
-    );
+    this.#heartbeat = new Heartbeat(leaseMs, () => this.#beat());
   }
 
   /**
@@ -117,19 +112,18 @@ END`;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#timer);
-    await this.#beat;
+    await this.#heartbeat[Symbol.asyncDispose]();
     // Where this fails the turn ends by itself, when its time is over.
     await this.#heart.transaction(this.release()).catch(() => {});
     await this.#heart.close();
   }
 
-  async #heartbeat(): Promise<void> {
+  async #beat(): Promise<void> {
     try {
       await this.#heart.transaction(this.check());
     } catch (error) {
-      // Somebody else's turn: what runs of ours has to end. Any other failure is for the next beat to mend.
-      if (!isFencedOff(error)) return;
+      // Somebody else's turn: what runs of ours has to end.
+      if (!isFencedOff(error)) throw error;
       this.#isLost = true;
       await this.session.cancel().catch(() => {});
     }

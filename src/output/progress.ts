@@ -5,6 +5,7 @@
  */
 
 import { formatDuration } from "../config/duration.ts";
+import { cellsOf, fitted } from "./cells.ts";
 
 /** Work shorter than this shows no progress. */
 const QUIET_MS = 1000;
@@ -21,6 +22,8 @@ export interface ProgressOptions {
   readonly moving: boolean;
   /** Columns of the terminal as it is now. */
   readonly columns: () => number;
+  /** Rows of the terminal as it is now. Default: as many as are needed */
+  readonly rows?: () => number;
 }
 
 /** Cells of a bar. */
@@ -34,6 +37,8 @@ export interface Step {
   readonly fraction?: number | undefined;
   /** What else there is to say; a narrow terminal cuts it off. */
   readonly more?: string | undefined;
+  /** `more` as it is by now, where it tells how old something is. */
+  readonly moreNow?: (() => string) | undefined;
   /** In place of `more` on a terminal: lines below the first. */
   readonly below?: readonly string[] | undefined;
 }
@@ -79,9 +84,10 @@ export class Progress {
   }
 
   #text(): string {
-    const { label, fraction, more } = this.#step;
+    const { label, fraction, more, moreNow } = this.#step;
     const done = fraction === undefined ? "" : ` ${bar(fraction)}`;
-    return `${label}${done} (${formatDuration(Date.now() - this.#since)})${more ? `: ${more}` : ""}`;
+    const told = moreNow?.() ?? more;
+    return `${label}${done} (${formatDuration(Date.now() - this.#since)})${told ? `: ${told}` : ""}`;
   }
 
   #draw(): void {
@@ -95,8 +101,10 @@ export class Progress {
       ...(fraction === undefined ? [] : [bar(fraction)]),
       more && !below ? `${label}: ${more}` : label,
     ].join(" ");
-    const room = this.options.columns() - 1;
-    const lines = [first, ...(below ?? [])].map((line) => [...line].slice(0, room).join(""));
+    // Lines that the terminal breaks, or that do not fit it, could not be taken back.
+    const room = Math.max(1, this.options.columns() - 1);
+    const rows = Math.max(1, (this.options.rows?.() ?? Infinity) - 1);
+    const lines = [first, ...(below ?? [])].slice(0, rows).map((line) => fitted(line, room));
     this.write(`${this.#eraser()}${lines.join("\n")}`);
     this.#drawn = lines;
   }
@@ -111,7 +119,7 @@ export class Progress {
     const columns = this.options.columns();
     // A terminal that has become narrower since has broken the lines.
     const rows = this.#drawn.reduce(
-      (sum, line) => sum + Math.max(1, Math.ceil([...line].length / columns)),
+      (sum, line) => sum + Math.max(1, Math.ceil(cellsOf(line) / columns)),
       0,
     );
     return `\r${rows > 1 ? `\x1b[${rows - 1}A` : ""}\x1b[J`;

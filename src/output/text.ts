@@ -91,12 +91,15 @@ export function formatMaintenance(status: MaintenanceStatus): string {
     `Running tasks: ${status.runningTasks}`,
     ...(staleTasks > 0 ? [`Stale tasks: ${staleTasks}`] : []),
     ...(ignoredTasks.length > 0 ? [`Ignored tasks: ${ignoredTasks.length}`] : []),
+    ...(status.heldTasks > 0 ? [`Held tasks: ${status.heldTasks}`] : []),
     `Can enter maintenance: ${status.canEnterMaintenance ? "Yes" : "No"}`,
     `Status: ${status.message}`,
     `Mode changed at: ${status.modeChangedAt.toISOString()}`,
+    ...(status.mode !== "running" && status.gate === "open" ? ["Gate: open"] : []),
     ...(owner === null ? [] : [`Requested by: ${printable(owner)}`]),
     ...(reason === null ? [] : [`Reason: ${printable(reason)}`]),
     ...(drain === "all" ? [] : [`Drain: ${drain}`]),
+    ...(status.deployment === null ? [] : [`Deployment: ${printable(status.deployment)}`]),
     ...(waitExpiresAt === null ? [] : [`Wait expires at: ${waitExpiresAt.toISOString()}`]),
   ].join("\n");
 }
@@ -128,17 +131,29 @@ export function formatTasks(tasks: readonly ActiveTask[], columns: number): stri
 export function formatMaintenanceLog(rows: readonly MaintenanceLogRow[], columns: number): string {
   if (rows.length === 0) return "Nothing is logged yet.";
   return rows.map((row) => {
-    const what = `${row.loggedAt.toISOString()}  ${row.action}: ${row.modeBefore} → ${row.modeAfter}`;
-    const ignored = row.details["ignoredTasks"];
+    const what = printable(
+      `${row.loggedAt.toISOString()}  ${row.action}: ${row.modeBefore} → ${row.modeAfter}`,
+    );
     const more = [
       ...(row.reason ? [`reason: ${printable(row.reason)}`] : []),
       ...(row.details["forced"] ? [`forced: it was ${printable(row.owner ?? "nobody")}'s`] : []),
       ...(row.details["as"] ? [`as: ${printable(String(row.details["as"]))}`] : []),
       ...(row.details["drain"] === "running" ? ["pending tasks stay queued"] : []),
-      ...(Array.isArray(ignored) ? [`ignored: ${printable(ignored.join(", "))}`] : []),
+      ...(row.details["deployment"] ? [`deployment: ${printable(String(row.details["deployment"]))}`] : []),
+      ...ignoredLine(row.details),
     ];
     return logEntry(what, row, more, columns);
   }).join("\n");
+}
+
+/** How many ids of ignored tasks a line of the log names. */
+const NAMED_IDS = 3;
+
+function ignoredLine({ ignoredTasks, ignoredTasksCount }: MaintenanceLogRow["details"]): readonly string[] {
+  if (!Array.isArray(ignoredTasks)) return [];
+  const named = ignoredTasks.slice(0, NAMED_IDS).map((id) => printable(String(id)));
+  const left = Number(ignoredTasksCount ?? ignoredTasks.length) - named.length;
+  return [`ignored: ${named.join(", ")}${left > 0 ? ` and ${left} more` : ""}`];
 }
 
 /** A report of `db:lint`: every finding with its reason and the safe way, then the verdict. */
@@ -217,8 +232,8 @@ export function formatHistory(rows: readonly LogRow[], columns: number): string 
     const what = `${row.loggedAt.toISOString()}  ${row.action} ${labelOf(row)}: ${row.outcome}` +
       (row.durationMs === null ? "" : ` (${formatDuration(row.durationMs)})`);
     const more = [
-      ...(row.reason ? [`reason: ${row.reason}`] : []),
-      ...(typeof row.details["error"] === "string" ? [`error: ${row.details["error"]}`] : []),
+      ...(row.reason ? [`reason: ${printable(row.reason)}`] : []),
+      ...(typeof row.details["error"] === "string" ? [`error: ${printable(row.details["error"])}`] : []),
       ...(row.details["allowedOnline"] ? ["applied with --allow-online"] : []),
     ];
     return logEntry(what, row, more, columns);
@@ -238,8 +253,8 @@ function logEntry(
   columns: number,
 ): string {
   const who = printable(
-    `by ${databaseUser}` + (osUser || host ? `, ${osUser ?? "?"} on ${host ?? "?"}` : "") +
-      `, ${tool ?? "?"}`,
+    `by ${databaseUser}` + (osUser || host ? `, ${osUser || "?"} on ${host || "?"}` : "") +
+      (tool ? `, ${tool}` : ""),
   );
   const head = what.length + 2 + who.length <= Math.min(columns, 160)
     ? [`${what}  ${who}`]

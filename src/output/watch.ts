@@ -8,6 +8,7 @@ import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import type { ActiveTask } from "../maintenance/tasks.ts";
+import { broken, fitted } from "./cells.ts";
 import { formatMaintenance, formatMaintenanceLog, formatTasks } from "./text.ts";
 
 /** Active tasks at one look. */
@@ -97,20 +98,12 @@ export function watchScreen(view: WatchView, columns: number, rows: number): rea
     "Log:",
     ...logLines.slice(0, forLog),
   ];
-  return [...lines.slice(0, rows - foot.length), ...foot].map((line) => [...line].slice(0, columns).join(""));
+  return [...lines.slice(0, Math.max(0, rows - foot.length)), ...foot].slice(0, rows)
+    .map((line) => fitted(line, columns));
 }
 
 function staleFirst(tasks: readonly ActiveTask[]): readonly ActiveTask[] {
   return [...tasks.filter(({ stale }) => stale), ...tasks.filter(({ stale }) => !stale)];
-}
-
-/** A text in lines that fit. */
-function broken(text: string, columns: number): readonly string[] {
-  const characters = [...text];
-  return Array.from(
-    { length: Math.ceil(characters.length / columns) },
-    (_, line) => characters.slice(line * columns, (line + 1) * columns).join(""),
-  );
 }
 
 /** The first lines; the last says how many are left out. */

@@ -3,6 +3,7 @@ import { chart, watchScreen, type WatchView } from "./watch.ts";
 
 const view: WatchView = {
   status: {
+    ...{ gate: "closed", isSafe: false, settlesInMs: 0, heldTasks: 0, deployment: null },
     ...{ mode: "waiting_for_maintenance", pendingTasks: 20, runningTasks: 20, canEnterMaintenance: false },
     ...{ message: "Waiting for 40 tasks to complete", modeChangedAt: new Date(0), owner: "alice@one" },
     ...{ reason: "disk", drain: "all", waitExpiresAt: null, staleTasks: 1, ignoredTasks: [] },
