@@ -77,11 +77,12 @@ function deployOptions(
 
 function describeEnd({ exited, mode, status, other }: DeployedMode): string {
   if (exited) {
-    return "Orchestrator is now running normally" + (other
-      ? `: an earlier run had left it in maintenance: ${describeRun(other)} ${
-        other.state === "dead" ? "is dead" : "had failed"
-      }`
-      : "");
+    return "Orchestrator is now running normally" +
+      (other
+        ? `: an earlier run had left it in maintenance: ${describeRun(other)} ${
+          other.state === "dead" ? "is dead" : "had failed"
+        }`
+        : "");
   }
   if (mode === "running") return "Orchestrator is now running normally";
   return `The mode stays ${describeRequest(status)}. ` +
