@@ -1,6 +1,6 @@
 /** Cleanup against a real server. */
 
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { cleanup } from "../src/cleanup/cleanup.ts";
 import { PipeweaveError } from "../src/errors.ts";
 import { pipeweave } from "./support/binary.ts";
@@ -142,4 +142,127 @@ Deno.test("a retention that makes no sense is refused before anything is tried",
   });
   assertEquals(code, 2);
   assertStringIncludes(stderr, "PIPEWEAVE_DLQ_RETENTION_DAYS must be a whole number");
+});
+
+/** `rows` entries of the cache by a statement's own columns; `expired` decides by `i`. */
+function entries(table: string, from: number, to: number, expired: string): string {
+  return `INSERT INTO ${table} (idempotency_key, task_id, task_run_id, code_version, output_path, expires_at)
+    SELECT '${table}' || i, 't', 'r', 1, '/', now() + CASE WHEN ${expired} THEN interval '-1 hour' ELSE interval '1 hour' END
+      FROM generate_series(${from}, ${to}) i`;
+}
+
+const live = async ({ sql }: TestDatabase) =>
+  (await sql`SELECT count(*) FILTER (WHERE expires_at > now())::int AS live, count(*) FILTER (WHERE expires_at < now())::int AS expired
+    FROM idempotency_cache`)[0]!;
+
+for (const size of [100, 20_000]) {
+  Deno.test(`cleanup of ${size} rows in a parent and a child: a place in one is not a place in the other`, async () => {
+    await using database = await TestDatabase.migrated();
+    const { sql } = database;
+    await sql.unsafe(
+      `CREATE SCHEMA parts; CREATE TABLE idempotency_cache_2025 () INHERITS (idempotency_cache);
+      CREATE TABLE parts."Grand child" () INHERITS (idempotency_cache_2025);
+      ${entries("idempotency_cache", 1, size, "false")};
+      ${entries("idempotency_cache_2025", 1, 7, "true")}; ${
+        entries('parts."Grand child"', 1, 50, "i <= 40")
+      }`,
+    );
+    const session = database.session();
+    assertEquals((await cleanup(session, { dryRun: true })).idempotencyCache, 47);
+    assertEquals((await cleanup(session)).idempotencyCache, 47);
+    assertEquals({ ...await live(database) }, { live: size + 10, expired: 0 });
+  });
+}
+
+Deno.test("cleanup of a partitioned table: each partition in batches, wherever it is; a view and a foreign table are left alone", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  await sql.unsafe(`CREATE SCHEMA parts; ALTER TABLE idempotency_cache RENAME TO old_cache;
+    CREATE TABLE idempotency_cache (LIKE old_cache INCLUDING DEFAULTS) PARTITION BY HASH (idempotency_key);
+    CREATE TABLE parts.p0 PARTITION OF idempotency_cache FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+    CREATE TABLE parts.p1 PARTITION OF idempotency_cache FOR VALUES WITH (MODULUS 2, REMAINDER 1) PARTITION BY HASH (task_id);
+    CREATE TABLE p1a PARTITION OF parts.p1 FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+    ${entries("idempotency_cache", 1, 30_000, "i % 3 > 0")};
+    ALTER TABLE dlq RENAME TO old_dlq; CREATE VIEW dlq AS SELECT * FROM old_dlq;
+    INSERT INTO dlq (id, task_run_id, task_id, code_version, code_hash, error, attempts, previous_attempts, failed_at)
+      VALUES ('1', 'r', 't', 1, 'x', 'e', 3, '[]', now() - interval '90 days')`);
+  const session = database.session();
+  const counted = await cleanup(session, { dryRun: true });
+  const removed = await cleanup(session);
+  assertEquals([counted.idempotencyCache, removed.idempotencyCache, removed.dlq], [20_000, 20_000, 0]);
+  assertEquals([counted.leftAlone, removed.leftAlone], [["public.dlq is a view"], ["public.dlq is a view"]]);
+  assertEquals({ ...await live(database) }, { live: 10_000, expired: 0 });
+});
+
+for (
+  const [how, prepare, reason] of [
+    [
+      "a foreign key refers to",
+      `CREATE TABLE mine (key text REFERENCES idempotency_cache ON DELETE RESTRICT); INSERT INTO mine VALUES ('idempotency_cache15000'), ('idempotency_cache15001')`,
+      /foreign key|RESTRICT/,
+    ],
+    [
+      "a deferred foreign key refers to",
+      `CREATE TABLE mine (key text REFERENCES idempotency_cache DEFERRABLE INITIALLY DEFERRED); INSERT INTO mine VALUES ('idempotency_cache15000'), ('idempotency_cache15001')`,
+      /foreign key/,
+    ],
+    [
+      "a trigger keeps",
+      `CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN CASE WHEN OLD.idempotency_key LIKE '%15000' OR OLD.idempotency_key LIKE '%15001' THEN NULL ELSE OLD END; END $$;
+       CREATE TRIGGER keep BEFORE DELETE ON idempotency_cache FOR EACH ROW EXECUTE FUNCTION keep()`,
+      /a trigger or a rule keeps it/,
+    ],
+    [
+      "a trigger objects to",
+      `CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF OLD.idempotency_key LIKE '%1500_' AND right(OLD.idempotency_key, 1) IN ('0', '1') AND length(OLD.idempotency_key) = 22 THEN RAISE 'not this one'; END IF; RETURN OLD; END $$;
+       CREATE TRIGGER keep AFTER DELETE ON idempotency_cache FOR EACH ROW EXECUTE FUNCTION keep()`,
+      /not this one/,
+    ],
+  ] as const
+) {
+  for (const batchSize of [5000, 100]) {
+    Deno.test(`cleanup, batches of ${batchSize}: rows that ${how} stay and are counted; everything else goes`, async () => {
+      await using database = await TestDatabase.migrated();
+      await fill(database);
+      const { sql } = database;
+      await sql.unsafe(`${entries("idempotency_cache", 1, 30_000, "true")}; ${prepare}`);
+      const session = database.session();
+      assertEquals((await cleanup(session, { dryRun: true })).idempotencyCache, 30_025);
+      const result = await cleanup(session, { batchSize });
+      assertEquals([result.idempotencyCache, result.dlq], [30_023, 11]);
+      assertEquals(result.kept!.map(({ table, rows }) => [table, rows]), [["idempotency_cache", 2]]);
+      assertMatch(result.kept![0]!.reason, reason);
+      assertEquals({ ...await live(database) }, { live: 15, expired: 2 });
+    });
+  }
+}
+
+Deno.test("cleanup: a role's statement_timeout ends nothing; what it may not touch is named, and the rest goes", async () => {
+  await using database = await TestDatabase.migrated();
+  await fill(database);
+  const { sql, name, url } = database;
+  const role = `cleaner_${name}`;
+  await sql.unsafe(`${entries("idempotency_cache", 1, 100_000, "true")}; CREATE ROLE ${role} LOGIN;
+    GRANT CREATE ON SCHEMA public TO postgres; GRANT SELECT, UPDATE, DELETE ON idempotency_cache, temp_uploads TO ${role};
+    ALTER ROLE ${role} SET statement_timeout = 20`);
+  try {
+    const env = { DATABASE_URL: url.replace("postgres@", `${role}@`) };
+    const { code, stderr } = await pipeweave(["db:cleanup"], { env });
+    assertEquals(code, 1);
+    assertStringIncludes(stderr, "error: dlq: permission denied for table dlq");
+    assertStringIncludes(
+      stderr,
+      "Removed until then: 100025 of idempotency_cache, 0 of dlq, 1 of temp_uploads",
+    );
+    await sql.unsafe(`GRANT SELECT, UPDATE, DELETE ON dlq TO ${role};
+      ALTER TABLE dlq ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON dlq USING (false)`);
+    const secured = await pipeweave(["db:cleanup", "--dry-run"], { env });
+    assertEquals(secured.code, 1);
+    assertStringIncludes(
+      secured.stderr,
+      'query would be affected by row-level security policy for table "dlq"',
+    );
+  } finally {
+    await sql.unsafe(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
+  }
 });

@@ -1,9 +1,11 @@
 /**
- * Deletes rows in batches that are transactions of their own, so that none is long and no lock is held for long.
+ * Deletes rows of one table in batches that are transactions of their own, so that none is long and no lock is held for
+ * long.
  *
  * Many rows go by place: stretches of the table's blocks, one after the other, which costs what one DELETE of them all
  * costs. Few rows in a large table go by row: picked from the index. So do rows of a stretch in which somebody has locked
- * one, since picking passes locked rows over.
+ * one, since picking passes locked rows over; and of one in which a row cannot go, since a foreign key refers to it or a
+ * trigger objects: that row stays, and is counted.
  *
  * @module
  */
@@ -12,11 +14,14 @@ import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { type Session, transactionMessage } from "../database/session.ts";
 import { sleep } from "../database/sleep.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
+import { type Leaf, ROWS_WORTH_A_BLOCK, type Target } from "./leaves.ts";
 
 /** A batch aims at this long, in milliseconds, so that no lock of it is held for 200 ms; its size follows. */
 const BATCH_MS = 80;
 /** Rows of the first batch, before it is known how long they take. */
 const FIRST_BATCH = 1000;
+/** Rows of a batch at most that goes row by row, to find those that cannot go. */
+const ONE_BY_ONE = 64;
 /** Stretches that are sent at once, so that a distant server does not wait for us between them. */
 const STRETCHES_AT_ONCE = 8;
 /** How long a stretch of blocks waits for a row that somebody has locked, in milliseconds. */
@@ -24,25 +29,8 @@ const ROW_LOCK_MS = 20;
 /** How long another cleanup is waited for, and the pause between two tries, in milliseconds. */
 const TURN_WAIT_MS = 10_000;
 const TURN_PAUSE_MS = 50;
-/** From so many rows in a block on, reading every block is cheaper than finding them by the index (measured: 4 to 16, by how they lie). */
-const ROWS_WORTH_A_BLOCK = 8;
 /** Rows that a block of 8 kB holds at most (MaxHeapTuplesPerPage in access/htup_details.h). */
 const ROWS_OF_A_BLOCK = 291;
-
-/** Rows of one table that have to go. */
-export interface Target {
-  readonly table: string;
-  /** The column of time that `condition` is about and an index is on. */
-  readonly time: string;
-  readonly condition: SqlText;
-}
-
-/** How many rows of a target there are, and how large its table is. */
-export interface Extent {
-  /** Counted only as far as it decides how they go, unless all of them were to be counted. */
-  readonly rows: number;
-  readonly blocks: number;
-}
 
 /** How far it is with one table. */
 export interface CleanupProgress {
@@ -64,6 +52,13 @@ export interface BatchOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** What a {@linkcode BatchedDelete} has done so far. */
+export interface Removed {
+  readonly rows: number;
+  /** Rows that could not go, by the reason. */
+  readonly kept: ReadonlyMap<string, number>;
+}
+
 /** What is sent as one transaction. */
 interface Batch {
   readonly statements: SqlText;
@@ -75,30 +70,15 @@ interface Batch {
 interface BatchEnd {
   /** Whether it had the turn; otherwise another cleanup was at work, and nothing was done. */
   readonly turn: boolean;
-  /** Rows that a stretch holds; null where a lock was in the way. */
+  /** Rows that a stretch holds, or that were picked; null where not all of them could go at once. */
   readonly found: number | null;
   readonly removed: number;
   /** The last time that was picked, where any was. */
   readonly time: string | null;
+  /** Places of rows that cannot go, each with its reason. */
+  readonly kept: readonly { readonly place: string; readonly reason: string }[];
   /** What it took, in milliseconds. */
   readonly ms: number;
-}
-
-/**
- * The query that finds a target's {@linkcode Extent}.
- *
- * @param countAll count every row; otherwise as many as make it worth to read every block, since to count a table costs a
- *   fifth of what it costs to empty it
- */
-export function extentQuery(schema: string, { table, condition }: Target, countAll: boolean): SqlText {
-  const name = sql`${identifier(schema)}.${identifier(table)}`;
-  const blocks = sql`(pg_catalog.pg_relation_size(${name.text}::regclass)
-                     / pg_catalog.current_setting('block_size')::bigint)`;
-  const some =
-    sql`(SELECT FROM ${name} WHERE ${condition} LIMIT ${ROWS_WORTH_A_BLOCK} * ${blocks}) AS counted`;
-  return sql`
-      SELECT pg_catalog.count(*)::integer AS rows, (SELECT ${blocks}::integer) AS blocks
-        FROM ${countAll ? sql`${name} WHERE ${condition}` : some};`;
 }
 
 /** Whether stretches of blocks would be within a batch's size, whatever they hold. */
@@ -106,40 +86,42 @@ export function holdsAnyBlock(batchSize: number): boolean {
   return batchSize >= ROWS_OF_A_BLOCK;
 }
 
-/** Removes one target. */
+/** Removes a target's rows from one table. */
 export class BatchedDelete {
-  readonly #name: SqlText;
   readonly #since = Date.now();
+  readonly #kept = new Map<string, number>();
   #removed = 0;
   #size: number;
 
   constructor(
     readonly session: Session,
     readonly target: Target,
-    readonly extent: Extent,
+    readonly leaf: Leaf,
     readonly options: BatchOptions,
   ) {
-    this.#name = sql`${identifier(session.settings.schema)}.${identifier(target.table)}`;
     this.#size = Math.min(options.batchSize, FIRST_BATCH);
   }
 
+  /** What is done by now, also after a failure. */
+  get removed(): Removed {
+    return { rows: this.#removed, kept: this.#kept };
+  }
+
   /**
-   * Removes the rows that there are, but for those that somebody has locked or is changing.
+   * Removes the rows that there are, but for those that somebody has locked or is changing, and those that cannot go.
    *
-   * @returns how many were removed
    * @throws {PipeweaveError} of kind `timeout` when another cleanup does not end; `interrupted` when the signal ends it
-   *   between batches. What was removed until then stays removed.
+   *   between batches. What was removed until then stays removed, and {@linkcode removed} tells it.
    */
-  async run(): Promise<number> {
-    const { extent: { rows, blocks }, options: { batchSize } } = this;
-    if (rows === 0) return 0;
+  async run(): Promise<void> {
+    const { leaf: { rows, blocks }, options: { batchSize } } = this;
+    if (rows === 0) return;
     const isWorthAllBlocks = rows >= ROWS_WORTH_A_BLOCK * blocks;
     await (isWorthAllBlocks && holdsAnyBlock(batchSize) ? this.#byPlace() : this.#byRow(sql`true`));
-    return this.#removed;
   }
 
   async #byPlace(): Promise<void> {
-    const { extent: { blocks }, target: { condition }, options: { batchSize } } = this;
+    const { leaf: { name, blocks, mayKeep }, target: { condition }, options: { batchSize } } = this;
     // Rows in a block of the fullest stretch so far: what keeps a batch within its size.
     let density: number | undefined;
     for (let next = 0; next < blocks;) {
@@ -153,15 +135,23 @@ export class BatchedDelete {
         reaches,
         statements: sql`
           BEGIN
-            DELETE FROM ${this.#name} WHERE ${rows} AND ${condition};
+            DELETE FROM ONLY ${name} WHERE ${rows} AND ${condition};
             GET DIAGNOSTICS batch_found = ROW_COUNT;
             IF batch_found > ${batchSize} THEN
               RAISE SQLSTATE 'PW201';
             END IF;
             batch_removed := batch_found;
+            ${
+          mayKeep
+            ? sql`IF EXISTS (SELECT FROM ONLY ${name} WHERE ${rows} AND ${condition}) THEN batch_found := NULL; END IF;`
+            : sql``
+        }
           EXCEPTION
-            -- Nothing of the stretch is removed then: it holds too many rows, or one that somebody has locked.
-            WHEN SQLSTATE 'PW201' OR lock_not_available OR deadlock_detected THEN NULL;
+            -- Nothing of the stretch is removed then: it holds too many rows, or one that is locked or cannot go.
+            WHEN OTHERS THEN
+              IF SQLSTATE <> 'PW201' THEN
+                batch_found := NULL;
+              END IF;
           END;`,
       }));
       for (const [index, { found, removed }] of (await this.#send(batches)).entries()) {
@@ -173,28 +163,65 @@ export class BatchedDelete {
   }
 
   async #byRow(part: SqlText, reaches?: number): Promise<void> {
-    const { target: { time, condition } } = this;
+    const { leaf: { name }, target: { time, condition } } = this;
     const timeColumn = identifier(time);
     // Where the last batch ended: none reads again what those before have removed or passed over. In the order of the
     // index alone, since rows of one time may be many, and to sort them for every batch is more than the batch.
     let after = sql`true`;
+    let last: string | null = null;
+    // Rows of that time that cannot go.
+    let passed: string[] = [];
+    let most = Infinity;
     for (;;) {
+      const size = Math.min(this.#size, most);
       const statements = sql`
           SET LOCAL enable_seqscan = off;
-          WITH batch AS MATERIALIZED (
-            SELECT ctid AS place, ${timeColumn} AS time FROM ${this.#name}
-             WHERE ${condition} AND ${part} AND ${after}
-             ORDER BY ${timeColumn} LIMIT ${this.#size} FOR UPDATE SKIP LOCKED
-          ), deleted AS (
-            DELETE FROM ${this.#name} WHERE ctid = ANY (ARRAY(SELECT place FROM batch)) RETURNING 1
-          )
-          SELECT (SELECT pg_catalog.count(*) FROM deleted), (SELECT pg_catalog.max(batch.time) FROM batch)::text
-            INTO batch_removed, last_time;`;
+          SELECT array_agg(place), max(picked.time)::text INTO places, last_time FROM (
+            SELECT ctid AS place, ${timeColumn} AS time FROM ONLY ${name}
+             WHERE ${condition} AND ${part} AND ${after} AND NOT ctid = ANY (${`{${
+        passed.map((place) => `"${place}"`).join(",")
+      }}`}::tid[])
+             ORDER BY ${timeColumn} LIMIT ${size} FOR UPDATE SKIP LOCKED
+          ) picked;
+          batch_found := coalesce(cardinality(places), 0);
+          BEGIN
+            DELETE FROM ONLY ${name} WHERE ctid = ANY (places) AND ${condition};
+            GET DIAGNOSTICS batch_removed = ROW_COUNT;
+          EXCEPTION WHEN OTHERS THEN
+            batch_found := NULL;
+          END;
+          IF batch_found IS NULL AND cardinality(places) <= ${ONE_BY_ONE} THEN
+            FOREACH one IN ARRAY places LOOP
+              BEGIN
+                DELETE FROM ONLY ${name} WHERE ctid = one AND ${condition};
+                IF FOUND THEN batch_removed := batch_removed + 1; END IF;
+              EXCEPTION WHEN OTHERS THEN
+                kept := kept || jsonb_build_object('place', one, 'reason', SQLERRM);
+              END;
+            END LOOP;
+            batch_found := cardinality(places);
+          END IF;
+          IF batch_removed + jsonb_array_length(kept) < batch_found THEN
+            kept := kept || coalesce((SELECT jsonb_agg(jsonb_build_object('place', ctid, 'reason', 'a trigger or a rule keeps it'))
+              FROM ONLY ${name} WHERE ctid = ANY (places) AND ${condition}
+               AND NOT EXISTS (SELECT FROM jsonb_array_elements(kept) k WHERE k->>'place' = ctid::text)), '[]');
+          END IF;`;
       const [end] = await this.#send([{ statements, reaches }]);
-      // What was picked and stays is kept by a trigger of somebody's own.
-      if (end!.time === null || end!.removed === 0) return;
-      // Those with the same time are not all gone; what was picked is, and what is locked is not picked.
-      after = sql`${timeColumn} >= ${end!.time}::timestamptz`;
+      if (end!.time === null) return;
+      for (const { reason } of end!.kept) this.#kept.set(reason, (this.#kept.get(reason) ?? 0) + 1);
+      if (end!.found === null) {
+        // Few enough to find out which of them cannot go.
+        most = ONE_BY_ONE;
+        continue;
+      }
+      if (end!.removed === 0 && end!.kept.length === 0) return;
+      // A batch in which everything went is followed by a larger one.
+      most = end!.kept.length === 0 ? most * 2 : ONE_BY_ONE;
+      // Those with the same time are not all gone; what was picked is, or is passed over, and what is locked is not picked.
+      if (end!.time !== last) passed = [];
+      passed.push(...end!.kept.map(({ place }) => place));
+      last = end!.time;
+      after = sql`${timeColumn} >= ${last}::timestamptz`;
     }
   }
 
@@ -236,28 +263,33 @@ export class BatchedDelete {
   #inTurn(statements: SqlText): string {
     const block = sql`
       DECLARE
-        turn boolean := pg_catalog.pg_try_advisory_xact_lock(
-          pg_catalog.hashtextextended(${`pipeweave cleanup ${this.session.settings.schema}`}, 0));
+        turn boolean := pg_try_advisory_xact_lock(
+          hashtextextended(${`pipeweave cleanup ${this.session.settings.schema}`}, 0));
         batch_found bigint;
         batch_removed bigint := 0;
         last_time text;
+        places tid[];
+        one tid;
+        kept jsonb := '[]';
       BEGIN
         IF turn THEN ${statements}
         END IF;
-        PERFORM pg_catalog.set_config('pipeweave.batch', pg_catalog.json_build_object(
-          'turn', turn, 'found', batch_found, 'removed', batch_removed, 'time', last_time,
-          'ms', extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.transaction_timestamp()) * 1000)::text, true);
+        PERFORM set_config('pipeweave.batch', json_build_object(
+          'turn', turn, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'kept', kept,
+          'ms', extract(epoch FROM clock_timestamp() - transaction_timestamp()) * 1000)::text, true);
       END`;
     return transactionMessage(
+      // What is checked at the commit would fail there, where it is too late to leave the row.
       sql`
+      SET CONSTRAINTS ALL IMMEDIATE;
       DO ${block.text};
-      SELECT pg_catalog.current_setting('pipeweave.batch') AS batch;`,
+      SELECT current_setting('pipeweave.batch') AS batch;`,
       ROW_LOCK_MS,
     );
   }
 
   #account({ removed, ms }: BatchEnd, { reaches }: Batch): void {
-    const { target: { table }, extent: { rows }, options: { batchSize, onBatch } } = this;
+    const { target: { table }, leaf: { rows }, options: { batchSize, onBatch } } = this;
     // As large as the limit allows, growing slowly and shrinking at once.
     const room = Math.min(2, BATCH_MS / Math.max(ms, 1));
     this.#size = Math.max(1, Math.min(batchSize, Math.floor(this.#size * room)));

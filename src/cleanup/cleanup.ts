@@ -4,17 +4,14 @@
  * @module
  */
 
-import { identifier, sql, SqlText } from "../database/sql.ts";
+import { identifier, sql } from "../database/sql.ts";
 import { type Session, StatementError } from "../database/session.ts";
+import { assertTrusted } from "../database/trust.ts";
+import { PipeweaveError } from "../errors.ts";
 import { notMigrated } from "../maintenance/state.ts";
-import {
-  BatchedDelete,
-  type CleanupProgress,
-  type Extent,
-  extentQuery,
-  holdsAnyBlock,
-  type Target,
-} from "./batches.ts";
+import { bounded } from "../maintenance/printable.ts";
+import { BatchedDelete, type CleanupProgress, holdsAnyBlock } from "./batches.ts";
+import { findLeaves, type Target } from "./leaves.ts";
 
 /** Rows of one batch unless told otherwise. */
 export const BATCH_SIZE = 5000;
@@ -36,6 +33,14 @@ export interface CleanupOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+/** Rows that have expired and could not go. */
+export interface KeptRows {
+  readonly table: string;
+  readonly rows: number;
+  /** As PostgreSQL said it. */
+  readonly reason: string;
+}
+
 /** Rows removed, or that would be. */
 export interface CleanupResult {
   readonly dryRun: boolean;
@@ -48,67 +53,139 @@ export interface CleanupResult {
     /** Records removed, whose files were deleted long ago. */
     readonly archived: number;
   } | null;
+  /** Present where rows could not go: a foreign key refers to them, or a trigger keeps them. */
+  readonly kept?: readonly KeptRows[];
+  /** Present where something that holds such rows was left alone: a view, a foreign table. */
+  readonly leftAlone?: readonly string[];
 }
 
+/** How long a reason may be, in characters. */
+const LONGEST_REASON = 200;
+
 /**
- * Counts what has expired, and removes it unless it is a dry run.
+ * Counts what has expired, and removes it unless it is a dry run. What cannot go, or a table that may not be touched, does
+ * not stop the rest.
  *
  * @throws {PipeweaveError} of kind `database` that names `db:migrate` when a table is missing; `interrupted` when the
- *   signal ends it between batches, and what was removed until then stays removed
+ *   signal ends it between batches. What was removed until then stays removed, and the error says how many.
  */
 export async function cleanup(session: Session, options: CleanupOptions = {}): Promise<CleanupResult> {
-  const { schema } = session.settings;
-  const { dlqRetentionDays = DLQ_RETENTION_DAYS, batchSize = BATCH_SIZE, dryRun = false } = options;
-  const uploadsTable = sql`${identifier(schema)}.temp_uploads`;
-  // Cut-offs for all batches, so that rows which expire meanwhile cannot keep it going; worked out here, since PostgreSQL
-  // would take the days off the time again for every row.
-  const before = (days: number) => sql`(pg_catalog.now() - pg_catalog.make_interval(days => ${days}))::text`;
-  const [[facts] = []] = await session.transaction(sql`
-      SELECT ${before(0)} AS now, ${before(dlqRetentionDays)} AS dlq, ${
-    before(UPLOAD_ARCHIVE_DAYS)
-  } AS archive,
-             pg_catalog.to_regclass(${uploadsTable.text}) IS NOT NULL AS uploads;`);
-  const cutOff = (name: string) => sql`${String(facts![name])}::timestamptz`;
-  const cache: Target = {
-    table: "idempotency_cache",
-    time: "expires_at",
-    condition: sql`expires_at < ${cutOff("now")}`,
-  };
-  const dlq: Target = {
-    table: "dlq",
-    time: "failed_at",
-    condition: sql`failed_at < ${cutOff("dlq")}`,
-  };
-  const uploads: Target = {
-    table: "temp_uploads",
-    time: "deleted_at",
-    condition: sql`deleted_at < ${cutOff("archive")}`,
-  };
-  const targets = facts!["uploads"] ? [cache, dlq, uploads] : [cache, dlq];
-  const expiredUploads = sql`
-      SELECT pg_catalog.count(*)::integer AS rows FROM ${uploadsTable}
-       WHERE expires_at < ${cutOff("now")} AND claimed_by_run_id IS NULL AND deleted_at IS NULL;`;
-  const countAll = dryRun || !holdsAnyBlock(batchSize);
-  const queries = targets.map((target) => extentQuery(schema, target, countAll).text);
-  if (facts!["uploads"]) queries.push(expiredUploads.text);
-  let sets;
-  try {
-    sets = await session.transaction(new SqlText(queries.join("")));
-  } catch (error) {
-    if (error instanceof StatementError && error.details.sqlstate === "42P01") {
-      throw notMigrated(session, `is not migrated (${error.message})`);
-    }
+  return await new Cleanup(session, options).run();
+}
+
+class Cleanup {
+  readonly #removed = new Map<string, number>();
+  readonly #kept: KeptRows[] = [];
+  readonly #leftAlone: string[] = [];
+  readonly #failures: { readonly table: string; readonly error: PipeweaveError }[] = [];
+
+  constructor(readonly session: Session, readonly options: CleanupOptions) {}
+
+  async run(): Promise<CleanupResult> {
+    const { targets, expired } = await this.#targets();
+    for (const target of targets) await this.#cleanUp(target);
+    const uploads = targets.find(({ table }) => table === "temp_uploads");
+    const result: CleanupResult = {
+      dryRun: this.options.dryRun === true,
+      idempotencyCache: this.#removed.get("idempotency_cache") ?? 0,
+      dlq: this.#removed.get("dlq") ?? 0,
+      tempUploads: uploads ? { expired, archived: this.#removed.get("temp_uploads") ?? 0 } : null,
+      ...(this.#kept.length > 0 ? { kept: this.#kept } : {}),
+      ...(this.#leftAlone.length > 0 ? { leftAlone: this.#leftAlone } : {}),
+    };
+    const [first, ...others] = this.#failures;
+    if (!first) return result;
+    const error = new PipeweaveError(
+      first.error.kind,
+      first.error.code,
+      `${first.table}: ${first.error.message}`,
+      { ...first.error.details, cause: first.error },
+    );
+    for (const other of others) error.add(`${other.table}: ${other.error.message}`);
+    this.#tellRemoved(error);
     throw error;
   }
-  const removed: number[] = [];
-  for (const [index, target] of targets.entries()) {
-    const extent = sets[index]![0] as unknown as Extent;
-    const batches = new BatchedDelete(session, target, extent, { ...options, batchSize });
-    removed.push(dryRun ? extent.rows : await batches.run());
+
+  /** What has to go, by cut-offs of the start: rows that expire meanwhile cannot keep it going. */
+  async #targets(): Promise<{ targets: readonly Target[]; expired: number }> {
+    const { schema } = this.session.settings;
+    const uploads = sql`${identifier(schema)}.temp_uploads`;
+    // Worked out here, since PostgreSQL would take the days off the time again for every row.
+    const before = (days: number) => sql`(now() - make_interval(days => ${days}))::text`;
+    const [[facts] = []] = await this.session.transaction(sql`
+      SELECT ${before(0)} AS now, ${before(this.options.dlqRetentionDays ?? DLQ_RETENTION_DAYS)} AS dlq,
+             ${
+      before(UPLOAD_ARCHIVE_DAYS)
+    } AS archive, to_regclass(${uploads.text}) IS NOT NULL AS uploads;`);
+    const cutOff = (name: string) => sql`${String(facts![name])}::timestamptz`;
+    const target = (table: string, time: string, cut: string): Target => ({
+      ...{ table, time, condition: sql`${identifier(time)} < ${cutOff(cut)}` },
+    });
+    const targets = [target("idempotency_cache", "expires_at", "now"), target("dlq", "failed_at", "dlq")];
+    if (!facts!["uploads"]) return { targets, expired: 0 };
+    const counting = this.session.transaction(sql`
+      ${assertTrusted(schema, ["temp_uploads"], "read")}
+      SELECT count(*)::integer AS rows FROM ${uploads}
+       WHERE expires_at < ${cutOff("now")} AND claimed_by_run_id IS NULL AND deleted_at IS NULL;`);
+    const counted = await counting.catch((error) => this.#failed("temp_uploads", error));
+    const expired = (counted?.[0]?.[0]?.["rows"] ?? 0) as number;
+    return { targets: [...targets, target("temp_uploads", "deleted_at", "archive")], expired };
   }
-  const [idempotencyCache, removedDlq, archived] = removed as [number, number, number?];
-  const tempUploads = archived === undefined
-    ? null
-    : { expired: sets.at(-1)![0]!["rows"] as number, archived };
-  return { dryRun, idempotencyCache, dlq: removedDlq, tempUploads };
+
+  async #cleanUp(target: Target): Promise<void> {
+    const { session, options } = this;
+    const { table } = target;
+    const { batchSize = BATCH_SIZE, dryRun = false } = options;
+    let removed = 0;
+    try {
+      // Without a block's worth of rows in a batch they go one by one anyway, and how far it is goes by their number.
+      const { leaves, leftAlone } = await findLeaves(session, target, dryRun || !holdsAnyBlock(batchSize));
+      this.#leftAlone.push(...leftAlone);
+      for (const leaf of leaves) {
+        if (dryRun) {
+          removed += leaf.rows;
+          continue;
+        }
+        const before = removed;
+        const batches = new BatchedDelete(session, target, leaf, {
+          ...options,
+          batchSize,
+          onBatch: (progress) => options.onBatch?.({ ...progress, removed: before + progress.removed }),
+        });
+        await batches.run().finally(() => {
+          removed += batches.removed.rows;
+          this.#keep(table, batches.removed.kept);
+        });
+      }
+    } catch (error) {
+      this.#failed(table, error);
+    } finally {
+      this.#removed.set(table, removed);
+    }
+  }
+
+  #keep(table: string, kept: ReadonlyMap<string, number>): void {
+    for (const [reason, rows] of kept) {
+      this.#kept.push({ table, rows, reason: bounded(reason, LONGEST_REASON) });
+    }
+  }
+
+  /** Keeps a failure that is about one table; throws what ends it all, with what was removed. */
+  #failed(table: string, error: unknown): undefined {
+    if (error instanceof StatementError && error.details.sqlstate === "42P01") {
+      throw notMigrated(this.session, `is not migrated (${error.message})`);
+    }
+    const isOfTable = error instanceof StatementError && error.kind === "database";
+    if (isOfTable) return void this.#failures.push({ table, error });
+    if (error instanceof PipeweaveError) this.#tellRemoved(error, table);
+    throw error;
+  }
+
+  /** Says what is removed and stays so. @param current a table of which the error tells it already */
+  #tellRemoved(error: PipeweaveError, current?: string): void {
+    const told = [...this.#removed].filter(([table]) => table !== current);
+    const names = told.map(([table, rows]) => `${rows} of ${table}`).join(", ");
+    if (!this.options.dryRun && told.length > 0) error.add(`Removed until then: ${names}`);
+    for (const { table, rows, reason } of this.#kept) error.add(`Kept: ${rows} of ${table}: ${reason}`);
+  }
 }

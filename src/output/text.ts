@@ -70,7 +70,8 @@ export function formatValidation({ valid, files, comparedWithDatabase, findings 
 }
 
 /** A report of `db:cleanup`. */
-export function formatCleanup({ dryRun, idempotencyCache, dlq, tempUploads }: CleanupResult): string {
+export function formatCleanup(result: CleanupResult): string {
+  const { dryRun, idempotencyCache, dlq, tempUploads, kept = [], leftAlone = [] } = result;
   const verb = dryRun ? "Would remove" : "Removed";
   return [
     `${verb} expired idempotency cache entries: ${idempotencyCache}`,
@@ -79,6 +80,8 @@ export function formatCleanup({ dryRun, idempotencyCache, dlq, tempUploads }: Cl
       `${verb} records of uploads deleted long ago: ${tempUploads.archived}`,
       `Expired uploads for the orchestrator to delete: ${tempUploads.expired}`,
     ]),
+    ...kept.map(({ table, rows, reason }) => `Kept in ${table}: ${rows} (${printable(reason)})`),
+    ...leftAlone.map((what) => `Left alone: ${printable(what)}`),
   ].join("\n");
 }
 
