@@ -17,7 +17,9 @@ function writer(stream: { writeSync(data: Uint8Array): number }): (text: string)
     try {
       for (let data = encoder.encode(text); data.length > 0;) data = data.subarray(stream.writeSync(data));
     } catch (error) {
-      if (stream !== Deno.stderr && !(error instanceof Deno.errors.BrokenPipe)) throw error;
+      // After a hangup there is no terminal to write to.
+      const isLost = error instanceof Deno.errors.BrokenPipe || signalCode === HANGUP;
+      if (stream !== Deno.stderr && !isLost) throw error;
     }
   };
 }
@@ -70,9 +72,11 @@ async function ask(question: string): Promise<string> {
   return line.split("\n")[0]!.trim();
 }
 
+const HANGUP = 129;
 const SIGNALS: readonly (readonly [Deno.Signal, number])[] = Deno.build.os === "windows"
   ? [["SIGINT", 130]]
-  : [["SIGINT", 130], ["SIGTERM", 143]];
+  // SIGHUP: the terminal is closed, or the SSH session was dropped.
+  : [["SIGINT", 130], ["SIGTERM", 143], ["SIGHUP", HANGUP]];
 const LAST_WORD_MS = 200;
 const interruption = new AbortController();
 let signalCode: number | undefined;

@@ -17,7 +17,7 @@ export type ErrorKind =
   | "connection"
   | "interrupted";
 
-/** Exit code of each kind. An interruption adds 128 + the signal's number instead (130, 143). */
+/** Exit code of each kind. An interruption adds 128 + the signal's number instead (129, 130, 143). */
 export const EXIT_CODES: Readonly<Record<ErrorKind, number>> = {
   database: 1,
   usage: 2,

@@ -602,7 +602,13 @@ Deno.test("maintenance:watch: --once is a report; without a terminal it says so;
 
   await using terminal = new Terminal("maintenance:watch", database.url, 60);
   await terminal.shows("Mode: running");
+  // A key alone closes nothing.
   await terminal.types("r");
+  await terminal.shows("Close the queue of");
+  await terminal.types("n");
+  await terminal.shows("The queue stays open");
+  assertEquals(await mode(sql), "running");
+  await terminal.types("ry");
   await terminal.shows("Mode: waiting_for_maintenance");
   await database.sql`UPDATE task_runs SET status = 'completed'`;
   await terminal.shows("Mode: maintenance");

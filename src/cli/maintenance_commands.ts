@@ -295,7 +295,7 @@ const watch: CommandSpec = {
   name: "maintenance:watch",
   summary: "Follow the mode and the tasks on a full screen.",
   description:
-    "Shows the mode, charts of the running and the pending tasks, the stale and the oldest of them, and the log, every second. Keys: r requests maintenance, x exits it, q ends.",
+    "Shows the mode, charts of the running and the pending tasks, the stale and the oldest of them, and the log, every second. Keys: r requests maintenance (it asks first), x exits it, q ends.",
   options: [
     {
       title: "Watching",

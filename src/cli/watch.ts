@@ -29,6 +29,8 @@ const CTRL_C = "\x03";
 
 /** How long a change that is under way may take when a key ends the watching, in milliseconds. */
 const LAST_ACT_MS = 1000;
+/** How long a question is shown, in milliseconds. */
+const ANSWER_MS = 60_000;
 /** How long what a key led to is shown, in milliseconds. */
 const NOTE_MS = 8000;
 
@@ -36,7 +38,7 @@ const NOTE_MS = 8000;
 export async function runWatch(invocation: Invocation): Promise<void> {
   const { world } = invocation;
   const once = invocation.options["once"] === true || invocation.json;
-  if (!once && !(world.keys && world.outIsTerminal)) {
+  if (!once && !(world.keys && world.outIsTerminal && world.env["TERM"] !== "dumb")) {
     invocation.problem("--once is needed where there is no terminal to draw on and to read keys from");
   }
   const request = ownerOptions(invocation);
@@ -78,7 +80,9 @@ class Screen {
   #view: WatchView | undefined;
   #note = "";
   #noteUntil = 0;
-  #pressed: string | undefined;
+  readonly #pressed: string[] = [];
+  /** Whether it was asked if the gate is to be closed, and not answered yet. */
+  #asks = false;
   #quits = false;
   /** Whether a key closed the gate last, and none opened it. */
   #closed = false;
@@ -107,7 +111,7 @@ class Screen {
         this.#quits = true;
         quit.resolve();
       }
-      this.#pressed = key;
+      this.#pressed.push(key);
       this.bell.ring();
     });
     world.out(ENTER);
@@ -133,8 +137,7 @@ class Screen {
     while (!this.#quits) {
       this.#draw();
       await bell.wait(EVERY_MS, signal);
-      await (this.#acting = this.#act(this.#pressed));
-      this.#pressed = undefined;
+      for (const key of this.#pressed.splice(0)) await (this.#acting = this.#take(key));
       try {
         this.#view = await source.look();
       } catch (error) {
@@ -145,9 +148,22 @@ class Screen {
     }
   }
 
+  /** Takes a key: one that closes a queue is asked about first. */
+  async #take(key: string): Promise<void> {
+    const answers = this.#asks;
+    this.#asks = false;
+    if (answers) return key === "y" ? await this.#act("r") : this.#say("The queue stays open");
+    if (key === "x") return await this.#act(key);
+    if (key !== "r") return;
+    this.#asks = true;
+    this.#say(
+      `Close the queue of ${this.session.target}? y closes it, any other key leaves it open`,
+      ANSWER_MS,
+    );
+  }
+
   /** Does what a key asks for, and tells what came of it. */
-  async #act(key: string | undefined): Promise<void> {
-    if (key !== "r" && key !== "x") return;
+  async #act(key: "r" | "x"): Promise<void> {
     const { requestMaintenance, exitMaintenance } = await import("../commands/maintenance.ts");
     const change = key === "r" ? requestMaintenance : exitMaintenance;
     this.#say(key === "r" ? "Requesting maintenance…" : "Exiting maintenance…");

@@ -5,7 +5,7 @@
  */
 
 import type { Session } from "../database/session.ts";
-import { messageOf } from "../errors.ts";
+import { interrupted, messageOf, PipeweaveError } from "../errors.ts";
 import { type MaintenanceStatus, maintenanceStatus } from "../maintenance/status.ts";
 import {
   enterMaintenance,
@@ -16,7 +16,7 @@ import {
 } from "../commands/maintenance.ts";
 import { migrate } from "../commands/migrate.ts";
 import { type ChangeOptions, readState } from "../maintenance/state.ts";
-import { Bell, waitUntil } from "../maintenance/wait.ts";
+import { answered, Bell, waitUntil } from "../maintenance/wait.ts";
 import { openSession } from "./database.ts";
 
 /** What an orchestrator needs to know. */
@@ -31,6 +31,12 @@ export interface OrchestratorConfig {
   readonly schema?: string;
   /** Told what happens, a line at a time: the mode at the start, its changes, failed checks. Default: nobody is */
   readonly onMessage?: (message: string) => void;
+}
+
+/** Events of an {@linkcode Orchestrator}, by name. */
+export interface OrchestratorEvents {
+  /** The mode is another than at the last look. */
+  readonly modechange: ModeChangeEvent;
 }
 
 /** The mode is another than at the last look. */
@@ -50,15 +56,41 @@ export class ModeChangeEvent extends Event {
  * A running service's hold on maintenance. Dispatches {@linkcode ModeChangeEvent} "modechange" whenever it has read a
  * mode that differs from the one before, the first one included.
  */
-export interface Orchestrator extends EventTarget {
+export interface Orchestrator extends EventTarget, AsyncDisposable {
+  /**
+   * Calls a listener for an event, whose type follows from its name.
+   *
+   * @param type of the event
+   * @param listener called with the event
+   * @param options as of `EventTarget`
+   */
+  addEventListener<Name extends keyof OrchestratorEvents>(
+    type: Name,
+    listener: (event: OrchestratorEvents[Name]) => void,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  /**
+   * Calls a listener for any event.
+   *
+   * @param type of the event
+   * @param listener called with the event
+   * @param options as of `EventTarget`
+   */
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
   /**
    * Migrates if asked to, reports the mode, and starts to listen and to check for transitions. A connection that is lost
-   * later is made again, with growing pauses.
+   * later, or on which nothing is answered within three intervals, is made again, with growing pauses. After
+   * {@linkcode stop} it may be started again.
    *
-   * @throws {PipeweaveError} when the database cannot be reached, is not migrated, or a migration fails
+   * @throws {PipeweaveError} when the database cannot be reached, is not migrated, or a migration fails; of kind `usage`
+   *   when it runs already
    */
   start(): Promise<void>;
-  /** Ends the checks and the connection; resolves when nothing is left running. */
+  /** Ends the checks and the connection, also of a start that is under way; resolves when nothing is left running. */
   stop(): Promise<void>;
   /** Tells the status, after completing a transition that is due. */
   getMaintenanceStatus(): Promise<MaintenanceStatus>;
@@ -85,6 +117,10 @@ export interface Orchestrator extends EventTarget {
 
 /** Default of {@linkcode OrchestratorConfig.maintenanceCheckIntervalMs}. */
 const CHECK_INTERVAL_MS = 5000;
+/** How long an answer may take at least, however short the interval is, in milliseconds. */
+const LEAST_ANSWER_MS = 1000;
+/** How long a change of the mode waits for locks unless told otherwise, in milliseconds. As `GateLockOptions`. */
+const LOCK_WAIT_MS = 10_000;
 /** How long `stop()` lets a look under way end by itself, in milliseconds. */
 const LAST_LOOK_MS = 1000;
 
@@ -113,8 +149,10 @@ export function createOrchestrator(config: OrchestratorConfig): Orchestrator {
 class DatabaseOrchestrator extends EventTarget implements Orchestrator {
   readonly #bell = new Bell();
   readonly #session: Session;
-  readonly #stopping = new AbortController();
-  #watching: Promise<void> = Promise.resolve();
+  /** Present from `start()` to the end of `stop()`. */
+  #running:
+    | { readonly stopping: AbortController; started: Promise<void>; watching: Promise<void> }
+    | undefined;
   #mode: MaintenanceStatus["mode"] | undefined;
 
   constructor(readonly config: OrchestratorConfig) {
@@ -123,54 +161,87 @@ class DatabaseOrchestrator extends EventTarget implements Orchestrator {
   }
 
   async start(): Promise<void> {
+    if (this.#running) {
+      throw new PipeweaveError("usage", "already_started", "The orchestrator runs already", {
+        hint: "Call start() once, and again only after stop() has resolved.",
+      });
+    }
+    const running = {
+      stopping: new AbortController(),
+      started: Promise.resolve(),
+      watching: Promise.resolve(),
+    };
+    this.#running = running;
+    running.started = this.#start(running.stopping.signal);
+    try {
+      await running.started;
+    } catch (error) {
+      if (this.#running === running) this.#running = undefined;
+      throw error;
+    }
+    running.watching = this.#watch(running.stopping.signal);
+  }
+
+  async #start(signal: AbortSignal): Promise<void> {
+    this.#mode = undefined;
     if (this.config.autoMigrate) {
-      const { applied, failed } = await migrate(this.#session);
+      const { applied, failed } = await migrate(this.#session, { signal });
       if (failed) throw failed.error;
       if (applied.length > 0) this.#tell(`Applied ${applied.length} migration(s)`);
     }
-    this.#seen(await this.getMaintenanceStatus());
-    this.#watching = this.#watch();
+    const status = await this.getMaintenanceStatus();
+    if (signal.aborted) throw interrupted("The orchestrator was stopped before it had started");
+    this.#seen(status);
   }
 
   async stop(): Promise<void> {
-    this.#stopping.abort();
+    const running = this.#running;
+    running?.stopping.abort();
     // A look may be under way, on a connection that does not answer any more: closing it is what ends the look then.
     let closing: Promise<void> | undefined;
-    const late = setTimeout(() => closing = this.#session.close(), LAST_LOOK_MS);
-    await this.#watching;
+    const late = setTimeout(() => {
+      this.#session.abandon();
+      closing = this.#session.close();
+    }, LAST_LOOK_MS);
+    await running?.started.catch(() => {});
+    await running?.watching;
     clearTimeout(late);
     await (closing ?? this.#session.close());
+    if (this.#running === running) this.#running = undefined;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.stop();
   }
 
   getMaintenanceStatus(): Promise<MaintenanceStatus> {
-    return getMaintenanceStatus(this.#session);
+    return this.#answered(getMaintenanceStatus(this.#session));
   }
 
   requestMaintenance(options: ChangeOptions = {}): Promise<RequestResult> {
-    return requestMaintenance(this.#session, options);
+    return this.#answered(requestMaintenance(this.#session, options), options.lockWaitMs ?? LOCK_WAIT_MS);
   }
 
   enterMaintenance(options: ChangeOptions = {}): Promise<MaintenanceStatus> {
-    return enterMaintenance(this.#session, options);
+    return this.#answered(enterMaintenance(this.#session, options), options.lockWaitMs ?? LOCK_WAIT_MS);
   }
 
   async exitMaintenance(options: ChangeOptions = {}): Promise<void> {
-    await exitMaintenance(this.#session, options);
+    await this.#answered(exitMaintenance(this.#session, options), options.lockWaitMs ?? LOCK_WAIT_MS);
   }
 
   async canAcceptTasks(): Promise<boolean> {
-    return (await readState(this.#session)).mode === "running";
+    return (await this.#answered(readState(this.#session))).mode === "running";
   }
 
   /** Looks whenever it is told to, and every interval, until {@linkcode stop}. */
-  async #watch(): Promise<void> {
-    const { signal } = this.#stopping;
-    const intervalMs = this.config.maintenanceCheckIntervalMs ?? CHECK_INTERVAL_MS;
+  async #watch(signal: AbortSignal): Promise<void> {
+    const intervalMs = this.#intervalMs;
     const onTrouble = (reason: string) => this.#tell(`Check failed: ${reason}`);
     while (!signal.aborted) {
       try {
         await waitUntil(this.#session, this.#bell, () => signal.aborted, {
-          ...{ deadline: Infinity, intervalMs, signal, onTrouble },
+          ...{ deadline: Infinity, intervalMs, signal, onTrouble, answerWithinMs: this.#answerWithinMs },
           onLook: ({ state }) => this.#seen(maintenanceStatus(state)),
         });
       } catch (error) {
@@ -180,6 +251,27 @@ class DatabaseOrchestrator extends EventTarget implements Orchestrator {
         await this.#bell.wait(intervalMs, signal).catch(() => {});
       }
     }
+  }
+
+  /**
+   * What a call comes to. It fails where nothing is answered in time: a connection that has gone silent (NAT, a load
+   * balancer, a failover) would hang for ever.
+   *
+   * @param moreMs what else it may wait for
+   */
+  #answered<T>(work: Promise<T>, moreMs = 0): Promise<T> {
+    return answered(work, this.#session, {
+      ...{ deadline: Infinity, answerWithinMs: this.#answerWithinMs + moreMs },
+    });
+  }
+
+  /** A look comes an interval after the one before, and so a silence is told within three intervals. */
+  get #answerWithinMs(): number {
+    return Math.max(2 * this.#intervalMs, LEAST_ANSWER_MS);
+  }
+
+  get #intervalMs(): number {
+    return this.config.maintenanceCheckIntervalMs ?? CHECK_INTERVAL_MS;
   }
 
   #seen(status: MaintenanceStatus): void {
