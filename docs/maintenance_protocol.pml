@@ -1,14 +1,19 @@
 /*
  * The gate's protocol, for Spin (scripts/model.sh). Each step that PostgreSQL makes atomic is one step here; everything
- * else interleaves. What is claimed: in maintenance nothing is active.
+ * else interleaves. What is claimed: in maintenance nothing is active; and what follows from accepted work is not lost.
+ *
+ * The client's protocol has two steps: a task ends in one transaction, and what follows from it, the next step of its
+ * pipeline run or its retry, is queued by a later one. There is no time in the model, so nothing of the claim rests on how
+ * long a drain settles: a follow-up may come at any moment, and once refused it is not repeated.
  *
  * With -DNO_WAIT a change of the mode does not wait for writers; with -DSNAPSHOT the gate trusts the mode that a
- * transaction's snapshot shows; with -DNO_RECOUNT the tasks are counted before the lock. Each of them breaks the claim,
- * and the check makes sure that the model finds it.
+ * transaction's snapshot shows; with -DNO_RECOUNT the tasks are counted before the lock; with -DNO_HOLD a follow-up is
+ * refused during maintenance, as it was once. Each of them breaks a claim, and the check makes sure that the model finds
+ * it.
  */
 
-#define WRITERS 2
-#define TASKS 2 /* rows of each writer */
+#define WRITERS 3
+#define TASKS 1 /* rows of each writer */
 
 mtype = { running, waiting, maintenance };
 
@@ -19,6 +24,9 @@ byte row_exclusive = 0; /* transactions that have written to task_runs, and not 
 bool share_row_exclusive = false; /* a change of the mode holds the table */
 bool state_locked = false; /* a change of the mode holds the row of orchestrator_state */
 bool expired = false;  /* the wait's time to live has run out */
+byte about = 0;        /* tasks that have ended and will be followed */
+byte held = 0;         /* follow-ups that came during maintenance */
+bool lost = false;     /* a follow-up was refused */
 
 inline lock_for_write() {
   atomic { !share_row_exclusive -> row_exclusive++ }
@@ -69,17 +77,30 @@ next: skip
   od
 }
 
-/* A worker ends tasks; one that a pipeline run was under way with may queue the next one in the same transaction. */
+/* A worker ends tasks; one of them is followed by another, which is queued by a later transaction. */
 proctype Worker() {
   bool follows = true;
+  mtype trigger;
 end:
   do
   :: live > 0 ->
     lock_for_write();
     if
     :: atomic { live > 0 -> live--; row_exclusive-- }
-    :: atomic { follows && live > 0 && mode != maintenance -> follows = false; row_exclusive-- }
+    :: atomic { live > 0 && follows -> live--; follows = false; about++; row_exclusive-- }
     :: row_exclusive-- /* killed: nothing happened */
+    fi
+  :: about > 0 ->
+    lock_for_write();
+    trigger = gate;
+    if
+    :: trigger == maintenance && mode == maintenance ->
+#ifdef NO_HOLD
+      atomic { about--; lost = true; row_exclusive-- }
+#else
+      atomic { about--; held++; row_exclusive-- }
+#endif
+    :: else -> atomic { about--; live++; row_exclusive-- }
     fi
   od
 }
@@ -115,7 +136,21 @@ end:
        :: row_exclusive == 0 && !share_row_exclusive -> gate = running
        :: skip /* others hold the table: the triggers are left */
        fi;
+       if
+       :: !share_row_exclusive -> live = live + held; held = 0
+       :: skip /* others hold the table: what was held stays so */
+       fi;
        state_locked = false
+     }
+  :: lock_for_change();
+     /* A look that finds the mode running, and triggers or held tasks left: it tidies up. */
+     atomic {
+       if
+       :: mode == running -> gate = running; live = live + held; held = 0
+       :: else -> skip
+       fi;
+       state_locked = false;
+       share_row_exclusive = false
      }
   :: lock_for_change();
      atomic { state_locked = false; share_row_exclusive = false } /* killed: rolled back */
@@ -143,4 +178,4 @@ init {
   }
 }
 
-ltl gate_holds { [] (mode == maintenance -> live == 0) }
+ltl gate_holds { [] ((mode == maintenance -> live == 0) && !lost) }

@@ -144,8 +144,11 @@ BEGIN
         $r$SELECT CASE WHEN $2
              -- This transaction's snapshot is older than the request: what it sees under way was accepted.
              THEN EXISTS (SELECT FROM %1$s.pipeline_runs WHERE id = $1 AND status IN ('pending', 'running'))
-             ELSE EXISTS (SELECT FROM %1$s.maintenance_accepted_runs WHERE pipeline_run_id = $1) END$r$, home)
-        INTO is_accepted USING NEW.pipeline_run_id, state.mode = 'running';
+             ELSE EXISTS (SELECT FROM %1$s.maintenance_accepted_runs WHERE pipeline_run_id = $1)
+               -- PipeWeave calls a run over when one branch ends while another has not queued its next step yet.
+               OR EXISTS (SELECT FROM %1$s.pipeline_runs WHERE id = $1 AND status NOT IN ('pending', 'running')
+                             AND completed_at > $3 - interval '1 minute') END$r$, home)
+        INTO is_accepted USING NEW.pipeline_run_id, state.mode = 'running', state.requested_at;
     END IF;
   END IF;
   IF is_accepted THEN
@@ -417,8 +420,15 @@ BEGIN
     EXECUTE format('SELECT coalesce((SELECT mode_after FROM %I.maintenance_log ORDER BY id DESC LIMIT 1), ''running'')',
       TG_TABLE_SCHEMA) INTO before.mode;
   END IF;
-  EXECUTE format('SELECT %I.maintenance_gate_fits($1, $2, $3)', TG_TABLE_SCHEMA)
-    INTO fits USING TG_TABLE_SCHEMA::text, NEW.mode, NEW.drain;
+  BEGIN
+    EXECUTE format('SELECT %I.maintenance_gate_fits($1, $2, $3)', TG_TABLE_SCHEMA)
+      INTO fits USING TG_TABLE_SCHEMA::text, NEW.mode, NEW.drain;
+  EXCEPTION WHEN OTHERS THEN
+    IF NOT opens THEN
+      RAISE;
+    END IF;
+    fits := false;
+  END;
   IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' OR NOT fits THEN
     IF NOT opens AND current_setting('transaction_isolation') <> 'read committed' THEN
       RAISE EXCEPTION 'the mode can be changed at READ COMMITTED alone: an older snapshot would not see every task'

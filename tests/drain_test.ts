@@ -607,7 +607,7 @@ Deno.test("maintenance:watch: --once is a report; without a terminal it says so;
   await terminal.shows("Close the queue of");
   await terminal.types("n");
   await terminal.shows("The queue stays open");
-  assertEquals(await mode(sql), "running");
+  assertEquals(await mode(database.sql), "running");
   await terminal.types("ry");
   await terminal.shows("Mode: waiting_for_maintenance");
   await database.sql`UPDATE task_runs SET status = 'completed'`;
