@@ -2,6 +2,7 @@
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { PostgresServer } from "../scripts/postgres_server.ts";
+import { cellsOf } from "../src/output/cells.ts";
 import { folderWith, pipeweave, Run, Terminal, until } from "./support/binary.ts";
 import { PgBouncer } from "./support/pgbouncer.ts";
 import { connect, queueTasks, sessionFor, TestDatabase, withMigratedServer } from "./support/database.ts";
@@ -104,6 +105,56 @@ Deno.test("request --wait: SIGINT calls the request off, or leaves it as told; k
   await sql`UPDATE task_runs SET status = 'completed'`;
   assertEquals((await resumed.outcome).code, 0);
   assertEquals(await mode(sql), "maintenance");
+});
+
+Deno.test("request --wait: SIGHUP, as of a dropped SSH session, calls the request off like SIGTERM: exit 129", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  for (const [signal, expected] of [["SIGHUP", 129], ["SIGTERM", 143]] as const) {
+    const run = new Run(["maintenance:request", "--wait"], { env: { DATABASE_URL: database.url } });
+    await run.printed("Waiting for 1 task");
+    run.kill(signal);
+    const { code, stderr } = await run.outcome;
+    assertEquals([code, await mode(database.sql)], [expected, "running"], stderr);
+    assertStringIncludes(stderr, "The request was called off: the mode is running");
+  }
+});
+
+Deno.test("request --wait: a closed terminal calls the request off", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running"]);
+  const terminal = new Terminal("maintenance:request --wait", database.url, 80);
+  await terminal.shows("Draining");
+  // Its master side goes, and the kernel hangs up on who is left.
+  await terminal[Symbol.asyncDispose]();
+  await until(async () => await mode(database.sql) === "running", "the request is called off");
+});
+
+Deno.test("request --wait --drain running: a running task that may wait for a queued one is told as stuck", async () => {
+  await using database = await TestDatabase.migrated();
+  await queueTasks(database.sql, ["running", "pending"]);
+  const run = new Run(["maintenance:request", "--wait", "--drain", "running", "--timeout", "60s"], {
+    env: { DATABASE_URL: database.url, MAINTENANCE_CHECK_INTERVAL_MS: "100" },
+  });
+  await run.printed("Nothing moves: 1 task running, 1 queued, and none starts under --drain running");
+  run.kill("SIGTERM");
+  assertEquals((await run.outcome).code, 143);
+});
+
+Deno.test("request --wait: on the smallest terminal, and with wide ids, it is drawn in place", async () => {
+  for (const [columns, rows] of [[20, 5], [60, 26]] as const) {
+    await using database = await TestDatabase.migrated();
+    await queueTasks(database.sql, ["running"]);
+    await database.sql`UPDATE task_runs SET id = ${"日本語のタスク".repeat(20)}`;
+    await using terminal = new Terminal("maintenance:request --wait", database.url, columns, rows);
+    await terminal.shows("\x1b[J");
+    await terminal.shows("日本");
+    for (const frame of terminal.drawn.split("\x1b[J").slice(1, -1)) {
+      const lines = frame.split("\r\n").map((line) => line.replace(/\r|\x1b\[\d+A/g, ""));
+      assert(lines.length < rows, frame);
+      for (const line of lines) assert(cellsOf(line) < columns || !line.includes("日"), line);
+    }
+  }
 });
 
 Deno.test("request --wait: somebody's exit ends it at once: exit 3, saying who", async () => {

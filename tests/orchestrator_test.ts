@@ -4,6 +4,7 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import * as library from "../src/mod.ts";
 import { folderWith, until } from "./support/binary.ts";
 import { queueTasks, TestDatabase, withMigratedServer } from "./support/database.ts";
+import { SilentProxy } from "./support/silent_proxy.ts";
 
 Deno.test("the library's functions do what the commands do, and leave no connection behind", async () => {
   await using database = await TestDatabase.empty();
@@ -169,4 +170,60 @@ Deno.test("createOrchestrator hears of changes at once, survives the loss of its
   await until(() => Promise.resolve(changes.length === 4), "it listens on the new connection");
   await orchestrator.stop();
   await until(async () => (await sessions()).length === 0, "nothing is left running");
+});
+
+Deno.test("a connection that goes silent is told within three intervals; no call hangs; the next connection works", async () => {
+  await using database = await TestDatabase.migrated();
+  await using proxy = await SilentProxy.to(database.url);
+  const messages: string[] = [];
+  await using orchestrator = library.createOrchestrator({
+    databaseUrl: proxy.url,
+    maintenanceCheckIntervalMs: 1000,
+    onMessage: (message) => messages.push(message),
+  });
+  await orchestrator.start();
+  proxy.silence();
+  const since = Date.now();
+  const calls = [
+    orchestrator.canAcceptTasks(),
+    orchestrator.getMaintenanceStatus(),
+    orchestrator.requestMaintenance({ lockWaitMs: 500 }),
+  ];
+  const outcomes = await Promise.allSettled(calls);
+  assertEquals(outcomes.map(({ status }) => status), ["rejected", "rejected", "rejected"]);
+  await until(
+    () => Promise.resolve(messages.some((message) => message.startsWith("Check failed"))),
+    "the silence is told",
+  );
+  assert(Date.now() - since < 6000, `${Date.now() - since} ms`);
+  proxy.speak();
+  await until(() => orchestrator.canAcceptTasks().catch(() => false), "a new connection is made");
+});
+
+Deno.test("start again after stop works; start twice throws; stop during start leaves nothing behind", async () => {
+  await using database = await TestDatabase.migrated();
+  const changes: string[] = [];
+  const orchestrator = library.createOrchestrator({
+    databaseUrl: database.url,
+    maintenanceCheckIntervalMs: 50,
+  });
+  orchestrator.addEventListener("modechange", ({ status }) => changes.push(status.mode));
+  await orchestrator.start();
+  const twice = await assertRejects(() => orchestrator.start(), library.PipeweaveError);
+  assertEquals([twice.kind, twice.code], ["usage", "already_started"]);
+  await orchestrator.stop();
+  await orchestrator.start();
+  await library.requestMaintenance(database.url);
+  await until(() => Promise.resolve(changes.at(-1) === "maintenance"), "it watches again");
+  await orchestrator.stop();
+  const starting = orchestrator.start().then(() => "started", ({ kind }) => kind);
+  await orchestrator.stop();
+  assert(["started", "interrupted"].includes(await starting));
+  await until(
+    async () =>
+      (await database
+        .sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pipeweave/%'`)
+        .length === 0,
+    "no session is left",
+  );
 });

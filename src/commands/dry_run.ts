@@ -77,7 +77,7 @@ export async function planDryRun(
     migrations: await Promise.all(pending.map(async (migration) => ({
       migration,
       statements: await plannedStatements(migration, triedOf(migration)),
-      findings: migration.source === EMBEDDED && !history.exists ? [] : await lint(migration),
+      findings: migration.source === EMBEDDED ? [] : await lint(migration),
     }))),
     executed: execute,
     untried: execute ? untriedReason(pending) : undefined,

@@ -8,6 +8,7 @@ import { cleanup } from "../cleanup/cleanup.ts";
 import type { ConnectionSettings } from "../config/connection.ts";
 import type { Session } from "../database/session.ts";
 import { identifier, sql } from "../database/sql.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import { historyTable } from "../migrations/history.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
@@ -118,6 +119,8 @@ function cycle(session: Session, scratch: Session): readonly (readonly [string, 
     scratch.transaction(sql`UPDATE ${table("task_runs")} SET status = ${status};`);
   return [
     ["create a scratch schema", async () => {
+      // What is in the way of migrating the schema itself, however much may be done in another one.
+      await session.transaction(assertTrusted(session.settings.schema, [], "own"));
       await session.transaction(sql`CREATE SCHEMA ${identifier(schema)};`);
     }],
     ["migrate", async () => {

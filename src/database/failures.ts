@@ -178,18 +178,27 @@ export function mayComeUp(error: PipeweaveError): boolean {
 
 /** What to grant or set, where a SQLSTATE tells it. */
 export function adviceFor(
-  sqlstate: string,
+  { code, message }: Pick<ServerError, "code" | "message">,
   { user, database, schema }: ConnectionSettings,
 ): string | undefined {
-  switch (sqlstate) {
+  switch (code) {
     case "42501":
+      if (message.includes("row-level security")) {
+        return "Row level security would hide rows from this role, and a count of the others would not be true. Use a role " +
+          `that sees them all: the table's owner (unless it is forced), or one with BYPASSRLS: ALTER ROLE "${user}" BYPASSRLS;`;
+      }
+      if (message.startsWith("must be owner")) {
+        return `Only the owner may do that, and grants do not help: connect as the owner, or make "${user}" a member of it, ` +
+          "or hand the object over with ALTER … OWNER TO. Tables of PipeWeave, partitions of task_runs included, belong to " +
+          "the role that migrates.";
+      }
       return "Grant what is missing, as the owner. To look: SELECT on the tables. To change the mode: UPDATE on " +
-        "orchestrator_state and task_runs too. To clean up: UPDATE and DELETE on what is cleaned. To migrate: " +
+        "orchestrator_state and task_runs too. To clean up: SELECT, UPDATE and DELETE on what is cleaned. To migrate: " +
         `GRANT CREATE ON DATABASE "${database}" TO "${user}"; GRANT USAGE, CREATE ON SCHEMA "${schema}" TO "${user}"; ` +
         "(some extensions need a superuser).";
     case "58P01":
     case "0A000":
-      return 'If an extension is missing, install the contrib package of this PostgreSQL on the server ("uuid-ossp").';
+      return "If an extension is missing, install it on the server: most are in PostgreSQL's contrib package.";
     case "25006":
       return "The server or the session is read-only: connect to the primary (PGTARGETSESSIONATTRS=read-write finds it).";
     default:

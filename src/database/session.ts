@@ -481,7 +481,7 @@ export class Session {
       const { message, details } = notTrusted(error.detail ?? "{}", this.settings);
       return new StatementError("database", "foreign_owner", message, completed, details);
     }
-    const hint = adviceFor(error.code, this.settings);
+    const hint = adviceFor(error, this.settings);
     return new StatementError("database", "statement_failed", error.message, completed, {
       ...details,
       ...(hint ? { hint } : {}),

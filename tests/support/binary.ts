@@ -68,10 +68,10 @@ export class Terminal implements AsyncDisposable {
   readonly #keys: WritableStreamDefaultWriter<Uint8Array>;
   readonly #reading: Promise<void>;
 
-  constructor(command: string, databaseUrl: string, columns: number) {
+  constructor(command: string, databaseUrl: string, columns: number, rows = 24) {
     const child = this.#child = new Deno.Command("script", {
       args: [
-        ...["--quiet", "--return", "--command", `stty cols ${columns} rows 24 && ${BINARY} ${command}`],
+        ...["--quiet", "--return", "--command", `stty cols ${columns} rows ${rows} && ${BINARY} ${command}`],
         "/dev/null",
       ],
       clearEnv: true,
