@@ -11,6 +11,7 @@
 export {
   canAcceptTasks,
   checkMaintenanceTransition,
+  deploy,
   discoverMigrations,
   enterMaintenance,
   exitMaintenance,
@@ -26,10 +27,19 @@ export {
   ModeChangeEvent,
   type Orchestrator,
   type OrchestratorConfig,
+  type OrchestratorEvents,
 } from "./orchestrator/orchestrator.ts";
 export type { DatabaseOptions, DatabaseTarget } from "./orchestrator/database.ts";
 export { type ErrorDetails, type ErrorKind, PipeweaveError, type SqlLocation } from "./errors.ts";
-export type { RequestResult } from "./commands/maintenance.ts";
+export type {
+  DeployedMode,
+  DeployEvents,
+  DeployOptions,
+  DeployRequest,
+  DeployResult,
+} from "./commands/deploy.ts";
+export type { Drained, DrainEvents, Ending } from "./commands/drain.ts";
+export type { RequestResult, StuckDrain } from "./commands/maintenance.ts";
 export type { MaintenanceEntry, MigrateOptions } from "./commands/migrate.ts";
 export type { ValidateOptions, ValidationResult } from "./commands/validate.ts";
 export type { Activity } from "./migrations/activity.ts";
@@ -43,6 +53,9 @@ export type { Finding } from "./migrations/finding.ts";
 export type { AppliedMigration, Migration } from "./migrations/migration.ts";
 export type { HistoryRow, MigrationStatus, Tolerance } from "./migrations/plan.ts";
 export type { GateLockOptions } from "./maintenance/gate_lock.ts";
+export type { DeploymentSeen } from "./maintenance/deployments.ts";
 export type { ChangeOptions, Drain, OrchestratorState } from "./maintenance/state.ts";
 export type { MaintenanceStatus } from "./maintenance/status.ts";
+export type { ActiveTask } from "./maintenance/tasks.ts";
+export type { Look } from "./maintenance/wait.ts";
 export type { OrchestratorMode } from "./maintenance/transitions.ts";

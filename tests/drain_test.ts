@@ -150,6 +150,7 @@ Deno.test("request --wait: on the smallest terminal, and with wide ids, it is dr
     await terminal.shows("\x1b[J");
     await terminal.shows("日本");
     for (const frame of terminal.drawn.split("\x1b[J").slice(1, -1)) {
+      // deno-lint-ignore no-control-regex -- what moves the cursor back
       const lines = frame.split("\r\n").map((line) => line.replace(/\r|\x1b\[\d+A/g, ""));
       assert(lines.length < rows, frame);
       for (const line of lines) assert(cellsOf(line) < columns || !line.includes("日"), line);

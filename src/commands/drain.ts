@@ -55,7 +55,9 @@ export interface DrainEvents {
 
 /** A drain that has reached maintenance. */
 export interface Drained {
+  /** What the request led to. */
   readonly request: RequestResult;
+  /** The status when maintenance was reached. */
   readonly status: MaintenanceStatus;
   /** How long it took, in milliseconds. */
   readonly drainedMs: number;

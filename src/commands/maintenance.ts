@@ -178,6 +178,7 @@ export interface StuckDrain {
   readonly pending: number;
   /** Tasks that are running, and waited for. */
   readonly running: number;
+  /** Which tasks it waits for. */
   readonly drain: Drain;
 }
 

@@ -20,8 +20,11 @@ const until = sql`clock_timestamp() + make_interval(secs => ${TURN_MS / 1000})`;
 
 /** A run, as others see it. */
 export interface DeploymentSeen {
+  /** Made for the run. */
   readonly id: string;
+  /** Whose it is, for people; null where nobody said. */
   readonly owner: string | null;
+  /** Its last sign of life. */
   readonly heartbeatAt: Date;
   /** `alive`; `dead`: its time is over without a sign of life; `failed`: it ended, and left its maintenance on. */
   readonly state: "alive" | "dead" | "failed";

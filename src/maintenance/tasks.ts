@@ -14,12 +14,19 @@ import { activeTasks, explained } from "./state.ts";
 export interface ActiveTask {
   /** Of the run. */
   readonly id: string;
+  /** Of the task that is run. */
   readonly taskId: string;
+  /** Queued, or at work. */
   readonly status: "pending" | "running";
+  /** Counted from 1. */
   readonly attempt: number;
+  /** When it was queued. */
   readonly createdAt: Date;
+  /** When a worker began it; null while none has. */
   readonly startedAt: Date | null;
+  /** When it was last heard of; null where it never was. */
   readonly heartbeatAt: Date | null;
+  /** When it is due; null for at once. */
   readonly scheduledFor: Date | null;
   /** Milliseconds since it was started, or else since it was due or queued; negative for one that is due later. */
   readonly ageMs: number;

@@ -37,6 +37,7 @@ const LONGEST_ANSWER_MS = 60_000;
 
 /** What a look saw. */
 export interface Look {
+  /** What was read. */
   readonly state: OrchestratorState;
   /** The oldest active tasks that are waited for, the running ones first. */
   readonly oldest: readonly ActiveTask[];

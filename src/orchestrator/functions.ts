@@ -11,6 +11,7 @@ import {
   requestMaintenance as request,
   type RequestResult,
 } from "../commands/maintenance.ts";
+import { deploy as deployOver, type DeployOptions, type DeployResult } from "../commands/deploy.ts";
 import { migrate, type MigrateOptions } from "../commands/migrate.ts";
 import { migrationStatus } from "../commands/status.ts";
 import {
@@ -23,7 +24,8 @@ import { discover, type Discovery, type MigrationSources } from "../migrations/d
 import type { MigrationStatus } from "../migrations/plan.ts";
 import { type ChangeOptions, type OrchestratorState, readState } from "../maintenance/state.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
-import { type DatabaseTarget, withSession } from "./database.ts";
+import { Bell } from "../maintenance/wait.ts";
+import { type DatabaseTarget, openSession, withSession } from "./database.ts";
 
 /**
  * Applies pending migrations, each in a transaction of its own, in order, up to the first that fails. A migration that
@@ -158,6 +160,39 @@ export function exitMaintenance(
  */
 export async function canAcceptTasks(database: DatabaseTarget): Promise<boolean> {
   return (await getOrchestratorState(database)).mode === "running";
+}
+
+/**
+ * Deploys: applies what is pending, in maintenance where that is needed, and ends the maintenance that it asked for. A
+ * migration that failed is in the result, with what became of the mode.
+ *
+ * @example
+ * ```ts no-assert
+ * import { deploy } from "@pipeweave/cli";
+ *
+ * const databaseUrl = Deno.env.get("DATABASE_URL");
+ * if (databaseUrl) {
+ *   const { applied, failed, maintenance } = await deploy(databaseUrl, {
+ *     dirs: ["./migrations"],
+ *     request: { reason: "release 42" },
+ *     drainTimeoutMs: 600_000,
+ *   });
+ *   if (failed) throw failed.error;
+ *   console.log(`${applied.length} applied; the mode is ${maintenance?.mode ?? "running"}`);
+ * }
+ * ```
+ *
+ * @throws {PipeweaveError} as {@linkcode runMigrations}; of kind `timeout` when the drain takes too long, `condition` when
+ *   somebody called it off. It says what became of the mode.
+ */
+export async function deploy(database: DatabaseTarget, options: DeployOptions = {}): Promise<DeployResult> {
+  const bell = new Bell();
+  const session = openSession(database, { onNotify: bell.ring });
+  try {
+    return await deployOver(session, bell, options);
+  } finally {
+    await session.close();
+  }
 }
 
 /** Completes a transition that is due, and tells whether the mode is `maintenance` now. */
