@@ -35,12 +35,14 @@ Deno.test(`${MIGRATORS} migrators, some killed with -9, ${ROUNDS} rounds: each v
   const admin = connect(server.url(), { fetch_types: true });
   await using transacted = await folderWith(IN_TRANSACTION);
   await using outside = await folderWith(OUTSIDE);
-  let cutOff = 0;
+  let [cutOff, holdersCut] = [0, 0];
   try {
     for (let round = 0; round < ROUNDS; round++) {
       const isOutside = round % EVERY_OUTSIDE === EVERY_OUTSIDE - 1;
       const folder = isOutside ? outside : transacted;
-      cutOff += await oneRound(server.url(), `r${round}`, folder.path);
+      const { cut, holders } = await oneRound(admin, server.url(), `r${round}`, folder.path);
+      cutOff += cut;
+      holdersCut += holders;
       await assertWhole(admin, `r${round}`, isOutside ? 6 : 5);
       await admin.unsafe(`SET client_min_messages = warning; DROP SCHEMA r${round} CASCADE`);
     }
@@ -49,10 +51,26 @@ Deno.test(`${MIGRATORS} migrators, some killed with -9, ${ROUNDS} rounds: each v
     await server.stop();
   }
   assert(cutOff > ROUNDS / 4, `only ${cutOff} kills met a migrator at work`);
+  assert(holdersCut > 0, "no kill hit a run that held the lease");
 });
 
-/** Returns how many processes were cut off before they had ended by themselves. */
-async function oneRound(url: string, schema: string, folder: string): Promise<number> {
+/** How many processes were cut off before they had ended by themselves, and how many of them held the lease then. */
+interface Killed {
+  readonly cut: number;
+  readonly holders: number;
+}
+
+/** Calls back when a condition holds for the first time, and gives up when the process has ended. */
+async function when(condition: () => Promise<boolean>, run: Run, then: () => void): Promise<void> {
+  let ended = false;
+  void run.outcome.then(() => ended = true);
+  while (!ended) {
+    if (await condition().catch(() => false)) return then();
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+async function oneRound(admin: postgres.Sql, url: string, schema: string, folder: string): Promise<Killed> {
   const args = [
     "db:migrate",
     "--no-embedded",
@@ -64,15 +82,36 @@ async function oneRound(url: string, schema: string, folder: string): Promise<nu
     "1s",
     "--quiet",
   ];
-  const processes = Array.from({ length: PROCESSES }, () => new Run(args, { env: { DATABASE_URL: url } }));
-  const killings = processes.slice(0, KILLED).map(async (run) => {
-    await new Promise((resolve) => setTimeout(resolve, 60 + Math.random() * 400));
-    try {
+  const name = (index: number) => `${schema}_process_${index}`;
+  const processes = Array.from(
+    { length: PROCESSES },
+    (_, index) => new Run(args, { env: { DATABASE_URL: url, PGAPPNAME: name(index) } }),
+  );
+  let holders = 0;
+  const holds = async (index: number) => {
+    const [lease] = await admin.unsafe(
+      `SELECT FROM ${schema}.migration_lease WHERE holder LIKE '%${name(index)}%'`,
+    );
+    return lease !== undefined;
+  };
+  const isAtWork = async (index: number) => {
+    const rows = await admin.unsafe(
+      `SELECT FROM pg_stat_activity WHERE application_name LIKE '%${name(index)}%'`,
+    );
+    return rows.length > 0;
+  };
+  const isOutside = Object.keys(OUTSIDE).length === [...Deno.readDirSync(folder)].length;
+  // In the middle of what it does: as soon as it is connected, or holds the lease.
+  const killings = processes.slice(0, KILLED).map((run, index) =>
+    when(() => isOutside ? holds(index) : isAtWork(index), run, () => {
+      if (isOutside) holders++;
       run.kill("SIGKILL");
-    } catch {
-      // It has ended already.
-    }
-  });
+    })
+  );
+  // The others come when one of the processes has the turn, so that it is one of these.
+  if (isOutside) {
+    await Promise.race(processes.map((run, index) => when(() => holds(index), run, () => {})));
+  }
   const sessions = Array.from({ length: MIGRATORS - PROCESSES }, () => sessionFor(url, {}, { schema }));
   const results = await Promise.all(
     sessions.map((session) => migrate(session, { dirs: [folder], embedded: false, leaseMs: 1000 })),
@@ -87,7 +126,7 @@ async function oneRound(url: string, schema: string, folder: string): Promise<nu
   }
   const reported = results.flatMap(({ applied }) => applied.map(({ migration }) => migration.version));
   assertEquals(reported.length, new Set(reported).size, `${schema}: a version was reported twice`);
-  return outcomes.filter(({ code }) => code === 137).length;
+  return { cut: outcomes.filter(({ code }) => code === 137).length, holders };
 }
 
 async function assertWhole(admin: postgres.Sql, schema: string, versions: number): Promise<void> {

@@ -188,8 +188,11 @@ INSERT INTO steps VALUES (1);`,
 
 Deno.test("others wait for the turn, with a limit, and are told whose it is", async () => {
   await using database = await TestDatabase.empty();
+  // The first one has the turn until it is let go.
+  await database.sql`CREATE TABLE let_go (id int)`;
   await using folder = await folderWith({
-    "001_slow.sql": `${MARK}SELECT pg_sleep(2);`,
+    "001_slow.sql":
+      `${MARK}DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM let_go) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$;`,
     "002_next.sql": "SELECT 1;",
   });
   const args = ["db:migrate", "--no-embedded", "--dir", folder.path];
@@ -197,17 +200,22 @@ Deno.test("others wait for the turn, with a limit, and are told whose it is", as
   const holder = new Run(args, { env });
   await until(async () => {
     const rows = await database
-      .sql`SELECT FROM pg_stat_activity WHERE query LIKE '-- pipeweave: 001_slow%pg_sleep(2)%'
+      .sql`SELECT FROM pg_stat_activity WHERE query LIKE '-- pipeweave: 001_slow%let_go%'
       AND state = 'active' AND datname = current_database()`;
     return rows.length > 0;
   }, "the statement runs");
-  const [impatient, patient] = await Promise.all([
-    pipeweave([...args, "--lock-wait", "300ms"], { env }),
-    pipeweave(args, { env }),
-  ]);
+  const patient = new Run(args, { env: { ...env, PGAPPNAME: "patient" } });
+  const impatient = await pipeweave([...args, "--lock-wait", "300ms"], { env });
   assertEquals(impatient.code, 4, impatient.stderr);
   assertMatch(impatient.stderr, /pipeweave\/.* db:migrate on .* runs 001 outside a transaction/);
-  assertEquals([patient.code, (await holder.outcome).code], [0, 0], patient.stderr);
+  await until(async () => {
+    const rows = await database.sql`SELECT FROM pg_stat_activity WHERE application_name LIKE '%patient%'
+      AND datname = current_database()`;
+    return rows.length > 0;
+  }, "the patient one is there");
+  await database.sql`INSERT INTO let_go VALUES (1)`;
+  const waited = await patient.outcome;
+  assertEquals([waited.code, (await holder.outcome).code], [0, 0], waited.stderr);
   assertEquals((await database.sql`SELECT count(*)::int AS n FROM schema_migrations`)[0]!["n"], 2);
 });
 
