@@ -183,14 +183,14 @@ CREATE INDEX IF NOT EXISTS idx_idempotency_cache_expires_at ON idempotency_cache
 
 -- It works on the table of its own schema, whatever search_path the caller has and also after the schema was renamed.
 CREATE OR REPLACE FUNCTION cleanup_expired_idempotency_cache() RETURNS integer
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 DECLARE
   context text;
   home text;
   deleted integer;
 BEGIN
   GET DIAGNOSTICS context = PG_CONTEXT;
-  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]cleanup_expired_idempotency_cache[(]');
+  home := substring(split_part(context, E'\n', 1) FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]cleanup_expired_idempotency_cache[(]');
   EXECUTE format('DELETE FROM %s.idempotency_cache WHERE expires_at < now()', home);
   GET DIAGNOSTICS deleted = ROW_COUNT;
   RETURN deleted;

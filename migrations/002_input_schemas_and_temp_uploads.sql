@@ -32,13 +32,13 @@ CREATE INDEX IF NOT EXISTS idx_temp_uploads_cleanup ON temp_uploads (expires_at,
 -- The files are the orchestrator's to delete, so a row goes only long after its file did.
 CREATE OR REPLACE FUNCTION cleanup_expired_temp_uploads()
 RETURNS TABLE (deleted_count integer, archived_count integer)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 DECLARE
   context text;
   home text;
 BEGIN
   GET DIAGNOSTICS context = PG_CONTEXT;
-  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]cleanup_expired_temp_uploads[(]');
+  home := substring(split_part(context, E'\n', 1) FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]cleanup_expired_temp_uploads[(]');
   EXECUTE format(
     'SELECT count(*) FROM %s.temp_uploads WHERE expires_at < now() AND claimed_by_run_id IS NULL AND deleted_at IS NULL',
     home) INTO deleted_count;

@@ -53,6 +53,32 @@ CREATE TABLE IF NOT EXISTS migration_lease (
   expires_at timestamptz
 );
 
+-- Nothing of another role's may run when the engine writes to its tables: no trigger of such a role's function or with a
+-- condition, no foreign key of such a role's table. Until the transaction ends nobody adds any.
+CREATE OR REPLACE FUNCTION migration_lock_tables(schema_name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  stranger record;
+BEGIN
+  EXECUTE format('LOCK TABLE %1$I.schema_migrations, %1$I.migration_log, %1$I.migration_journal, %1$I.migration_lease
+    IN ROW EXCLUSIVE MODE', schema_name);
+  SELECT CASE WHEN t.tgisinternal THEN 'table ' || r.oid::regclass
+              ELSE 'trigger ' || quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass END AS object,
+         pg_get_userbyid(CASE WHEN t.tgisinternal THEN r.relowner ELSE p.proowner END) AS owner INTO stranger
+    FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid
+    JOIN pg_trigger t ON t.tgrelid = c.oid JOIN pg_proc p ON p.oid = t.tgfoid LEFT JOIN pg_class r ON r.oid = t.tgconstrrelid
+   WHERE n.nspname = schema_name
+     AND c.relname = ANY ('{schema_migrations,migration_log,migration_journal,migration_lease}'::text[])
+     AND CASE WHEN t.tgisinternal THEN r.relowner <> c.relowner
+              ELSE p.proowner <> c.relowner OR t.tgqual IS NOT NULL END
+   LIMIT 1;
+  IF FOUND THEN
+    RAISE EXCEPTION 'not trusted' USING ERRCODE = 'PW301', DETAIL = jsonb_build_object('use', 'change', 'role', current_user,
+      'problems', jsonb_build_array(jsonb_build_object('object', stranger.object, 'owner', stranger.owner)));
+  END IF;
+END;
+$$;
+
 -- The guard of a migration, and its two lines when it is done, in one query each. They are told the schema that they are
 -- in: a search_path would be wrong after the schema was renamed.
 DROP FUNCTION IF EXISTS migration_guard(bigint, text, text);
@@ -62,6 +88,7 @@ DECLARE
   refusal text := 'PW001';
 BEGIN
   IF pg_try_advisory_xact_lock(lock_key) THEN
+    EXECUTE format('SELECT %I.migration_lock_tables($1)', schema_name) USING schema_name;
     EXECUTE format(
       $q$SELECT CASE
            WHEN EXISTS (SELECT FROM %1$I.schema_migrations WHERE version = $1) THEN 'PW002'

@@ -87,6 +87,70 @@ BEGIN
 END;
 $$;
 
+-- What runs with the owner's rights writes to these tables, so nothing of another role's may run when they are written
+-- to: no trigger of such a role's function or condition, and no foreign key of such a role's table. Tells what there is,
+-- or null; from then on, until the transaction ends, nobody adds any. At REPEATABLE READ and SERIALIZABLE the catalog may
+-- be seen as it was, so that nobody else may have the right to add any either.
+CREATE OR REPLACE FUNCTION maintenance_stranger(schema_name text, tables text[]) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  name text;
+BEGIN
+  FOREACH name IN ARRAY tables LOOP
+    EXECUTE format('LOCK TABLE %I.%I IN ROW EXCLUSIVE MODE', schema_name, name);
+  END LOOP;
+  RETURN (
+    WITH RECURSIVE tree (relation) AS (
+      SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+       WHERE n.nspname = schema_name AND c.relname = ANY (tables)
+      UNION
+      SELECT next.relation FROM tree, LATERAL (
+        SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = tree.relation
+        UNION ALL
+        SELECT t.tgconstrrelid FROM pg_trigger t WHERE t.tgrelid = tree.relation AND t.tgisinternal AND t.tgconstrrelid <> 0
+      ) next (relation)
+    ), trusted (role) AS (
+      SELECT oid FROM pg_roles WHERE rolname = current_user OR rolsuper
+      UNION SELECT c.relowner FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = schema_name AND c.relname = 'orchestrator_state'
+    )
+    SELECT found.what FROM (
+      SELECT 'table ' || c.oid::regclass FROM tree JOIN pg_class c ON c.oid = tree.relation
+       WHERE c.relowner NOT IN (SELECT role FROM trusted)
+      UNION ALL
+      SELECT 'trigger ' || quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass
+        FROM tree JOIN pg_trigger t ON t.tgrelid = tree.relation JOIN pg_proc p ON p.oid = t.tgfoid
+        JOIN pg_class c ON c.oid = t.tgrelid
+       WHERE NOT t.tgisinternal AND (p.proowner NOT IN (SELECT role FROM trusted)
+          OR t.tgqual IS NOT NULL AND NOT starts_with(t.tgname, 'maintenance_gate_')
+             AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.privilege_type = 'TRIGGER'
+                            AND a.grantee NOT IN (SELECT role FROM trusted)))
+      UNION ALL
+      SELECT 'privilege of ' || r.rolname || ' on ' || tree.relation::regclass FROM tree, pg_roles r
+       WHERE current_setting('transaction_isolation') <> 'read committed' AND r.oid NOT IN (SELECT role FROM trusted)
+         AND has_table_privilege(r.oid, tree.relation, 'TRIGGER, REFERENCES')
+    ) found (what) LIMIT 1);
+END;
+$$;
+
+-- Takes from others what GRANT ALL and default privileges give them of our own tables: to make triggers, and foreign keys.
+CREATE OR REPLACE FUNCTION maintenance_keep_to_owner(schema_name text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  granted record;
+BEGIN
+  FOR granted IN
+    SELECT DISTINCT c.oid::regclass AS relation, a.grantee FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
+           LATERAL aclexplode(c.relacl) a
+     WHERE n.nspname = schema_name AND a.privilege_type IN ('TRIGGER', 'REFERENCES') AND a.grantee <> c.relowner
+       AND c.relname = ANY ('{orchestrator_state,maintenance_log,maintenance_accepted_runs,maintenance_recent_ends,maintenance_held_tasks,maintenance_deployments,schema_migrations,migration_log,migration_journal,migration_lease}'::text[])
+  LOOP
+    EXECUTE format('REVOKE TRIGGER, REFERENCES ON %s FROM %s', granted.relation,
+      CASE granted.grantee WHEN 0 THEN 'PUBLIC' ELSE (SELECT quote_ident(rolname) FROM pg_roles WHERE oid = granted.grantee) END);
+  END LOOP;
+END;
+$$;
+
 -- Refuses a row, or holds it back. Which rows come here is decided by which triggers there are, and never by the mode as
 -- this transaction's snapshot shows it: a snapshot may be older than the mode. A row is let in all the same where the gate
 -- was opened without its triggers, by time (--ttl) or because others held the table; the state has to be the newest for
@@ -96,20 +160,25 @@ CREATE OR REPLACE FUNCTION maintenance_gate() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
   closed_for text := TG_ARGV[0];
-  context text;
-  home text;
+  -- The schema of this function, which has the state: the table may be a partition in another one.
+  home name := (SELECT n.nspname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                  JOIN pg_namespace n ON n.oid = p.pronamespace WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME);
   state record;
   read_state text;
   is_accepted boolean := false;
+  stranger text;
 BEGIN
-  -- The schema of this function, which has the state: the table may be a partition in another one, and the catalog as this
-  -- transaction's snapshot shows it may not have the trigger yet.
-  GET DIAGNOSTICS context = PG_CONTEXT;
-  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]maintenance_gate[(]');
+  IF home IS NULL THEN
+    -- This transaction's snapshot is older than the trigger, and so than the state.
+    RAISE EXCEPTION '% for maintenance: the row may not become %',
+        CASE closed_for WHEN 'maintenance' THEN 'closed' ELSE 'draining' END, NEW.status
+      USING ERRCODE = 'PW101', DETAIL = 'the mode changed after this transaction began',
+        HINT = 'Try again in a new transaction.';
+  END IF;
   read_state := format(
     $r$SELECT mode, mode_changed_at, requested_at, owner, reason, wait_expires_at,
               mode = 'running' OR $1 <> 'maintenance' AND wait_expires_at <= clock_timestamp() AS is_open
-         FROM %s.orchestrator_state WHERE id = 'singleton'$r$, home);
+         FROM %I.orchestrator_state WHERE id = 'singleton'$r$, home);
   EXECUTE read_state INTO state USING closed_for;
   IF state.is_open THEN
     IF current_setting('transaction_isolation') = 'read committed' THEN
@@ -130,7 +199,10 @@ BEGIN
     IF NEW.status = 'pending' THEN
       RETURN OLD;
     ELSIF NEW.error LIKE '% for maintenance: task % may not become running' THEN
-      EXECUTE format('DELETE FROM %s.dlq WHERE task_run_id = $1 AND error = $2', home) USING NEW.id, NEW.error;
+      EXECUTE format('SELECT %I.maintenance_stranger($1, ''{dlq}''::text[])', home) INTO stranger USING home::text;
+      IF stranger IS NULL THEN
+        EXECUTE format('DELETE FROM %I.dlq WHERE task_run_id = $1 AND error = $2', home) USING NEW.id, NEW.error;
+      END IF;
       RETURN OLD;
     END IF;
     RETURN NEW;
@@ -143,20 +215,24 @@ BEGIN
       EXECUTE format(
         $r$SELECT CASE WHEN $2
              -- This transaction's snapshot is older than the request: what it sees under way was accepted.
-             THEN EXISTS (SELECT FROM %1$s.pipeline_runs WHERE id = $1 AND status IN ('pending', 'running'))
-             ELSE EXISTS (SELECT FROM %1$s.maintenance_accepted_runs WHERE pipeline_run_id = $1)
+             THEN EXISTS (SELECT FROM %1$I.pipeline_runs WHERE id = $1 AND status IN ('pending', 'running'))
+             ELSE EXISTS (SELECT FROM %1$I.maintenance_accepted_runs WHERE pipeline_run_id = $1)
                -- PipeWeave calls a run over when one branch ends while another has not queued its next step yet.
-               OR EXISTS (SELECT FROM %1$s.pipeline_runs WHERE id = $1 AND status NOT IN ('pending', 'running')
+               OR EXISTS (SELECT FROM %1$I.pipeline_runs WHERE id = $1 AND status NOT IN ('pending', 'running')
                              AND completed_at > $3 - interval '1 minute') END$r$, home)
         INTO is_accepted USING NEW.pipeline_run_id, state.mode = 'running', state.requested_at;
     END IF;
   END IF;
-  IF is_accepted THEN
-    IF closed_for = 'maintenance' THEN
-      EXECUTE format('INSERT INTO %s.maintenance_held_tasks VALUES ($1) ON CONFLICT DO NOTHING', home) USING NEW.id;
-      NEW.status := 'waiting';
-    END IF;
+  IF is_accepted AND closed_for <> 'maintenance' THEN
     RETURN NEW;
+  ELSIF is_accepted THEN
+    EXECUTE format('SELECT %I.maintenance_stranger($1, ''{maintenance_held_tasks}''::text[])', home)
+      INTO stranger USING home::text;
+    IF stranger IS NULL THEN
+      EXECUTE format('INSERT INTO %I.maintenance_held_tasks VALUES ($1) ON CONFLICT DO NOTHING', home) USING NEW.id;
+      NEW.status := 'waiting';
+      RETURN NEW;
+    END IF;
   END IF;
   -- What a subscription brings was accepted where it comes from; refused here, it would stop the replication.
   IF current_setting('session_replication_role') = 'replica' AND EXISTS (
@@ -165,9 +241,9 @@ BEGIN
     RETURN NEW;
   END IF;
   EXECUTE format(
-    $r$SELECT %1$s.maintenance_printable($1, 200) AS owner, %1$s.maintenance_printable($2, 500) AS reason,
-              %1$s.maintenance_printable($3, 100) AS id, mode_changed_at, wait_expires_at, mode
-         FROM %1$s.orchestrator_state WHERE id = 'singleton'$r$, home) INTO state USING state.owner, state.reason, NEW.id;
+    $r$SELECT %1$I.maintenance_printable($1, 200) AS owner, %1$I.maintenance_printable($2, 500) AS reason,
+              %1$I.maintenance_printable($3, 100) AS id, mode_changed_at, wait_expires_at, mode
+         FROM %1$I.orchestrator_state WHERE id = 'singleton'$r$, home) INTO state USING state.owner, state.reason, NEW.id;
   RAISE EXCEPTION '% for maintenance: task % may not become %',
       CASE closed_for WHEN 'maintenance' THEN 'closed' ELSE 'draining' END, state.id, NEW.status
     USING ERRCODE = 'PW101',
@@ -187,16 +263,21 @@ $$;
 CREATE OR REPLACE FUNCTION maintenance_task_ended() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
 DECLARE
-  context text;
-  home text;
+  home name := (SELECT n.nspname FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
+                  JOIN pg_namespace n ON n.oid = p.pronamespace WHERE t.tgrelid = TG_RELID AND t.tgname = TG_NAME);
+  stranger text;
 BEGIN
-  GET DIAGNOSTICS context = PG_CONTEXT;
-  home := substring(context FROM '("(?:[^"]|"")+"|[a-z_][a-z0-9_]*)[.]maintenance_task_ended[(]');
-  IF TG_OP = 'UPDATE' AND (NEW.pipeline_run_id IS NOT NULL OR NEW.status IN ('failed', 'timeout')) THEN
-    EXECUTE format('INSERT INTO %s.maintenance_recent_ends (task_run_id, pipeline_run_id) VALUES ($1, $2)', home)
-      USING NEW.id, NEW.pipeline_run_id;
+  -- A snapshot that is older than the trigger shows no home: what follows from such a task is held back, if it is late.
+  IF TG_OP = 'UPDATE' AND home IS NOT NULL
+     AND (NEW.pipeline_run_id IS NOT NULL OR NEW.status IN ('failed', 'timeout')) THEN
+    EXECUTE format('SELECT %I.maintenance_stranger($1, ''{maintenance_recent_ends}''::text[])', home)
+      INTO stranger USING home::text;
+    IF stranger IS NULL THEN
+      EXECUTE format('INSERT INTO %I.maintenance_recent_ends (task_run_id, pipeline_run_id) VALUES ($1, $2)', home)
+        USING NEW.id, NEW.pipeline_run_id;
+    END IF;
   END IF;
-  PERFORM pg_notify('pipeweave_maintenance', (parse_ident(home))[1]);
+  PERFORM pg_notify('pipeweave_maintenance', coalesce(home, TG_TABLE_SCHEMA)::text);
   RETURN NULL;
 END;
 $$;
@@ -312,6 +393,9 @@ DECLARE
   used text[] := '{}';
   unused record;
 BEGIN
+  IF mode <> 'running' THEN
+    EXECUTE format('SELECT %I.maintenance_keep_to_owner($1)', schema_name) USING schema_name;
+  END IF;
   -- Waits for transactions that have written to task_runs, and lets no other write before this one has ended.
   PERFORM set_config('lock_timeout', CASE mode WHEN 'running' THEN '200ms' ELSE '2s' END, true);
   EXECUTE format('LOCK TABLE %I.task_runs IN SHARE ROW EXCLUSIVE MODE', schema_name);
@@ -384,7 +468,14 @@ $$;
 -- Queues what was held back. What cannot be queued now stays held until the next look.
 CREATE OR REPLACE FUNCTION maintenance_release_held(schema_name text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '200ms' AS $$
+DECLARE
+  stranger text;
 BEGIN
+  EXECUTE format('SELECT %I.maintenance_stranger($1, $2)', schema_name) INTO stranger USING schema_name,
+    '{task_runs,maintenance_held_tasks,maintenance_accepted_runs,maintenance_recent_ends}'::text[];
+  IF stranger IS NOT NULL THEN
+    RAISE EXCEPTION '% is not of PipeWeave''s owner', stranger;
+  END IF;
   EXECUTE format($r$
     WITH held AS (DELETE FROM %1$I.maintenance_held_tasks RETURNING task_run_id)
     UPDATE %1$I.task_runs r SET status = 'pending' FROM held WHERE r.id = held.task_run_id AND r.status = 'waiting'$r$,
@@ -411,7 +502,25 @@ DECLARE
     AND coalesce(OLD.wait_expires_at <= clock_timestamp(), false);
   fits boolean;
   blockers record;
+  stranger text;
 BEGIN
+  IF current_setting('transaction_isolation') <> 'read committed' THEN
+    RAISE EXCEPTION 'the mode can be changed at READ COMMITTED alone: an older snapshot would not see every task'
+      USING ERRCODE = 'PW103';
+  END IF;
+  BEGIN
+    EXECUTE format('SELECT %I.maintenance_stranger($1, $2)', TG_TABLE_SCHEMA) INTO stranger USING TG_TABLE_SCHEMA::text,
+      '{maintenance_log,maintenance_accepted_runs}'::text[];
+  EXCEPTION WHEN OTHERS THEN
+    IF NOT opens THEN
+      RAISE;
+    END IF;
+    stranger := SQLERRM;
+  END;
+  IF stranger IS NOT NULL AND NOT opens THEN
+    RAISE EXCEPTION '% is not of PipeWeave''s owner', stranger USING ERRCODE = 'PW301', DETAIL = jsonb_build_object(
+      'use', 'change', 'role', current_user, 'problems', jsonb_build_array(jsonb_build_object('object', stranger, 'owner', 'another role')));
+  END IF;
   IF TG_OP = 'UPDATE' THEN
     before := OLD;
   ELSE
@@ -430,10 +539,6 @@ BEGIN
     fits := false;
   END;
   IF NEW.mode <> before.mode OR NEW.drain <> before.drain OR TG_OP = 'INSERT' OR NOT fits THEN
-    IF NOT opens AND current_setting('transaction_isolation') <> 'read committed' THEN
-      RAISE EXCEPTION 'the mode can be changed at READ COMMITTED alone: an older snapshot would not see every task'
-        USING ERRCODE = 'PW103';
-    END IF;
     EXECUTE format('SELECT %I.maintenance_set_gate($1, $2, $3)', TG_TABLE_SCHEMA)
       USING TG_TABLE_SCHEMA::text, NEW.mode, NEW.drain;
   END IF;
@@ -461,6 +566,9 @@ BEGIN
     -- Not ours.
   END;
   BEGIN
+    IF stranger IS NOT NULL THEN
+      RAISE EXCEPTION '% is not of PipeWeave''s owner', stranger;
+    END IF;
     IF TG_OP = 'INSERT' OR (NEW.mode, NEW.owner, NEW.reason, NEW.deployment, NEW.drain, NEW.wait_expires_at, NEW.ignored_tasks)
       IS DISTINCT FROM (before.mode, before.owner, before.reason, before.deployment, before.drain, before.wait_expires_at,
                         before.ignored_tasks) THEN
@@ -516,6 +624,13 @@ REVOKE EXECUTE ON FUNCTION
   maintenance_set_gate(text, text, text), maintenance_release_held(text) FROM PUBLIC;
 
 -- pipeweave: ownership is checked here, before the first row is written
+
+DO $$
+BEGIN
+  EXECUTE pg_catalog.format('SELECT %I.maintenance_keep_to_owner($1)', pg_catalog.current_schema())
+    USING pg_catalog.current_schema()::text;
+END;
+$$;
 
 -- A request of PipeWeave's Node tool gets its time, and the gate of its mode: the trigger follows.
 UPDATE orchestrator_state SET requested_at = CASE WHEN mode <> 'running'

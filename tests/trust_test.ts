@@ -5,7 +5,7 @@
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type postgres from "postgres";
-import { type Outcome, pipeweave, Run } from "./support/binary.ts";
+import { folderWith, type Outcome, pipeweave, Run, until } from "./support/binary.ts";
 import { connect, queueTasks, TestDatabase } from "./support/database.ts";
 
 /** A role that may create objects in `public`, and its client. */
@@ -212,35 +212,158 @@ Deno.test("a trigger of somebody's function on a table of ours: by TRIGGER alone
   }
 });
 
-Deno.test("a superuser looks at what an application's role owns, changes nothing there, and is told how", async () => {
+Deno.test("what an application's role owns is not even read by a superuser who is no member of it, and is told how", async () => {
   await using database = await TestDatabase.empty();
   const app = `app_${database.name}`;
   await database.sql.unsafe(`CREATE ROLE ${app} LOGIN; GRANT CREATE, USAGE ON SCHEMA public TO ${app}`);
   try {
     const as = (role: string) => ({ env: { DATABASE_URL: database.url.replace("postgres@", `${role}@`) } });
     assertEquals((await pipeweave(["db:migrate"], as(app))).code, 0);
-    for (
-      const command of [
-        "db:status",
-        "maintenance:status",
-        "maintenance:tasks",
-        "maintenance:history",
-        "db:history",
-      ]
-    ) {
-      const { code, stderr } = await pipeweave([command], as("postgres"));
-      assertEquals([command, code], [command, 0], stderr);
+    for (const args of [["db:status"], ["maintenance:status"], ["maintenance:request"]]) {
+      const { code, stderr } = await pipeweave(args, as("postgres"));
+      assertEquals([args, code], [args, 1]);
+      assertStringIncludes(stderr, `GRANT "${app}" TO "postgres"`);
     }
-    const refused = await pipeweave(["maintenance:request"], as("postgres"));
-    assertEquals(refused.code, 1);
-    assertStringIncludes(refused.stderr, `GRANT "${app}" TO "postgres"`);
     // Word for word as it is told.
-    await database.sql.unsafe(/GRANT "[^"]+" TO "[^"]+"/.exec(refused.stderr)![0]);
-    assertEquals((await pipeweave(["maintenance:request"], as("postgres"))).code, 0);
-    assertEquals((await pipeweave(["maintenance:exit", "--force"], as("postgres"))).code, 0);
+    await database.sql.unsafe(`GRANT "${app}" TO "postgres"`);
+    for (
+      const args of [["db:status"], ["maintenance:status"], ["maintenance:request"], [
+        "maintenance:exit",
+        "--force",
+      ]]
+    ) {
+      const { code, stderr } = await pipeweave(args, as("postgres"));
+      assertEquals([args, code], [args, 0], stderr);
+    }
   } finally {
     await database.sql.unsafe(`REVOKE ${app} FROM postgres; DROP OWNED BY ${app} CASCADE; DROP ROLE ${app}`);
   }
+});
+
+Deno.test("the planner runs nothing of a role's that made a plain table: index, predicate, statistics", async () => {
+  for (
+    const made of [
+      "CREATE INDEX ON schema_migrations ((ix(1)))",
+      "CREATE INDEX ON schema_migrations (id) WHERE ix(1) = 1",
+      "CREATE STATISTICS s ON (ix(1)), id FROM schema_migrations",
+    ]
+  ) {
+    await using database = await TestDatabase.empty();
+    await using hostile = await Hostile.in(database);
+    await hostile.sql.unsafe(
+      `CREATE TABLE schema_migrations (id int, version text, name text, checksum text, applied_at timestamptz, execution_time_ms int);
+      CREATE FUNCTION ix(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN PERFORM public.pwn(); RETURN 1; END $$; ${made}`,
+    );
+    await runAll(hostile);
+  }
+});
+
+Deno.test("an overload that fits better, made while migrations run, is not called", async () => {
+  await using database = await TestDatabase.migrated();
+  await using hostile = await Hostile.in(database);
+  await database.sql`CREATE TABLE go (id int)`;
+  await using folder = await folderWith({
+    "101_waits.sql":
+      "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM public.go) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$;",
+    "102_next.sql": "SELECT 1;",
+  });
+  const run = new Run(["db:migrate", "--dir", folder.path], { env: { DATABASE_URL: database.url } });
+  await until(
+    async () =>
+      (await database
+        .sql`SELECT FROM pg_stat_activity WHERE query LIKE '-- pipeweave: 101%' AND state = 'active' AND datname = current_database()`)
+        .length > 0,
+    "the first one runs",
+  );
+  await hostile.sql.unsafe(
+    `CREATE FUNCTION public.migration_guard(text, text, text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM public.pwn(); END $$;
+    CREATE FUNCTION public.record_migration(a text, b text, c text, d text, e integer, f text, g text, h text, i text, j text, k text, OUT applied_at timestamptz, OUT execution_time_ms integer) LANGUAGE plpgsql AS $$ BEGIN PERFORM public.pwn(); END $$;
+    CREATE FUNCTION public.maintenance_printable(text, bigint) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.pwn(); RETURN $1; END $$`,
+  );
+  await database.sql`INSERT INTO go VALUES (1)`;
+  const { code, stderr } = await run.outcome;
+  assertEquals([code, await hostile.isSuperuser()], [0, false], stderr);
+});
+
+Deno.test("tables that refer to ours, and what a cascade runs: refused", async () => {
+  await using database = await TestDatabase.migrated();
+  await using hostile = await Hostile.in(database);
+  await database.sql.unsafe(`GRANT REFERENCES, SELECT ON dlq, schema_migrations, task_runs TO ${hostile.role};
+    INSERT INTO dlq (id, task_run_id, task_id, code_version, code_hash, error, attempts, previous_attempts, failed_at) VALUES ('1', 'r', 't', 1, 'x', 'e', 3, '[]', now() - interval '90 days')`);
+  await hostile.sql.unsafe(
+    `CREATE TABLE evil (ref text REFERENCES dlq (id) ON DELETE CASCADE); INSERT INTO evil VALUES ('1');
+    CREATE TABLE evil2 (ref text REFERENCES schema_migrations (version) ON DELETE CASCADE);
+    CREATE FUNCTION sp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('search_path', 'public, pg_catalog', true); RETURN OLD; END $$;
+    CREATE TRIGGER t BEFORE DELETE ON evil FOR EACH ROW EXECUTE FUNCTION sp();
+    CREATE FUNCTION public.current_setting(t text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN PERFORM public.pwn(); RETURN pg_catalog.current_setting(t); END $$`,
+  );
+  const { code, stderr } = await pipeweave(["db:cleanup"], { env: { DATABASE_URL: database.url } });
+  assertEquals(code, 1);
+  assertStringIncludes(stderr, `table public.evil belongs to ${hostile.role}`);
+  await runAll(hostile);
+});
+
+Deno.test("with every privilege on the tables a role makes no trigger run as the owner of the gate: not by any change of the mode of its own", async () => {
+  await using database = await TestDatabase.migrated();
+  await using hostile = await Hostile.in(database);
+  const { sql, role } = { sql: database.sql, role: hostile.role };
+  await queueTasks(sql, ["running"]);
+  await sql.unsafe(`GRANT ALL ON ALL TABLES IN SCHEMA public TO ${role}`);
+  await hostile.sql.unsafe(
+    `CREATE FUNCTION tr() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.pwn(); RETURN NEW; END $$`,
+  );
+  for (
+    const table of [
+      "maintenance_log",
+      "maintenance_held_tasks",
+      "maintenance_recent_ends",
+      "maintenance_accepted_runs",
+      "task_runs",
+      "dlq",
+      "orchestrator_state",
+    ]
+  ) {
+    await hostile.sql.unsafe(
+      `CREATE TRIGGER z BEFORE INSERT OR UPDATE OR DELETE ON ${table} FOR EACH ROW EXECUTE FUNCTION tr()`,
+    );
+  }
+  const attempts = [
+    "UPDATE orchestrator_state SET mode = 'waiting_for_maintenance', wait_expires_at = now() + interval '1 hour'",
+    "UPDATE task_runs SET status = 'failed'",
+    "UPDATE orchestrator_state SET mode = 'maintenance'",
+    "UPDATE task_runs SET status = 'pending'",
+    "UPDATE orchestrator_state SET mode = 'running'",
+    "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM pg_class LIMIT 1; UPDATE task_runs SET status = 'pending'; COMMIT",
+  ];
+  for (const attempt of attempts) {
+    await hostile.sql.unsafe(attempt).catch(() => hostile.sql.unsafe("ROLLBACK"));
+  }
+  assertEquals(await hostile.isSuperuser(), false);
+  // Closed by the superuser before there were any triggers, and used by the role then.
+  await sql.unsafe(
+    "DROP TRIGGER z ON orchestrator_state; DROP TRIGGER z ON maintenance_log; DROP TRIGGER z ON maintenance_accepted_runs",
+  );
+  await sql`UPDATE orchestrator_state SET mode = 'running'`;
+  await sql`UPDATE orchestrator_state SET mode = 'waiting_for_maintenance'`;
+  for (const attempt of attempts) {
+    await hostile.sql.unsafe(attempt).catch(() => hostile.sql.unsafe("ROLLBACK"));
+  }
+  assertEquals(await hostile.isSuperuser(), false);
+});
+
+Deno.test("the gate's functions take nothing from who calls them: quoting, a temporary table of the state's name", async () => {
+  await using database = await TestDatabase.migrated();
+  await using hostile = await Hostile.in(database);
+  await queueTasks(database.sql, []);
+  await database.sql.unsafe(`GRANT SELECT, INSERT, UPDATE ON task_runs, tasks TO ${hostile.role}`);
+  assertEquals((await pipeweave(["maintenance:request"], { env: { DATABASE_URL: database.url } })).code, 0);
+  await hostile.sql.unsafe(`SET quote_all_identifiers = on;
+    CREATE TEMP VIEW orchestrator_state AS SELECT 'singleton'::text id, 'running'::text mode, now() mode_changed_at, now() requested_at, ''::text owner, ''::text reason, NULL::timestamptz wait_expires_at FROM (SELECT public.pwn()) x`);
+  const error = await hostile.sql.unsafe(
+    `DO $do$ BEGIN EXECUTE 'INSERT INTO public.task_runs (id, task_id, code_version, code_hash, max_retries, status)
+    VALUES (''2'', ''t'', 1, ''h'', 3, ''pending'') /* pg_temp.maintenance_gate( */'; END $do$`,
+  ).catch((error) => error);
+  assertEquals([error.code, await hostile.isSuperuser()], ["PW101", false]);
 });
 
 Deno.test("the binary opens no code cache in the temp folder, where anybody may plant one", async () => {

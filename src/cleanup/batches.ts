@@ -12,6 +12,7 @@
 
 import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { type Session, transactionMessage } from "../database/session.ts";
+import { assertTrusted } from "../database/trust.ts";
 import { sleep } from "../database/sleep.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
 import { type Leaf, ROWS_WORTH_A_BLOCK, type Target } from "./leaves.ts";
@@ -281,9 +282,14 @@ export class BatchedDelete {
     return transactionMessage(
       // What is checked at the commit would fail there, where it is too late to leave the row.
       sql`
+      ${
+        assertTrusted(this.session.settings.schema, [this.target.table], "change", {
+          writes: [this.target.table],
+        })
+      }
       SET CONSTRAINTS ALL IMMEDIATE;
       DO ${block.text};
-      SELECT current_setting('pipeweave.batch') AS batch;`,
+      SELECT pg_catalog.current_setting('pipeweave.batch'::text) AS batch;`,
       ROW_LOCK_MS,
     );
   }

@@ -11,6 +11,7 @@ import { type Environment, osUserOf } from "../config/environment.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { Session } from "../database/session.ts";
 import type { MigrationSources } from "../migrations/discover.ts";
+import { printableLines } from "../maintenance/printable.ts";
 import { Progress } from "../output/progress.ts";
 import { type Style, styleFor } from "../output/style.ts";
 import { applicationName } from "../config/version.ts";
@@ -121,13 +122,13 @@ export class Invocation {
   /** Prints a line beside the report, unless --quiet or --json. */
   note(text: string): void {
     this.event("note", { message: text });
-    if (!this.quiet && !this.json) this.progress.around(() => this.world.err(`${text}\n`));
+    if (!this.quiet && !this.json) this.progress.around(() => this.world.err(`${printableLines(text)}\n`));
   }
 
   /** Prints a warning. */
   warn(text: string): void {
     this.event("warning", { message: text });
-    this.progress.around(() => this.world.err(`warning: ${text}\n`));
+    this.progress.around(() => this.world.err(`warning: ${printableLines(text)}\n`));
   }
 
   /** An option's text. */

@@ -12,6 +12,7 @@ import { PipeweaveError } from "../errors.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
 import {
   createBookkeeping,
+  ENGINE_TABLES,
   historyTable,
   lockForHistory,
   readHistory,
@@ -192,6 +193,8 @@ async function alter(session: Session, complete: boolean, statements: readonly S
     ...freshSession({ lockTimeoutMs: MIGRATION_LOCK_TIMEOUT_MS, statementTimeoutMs: undefined }),
     assertTrusted(schema, [], "own"),
     lockForHistory(schema),
+    // Again, since somebody may have held that lock for a while.
+    assertTrusted(schema, [], "own", { writes: ENGINE_TABLES }),
     ...(complete ? [] : [createBookkeeping(schema)]),
     ...statements,
   ];

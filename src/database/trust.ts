@@ -21,7 +21,8 @@ export const RELATIONS: readonly string[] = [
 export const FUNCTIONS: readonly string[] = [
   ...["update_orchestrator_state_timestamp", "update_updated_at_column"],
   ...["cleanup_expired_idempotency_cache", "cleanup_expired_temp_uploads"],
-  ...["refuse_change_of_migration_log", "migration_guard", "record_migration"],
+  ...["refuse_change_of_migration_log", "migration_lock_tables", "migration_guard", "record_migration"],
+  ...["maintenance_stranger", "maintenance_keep_to_owner"],
   ...[
     "refuse_change_of_maintenance_log",
     "maintenance_printable",
@@ -38,11 +39,20 @@ export const NOT_TRUSTED = "PW301";
 /**
  * What a message does with the objects:
  *
- * - `read`: reads them. An owner who is not trusted may have made plain tables of built-in types, which run nothing.
- * - `change`: writes to them, and so runs their triggers and functions.
+ * - `read`: reads them. To plan a query is to run what its owner put into a table's indexes and statistics.
+ * - `change`: writes to them, and so runs their triggers, those of tables that refer to them, and their functions.
  * - `own`: alters or replaces them; they may also be missing.
  */
 export type Use = "read" | "change" | "own";
+
+/** Which objects, and what is done to them. */
+export interface TrustOptions {
+  /**
+   * Tables of them that the message writes to: they are locked before anything is looked at, so that nobody adds a trigger
+   * or a foreign key between the look and the writing. Default: none
+   */
+  readonly writes?: readonly string[] | undefined;
+}
 
 /**
  * A statement that fails with {@linkcode NOT_TRUSTED} where an object of these names belongs to a role that is not trusted
@@ -55,13 +65,14 @@ export type Use = "read" | "change" | "own";
  *
  * @param relations names within the schema; for `own` all of {@linkcode RELATIONS} and {@linkcode FUNCTIONS} are meant
  */
-export function assertTrusted(schema: string, relations: readonly string[], use: Use): SqlText {
-  return check(
-    schema,
-    relations,
-    use,
-    sql`RAISE EXCEPTION 'not trusted' USING ERRCODE = ${NOT_TRUSTED}, DETAIL = report;`,
-  );
+export function assertTrusted(
+  schema: string,
+  relations: readonly string[],
+  use: Use,
+  options: TrustOptions = {},
+): SqlText {
+  const otherwise = sql`RAISE EXCEPTION 'not trusted' USING ERRCODE = ${NOT_TRUSTED}, DETAIL = report;`;
+  return check(schema, relations, use, otherwise, options);
 }
 
 /**
@@ -70,96 +81,91 @@ export function assertTrusted(schema: string, relations: readonly string[], use:
  * @param name of the setting that holds it: `pipeweave.<name>`, empty where there is nothing
  */
 export function reportTrust(schema: string, relations: readonly string[], use: Use, name: string): SqlText {
-  return check(
-    schema,
-    relations,
-    use,
-    sql`PERFORM pg_catalog.set_config(${`pipeweave.${name}`}, report, true);`,
-  );
+  const otherwise = sql`PERFORM pg_catalog.set_config(${`pipeweave.${name}`}, report, true);`;
+  return check(schema, relations, use, otherwise);
 }
 
-function check(schema: string, relations: readonly string[], use: Use, otherwise: SqlText): SqlText {
+function check(
+  schema: string,
+  relations: readonly string[],
+  use: Use,
+  otherwise: SqlText,
+  { writes = [] }: TrustOptions = {},
+): SqlText {
   const names = textArray(use === "own" ? RELATIONS : relations);
   const functions = textArray(use === "read" ? [] : FUNCTIONS);
   const body = sql`
 DECLARE
   use text := ${use};
-  home oid := pg_catalog.to_regnamespace(${identifier(schema).text});
+  home oid := to_regnamespace(${identifier(schema).text});
   me record;
   trusted oid[];
   makers oid[] := '{}';
-  found record;
+  name text;
   relations oid[];
-  problems jsonb := '[]';
+  problems jsonb;
   report text;
 BEGIN
-  SELECT oid, rolsuper INTO me FROM pg_catalog.pg_roles WHERE rolname = current_user;
+  SELECT oid, rolsuper INTO me FROM pg_roles WHERE rolname = current_user;
   -- Not by pg_has_role, which says that a superuser is a member of every role.
   WITH RECURSIVE mine (role) AS (
-    SELECT me.oid UNION SELECT m.roleid FROM pg_catalog.pg_auth_members m JOIN mine ON m.member = mine.role
-  ) SELECT pg_catalog.array_agg(role) INTO trusted FROM mine;
+    SELECT me.oid UNION SELECT m.roleid FROM pg_auth_members m JOIN mine ON m.member = mine.role
+  ) SELECT array_agg(role) INTO trusted FROM mine;
   IF use <> 'own' THEN
-    trusted := trusted || ARRAY(SELECT oid FROM pg_catalog.pg_roles WHERE rolsuper);
+    trusted := trusted || ARRAY(SELECT oid FROM pg_roles WHERE rolsuper);
     IF NOT me.rolsuper THEN
       SELECT trusted || n.nspowner || d.datdba,
-             ARRAY(SELECT grantee FROM pg_catalog.aclexplode(n.nspacl) WHERE privilege_type = 'CREATE' AND grantee <> 0)
+             ARRAY(SELECT grantee FROM aclexplode(n.nspacl) WHERE privilege_type = 'CREATE' AND grantee <> 0)
         INTO trusted, makers
-        FROM pg_catalog.pg_namespace n, pg_catalog.pg_database d
-       WHERE n.oid = home AND d.datname = pg_catalog.current_database();
-      trusted := trusted || ARRAY(SELECT r.oid FROM pg_catalog.pg_roles r, pg_catalog.unnest(makers) maker
-                                   WHERE pg_catalog.pg_has_role(r.oid, maker, 'MEMBER'));
+        FROM pg_namespace n, pg_database d WHERE n.oid = home AND d.datname = current_database();
+      trusted := trusted || ARRAY(SELECT r.oid FROM pg_roles r, unnest(makers) maker WHERE pg_has_role(r.oid, maker, 'MEMBER'));
     END IF;
-    FOR found IN SELECT name FROM pg_catalog.unnest(${names}) name
-                  WHERE pg_catalog.to_regclass(pg_catalog.format('%I.%I', ${schema}, name)) IS NULL LIMIT 1 LOOP
-      RAISE undefined_table USING MESSAGE = pg_catalog.format('relation "%s.%s" does not exist', ${schema}, found.name);
+    FOREACH name IN ARRAY ${names} LOOP
+      IF to_regclass(format('%I.%I', ${schema}, name)) IS NULL THEN
+        RAISE undefined_table USING MESSAGE = format('relation "%s.%s" does not exist', ${schema}, name);
+      END IF;
     END LOOP;
   END IF;
-  IF use = 'read' THEN
-    -- Whoever is not trusted keeps his hands off the table from here on: a view in its place would run his functions.
-    FOR found IN SELECT c.oid, c.relname, c.relkind FROM pg_catalog.pg_class c
-                  WHERE c.relnamespace = home AND c.relname = ANY (${names}) AND NOT c.relowner = ANY (trusted) LOOP
-      EXECUTE pg_catalog.format('LOCK TABLE ONLY %I.%I IN ACCESS SHARE MODE', ${schema}, found.relname);
-      problems := problems || coalesce((
-        SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('object', 'table ' || c.oid::regclass, 'owner',
-                 pg_catalog.pg_get_userbyid(c.relowner)))
-          FROM pg_catalog.pg_class c
-         WHERE c.oid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', ${schema}, found.relname))
-           AND (c.relkind NOT IN ('r', 'p') OR c.relhasrules OR EXISTS (
-             SELECT FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-              WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-                AND t.typnamespace <> 'pg_catalog'::regnamespace))), '[]');
-    END LOOP;
-  ELSE
-    WITH RECURSIVE tree (oid) AS (
-      SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relnamespace = home AND c.relname = ANY (${names})
-      UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN tree ON i.inhparent = tree.oid
-    ) SELECT pg_catalog.array_agg(oid) INTO relations FROM tree;
-    SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('object', object, 'owner',
-             pg_catalog.pg_get_userbyid(owner), 'alter', alter) ORDER BY place, object), '[]')
-      INTO problems
-      FROM (
-        SELECT 1 AS place, CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' ELSE 'table ' END
-                 || c.oid::regclass AS object, c.relowner AS owner,
-               CASE c.relkind WHEN 'v' THEN 'VIEW ' WHEN 'm' THEN 'MATERIALIZED VIEW ' ELSE 'TABLE ' END
-                 || c.oid::regclass AS alter
-          FROM pg_catalog.pg_class c WHERE c.oid = ANY (relations)
-        UNION ALL
-        SELECT 2, 'function ' || p.oid::regprocedure, p.proowner, 'FUNCTION ' || p.oid::regprocedure
-          FROM pg_catalog.pg_proc p WHERE p.pronamespace = home AND p.proname = ANY (${functions})
-        UNION ALL
-        -- The function that a trigger calls, and those of its condition.
-        SELECT 3, 'trigger ' || pg_catalog.quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass, coalesce(p.proowner, o.oprowner), NULL
-          FROM pg_catalog.pg_trigger t
-          JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_trigger'::regclass AND d.objid = t.oid
-          LEFT JOIN pg_catalog.pg_proc p ON d.refclassid = 'pg_catalog.pg_proc'::regclass AND p.oid = d.refobjid
-          LEFT JOIN pg_catalog.pg_operator o ON d.refclassid = 'pg_catalog.pg_operator'::regclass AND o.oid = d.refobjid
-         WHERE t.tgrelid = ANY (relations) AND NOT t.tgisinternal
-           AND NOT (p.pronamespace = home AND p.proname = ANY (${functions})) IS TRUE
-      ) found
-     WHERE NOT owner = ANY (trusted);
-  END IF;
-  IF problems <> '[]' THEN
-    report := pg_catalog.jsonb_build_object('use', use, 'role', current_user, 'problems', problems);
+  FOREACH name IN ARRAY ${textArray(writes)} LOOP
+    IF to_regclass(format('%I.%I', ${schema}, name)) IS NOT NULL THEN
+      EXECUTE format('LOCK TABLE %I.%I IN ROW EXCLUSIVE MODE', ${schema}, name);
+    END IF;
+  END LOOP;
+  WITH RECURSIVE tree (oid) AS (
+    SELECT c.oid FROM pg_class c WHERE c.relnamespace = home AND c.relname = ANY (${names})
+    UNION
+    SELECT next.oid FROM tree, LATERAL (
+      SELECT i.inhrelid FROM pg_inherits i WHERE i.inhparent = tree.oid
+      UNION ALL
+      -- What is deleted or changed reaches tables that refer to it.
+      SELECT t.tgconstrrelid FROM pg_trigger t
+       WHERE t.tgrelid = tree.oid AND t.tgisinternal AND t.tgconstrrelid <> 0 AND use <> 'read'
+    ) next (oid)
+  ) SELECT array_agg(oid) INTO relations FROM tree;
+  SELECT jsonb_agg(jsonb_build_object('object', object, 'owner', pg_get_userbyid(owner), 'alter', alter) ORDER BY place, object)
+    INTO problems
+    FROM (
+      SELECT 1 AS place, kind || c.oid::regclass AS object, c.relowner AS owner,
+             CASE WHEN c.relnamespace = home AND c.relname = ANY (${names}) THEN upper(kind) || c.oid::regclass END AS alter
+        FROM pg_class c, LATERAL (SELECT CASE c.relkind WHEN 'v' THEN 'view ' WHEN 'm' THEN 'materialized view ' ELSE 'table ' END) k (kind)
+       WHERE c.oid = ANY (relations) AND NOT c.relowner = ANY (trusted)
+      UNION ALL
+      SELECT 2, 'function ' || p.oid::regprocedure, p.proowner, 'FUNCTION ' || p.oid::regprocedure
+        FROM pg_proc p WHERE p.pronamespace = home AND p.proname = ANY (${functions}) AND NOT p.proowner = ANY (trusted)
+      UNION ALL
+      -- The function that a trigger calls; and a condition, which may run anything, where others may make triggers.
+      SELECT 3, 'trigger ' || quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass,
+             CASE WHEN p.proowner = ANY (trusted) THEN coalesce(nullif(maker.grantee, 0), p.proowner) ELSE p.proowner END, NULL
+        FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_class c ON c.oid = t.tgrelid
+        LEFT JOIN LATERAL (
+          SELECT a.grantee FROM aclexplode(c.relacl) a WHERE a.privilege_type = 'TRIGGER' AND NOT a.grantee = ANY (trusted) LIMIT 1
+        ) maker ON true
+       WHERE t.tgrelid = ANY (relations) AND NOT t.tgisinternal AND use <> 'read'
+         AND (NOT p.proowner = ANY (trusted) OR t.tgqual IS NOT NULL AND maker.grantee IS NOT NULL
+           AND NOT (p.pronamespace = home AND p.proname = ANY (${functions}) AND starts_with(t.tgname, 'maintenance_gate_')))
+    ) found;
+  IF problems IS NOT NULL THEN
+    report := jsonb_build_object('use', use, 'role', current_user, 'problems', problems);
     ${otherwise}
   END IF;
 END`;

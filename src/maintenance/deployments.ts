@@ -48,7 +48,7 @@ export class DeploymentRun implements AsyncDisposable {
     const { schema } = settings;
     try {
       await session.transaction(sql`
-        ${assertTrusted(schema, [TABLE], "change")}
+        ${assertTrusted(schema, [TABLE], "change", { writes: [TABLE] })}
         DELETE FROM ${table(schema)} WHERE expires_at < clock_timestamp() - interval '30 days';
         INSERT INTO ${table(schema)} (id, owner, expires_at) VALUES (${id}, ${owner}, ${until});`);
     } catch (error) {
@@ -85,7 +85,9 @@ export class DeploymentRun implements AsyncDisposable {
 
   async #change(statement: SqlText): Promise<void> {
     const { schema } = this.#session.settings;
-    await this.#session.transaction(sql`${assertTrusted(schema, [TABLE], "change")} ${statement}`);
+    await this.#session.transaction(
+      sql`${assertTrusted(schema, [TABLE], "change", { writes: [TABLE] })} ${statement}`,
+    );
   }
 }
 

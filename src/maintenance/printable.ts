@@ -20,6 +20,11 @@ export function printable(text: string): string {
   });
 }
 
+/** {@linkcode printable} line by line: what breaks lines and what indents them stays. */
+export function printableLines(text: string): string {
+  return text.split("\n").map((line) => line.split("\t").map(printable).join("\t")).join("\n");
+}
+
 /** {@linkcode printable}, and no longer than fits where it is stored. The database cuts what other clients write. */
 export function bounded(text: string, most: number): string {
   const characters = [...printable(text)];

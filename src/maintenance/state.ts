@@ -283,11 +283,15 @@ function changeStatements(schema: string, intent: Intent, options: ChangeOptions
     ...(options.owner === undefined ? {} : { owner: bounded(options.owner, LONGEST.owner) }),
   };
   return sql`
-    ${assertTrusted(schema, intent === "exit" ? ["orchestrator_state"] : CHANGED, "change")}
-    SELECT set_config('pipeweave.actor', ${JSON.stringify(details)}, true) AS actor;
     ${
     intent === "exit" ? sql`` : sql`LOCK TABLE ${identifier(schema)}.task_runs IN SHARE ROW EXCLUSIVE MODE;`
   }
+    ${
+    assertTrusted(schema, intent === "exit" ? ["orchestrator_state"] : CHANGED, "change", {
+      writes: ["orchestrator_state"],
+    })
+  }
+    SELECT set_config('pipeweave.actor', ${JSON.stringify(details)}, true) AS actor;
     SELECT FROM ${stateTable(schema)} WHERE id = 'singleton' FOR UPDATE;
     UPDATE ${stateTable(schema)} o SET mode = 'running'
      WHERE id = 'singleton' AND mode = 'waiting_for_maintenance' AND ${expired(sql`o`)};
@@ -401,7 +405,7 @@ export async function adoptRequest(
   const { schema } = session.settings;
   const details = { ...actor, action: "take over" };
   await session.transaction(sql`
-    ${assertTrusted(schema, CHANGED, "change")}
+    ${assertTrusted(schema, CHANGED, "change", { writes: ["orchestrator_state"] })}
     SELECT set_config('pipeweave.actor', ${JSON.stringify(details)}, true);
     UPDATE ${stateTable(schema)} SET deployment = ${id}, owner = ${owner}
      WHERE id = 'singleton' AND mode <> 'running' AND deployment = ${from};`);

@@ -14,7 +14,15 @@ import { pauseBefore, sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
 import { explainFailure, isRefusedByGuard, wasEndedByAdministrator } from "./explain.ts";
-import { GUARD, type GuardTerms, type History, lockKey, predecessorOf, readHistory } from "./history.ts";
+import {
+  GUARD,
+  type GuardTerms,
+  type History,
+  lockEngineTables,
+  lockKey,
+  predecessorOf,
+  readHistory,
+} from "./history.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
@@ -408,13 +416,15 @@ class Migrator {
   async #failed(migration: Migration, error: PipeweaveError, left: string): Promise<ApplyResult> {
     const { version, name } = migration;
     // Where it cannot be logged, the failure is the news.
-    await this.session.transaction(sql`${
-      writeLog(this.session.settings.schema, {
-        ...{ action: "apply", version, name, outcome: "failed" },
-        actor: this.options.actor ?? UNKNOWN_ACTOR,
-        details: { error: error.message, sqlstate: error.details.sqlstate },
-      })
-    };`).catch(() => {});
+    await this.session.transaction(
+      sql`SELECT ${lockEngineTables(this.session.settings.schema)}; ${
+        writeLog(this.session.settings.schema, {
+          ...{ action: "apply", version, name, outcome: "failed" },
+          actor: this.options.actor ?? UNKNOWN_ACTOR,
+          details: { error: error.message, sqlstate: error.details.sqlstate },
+        })
+      };`,
+    ).catch(() => {});
     const status = planMigrations(this.migrations, this.#historyNow().rows);
     return { applied: this.#inOrder(), failed: { migration, error, left }, status };
   }

@@ -214,9 +214,9 @@ export interface GuardTerms {
  */
 export function guard(schema: string, { key, version, predecessor, complete }: GuardTerms): SqlText {
   if (complete) {
-    return sql`SELECT ${identifier(schema)}.migration_guard(${schema}, ${String(key)}, ${version}, ${
-      predecessor ?? null
-    });`;
+    return sql`SELECT ${identifier(schema)}.migration_guard(${schema}::text, ${
+      String(key)
+    }::bigint, ${version}::text, ${predecessor ?? null}::text);`;
   }
   // Something was missing, but by now another migrator may have made it.
   const table = historyTable(schema);
@@ -231,9 +231,9 @@ BEGIN
   ELSIF pg_catalog.to_regclass(${table.text}) IS NULL THEN
     IF ${needsOne} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   ELSIF pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL THEN
-    PERFORM ${identifier(schema)}.migration_guard(${schema}, ${String(key)}, ${version}, ${
-    predecessor ?? null
-  });
+    PERFORM ${identifier(schema)}.migration_guard(${schema}::text, ${
+    String(key)
+  }::bigint, ${version}::text, ${predecessor ?? null}::text);
   ELSIF EXISTS (SELECT FROM ${table} WHERE version = ${version}) THEN refusal := ${GUARD.applied};
   ELSIF ${missing} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
@@ -255,8 +255,22 @@ export function recordMigration(
 ): SqlText {
   return sql`
 SELECT applied_at, execution_time_ms FROM ${identifier(schema)}.record_migration(
-  ${schema}, ${version}, ${name}, ${checksum}, ${executionTimeMs}, ${action}, ${actor.osUser}, ${actor.host}, ${actor.tool},
-  ${reason ?? null}, ${JSON.stringify(details)});`;
+  ${schema}::text, ${version}::text, ${name}::text, ${checksum}::text, ${executionTimeMs}::integer, ${action}::text,
+  ${actor.osUser}::text, ${actor.host}::text, ${actor.tool}::text, ${reason ?? null}::text,
+  ${JSON.stringify(details)}::jsonb);`;
+}
+
+/** Tables that the engine writes to beside a migration's own work. */
+export const ENGINE_TABLES: readonly string[] = [
+  ...[TABLE, "migration_log", "migration_journal", "migration_lease"],
+];
+
+/**
+ * An expression that keeps others from adding triggers and foreign keys to {@linkcode ENGINE_TABLES} until the transaction
+ * ends, and fails where a role that is not trusted has some there.
+ */
+export function lockEngineTables(schema: string): SqlText {
+  return sql`${identifier(schema)}.migration_lock_tables(${schema}::text)`;
 }
 
 /** Errors of {@linkcode guardRollback}. */
@@ -267,6 +281,7 @@ export function guardRollback(schema: string, key: bigint, version: string): Sql
   const body = sql`
 DECLARE refusal text;
 BEGIN
+  PERFORM ${lockEngineTables(schema)};
   IF NOT pg_catalog.pg_try_advisory_xact_lock(${String(key)}) THEN refusal := ${GUARD.locked};
   ELSIF ${version} IS DISTINCT FROM (SELECT version FROM ${
     historyTable(schema)

@@ -12,7 +12,7 @@ import { Session, StatementError } from "../database/session.ts";
 import { sql, SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
-import { createBookkeeping, guard, type GuardTerms, leaseTable } from "./history.ts";
+import { createBookkeeping, guard, type GuardTerms, leaseTable, lockEngineTables } from "./history.ts";
 import { type EffectiveLimits, freshSession, ownershipChecks } from "./message.ts";
 
 /** How long a holder that gives no sign of life keeps its turn. */
@@ -95,9 +95,11 @@ RETURNING l.fence::text AS fence, (SELECT holder FROM old) AS old_holder, (SELEC
 
   /** A statement that fails when this turn is over, and puts its end off otherwise. To be first in every step. */
   check(): SqlText {
+    const { schema } = this.session.settings;
     const body = sql`
 BEGIN
-  UPDATE ${leaseTable(this.session.settings.schema)}
+  PERFORM ${lockEngineTables(schema)};
+  UPDATE ${leaseTable(schema)}
      SET heartbeat_at = pg_catalog.clock_timestamp(), expires_at = ${until(this.leaseMs)}
    WHERE fence = ${this.fence}::bigint AND holder IS NOT NULL;
   IF NOT FOUND THEN RAISE EXCEPTION 'another migrator has taken over' USING ERRCODE = ${FENCED_OFF}; END IF;
@@ -107,7 +109,8 @@ END`;
 
   /** Gives the turn back: for the step that records the migration. */
   release(): SqlText {
-    return sql`UPDATE ${leaseTable(this.session.settings.schema)}
+    const { schema } = this.session.settings;
+    return sql`SELECT ${lockEngineTables(schema)}; UPDATE ${leaseTable(schema)}
       SET holder = NULL, version = NULL, expires_at = NULL WHERE fence = ${this.fence}::bigint;`;
   }
 

@@ -18,6 +18,7 @@ import {
   createBookkeeping,
   guardRollback,
   type History,
+  lockEngineTables,
   lockKey,
   readHistory,
   ROLLBACK_GUARD,
@@ -266,12 +267,14 @@ async function logFailure(
   actor: Actor = UNKNOWN_ACTOR,
 ): Promise<void> {
   // Where it cannot be logged, the failure is the news.
-  await session.transaction(sql`${
-    writeLog(session.settings.schema, {
-      ...{ action: "rollback", version, name, outcome: "failed", actor },
-      details: { error: error.message, sqlstate: error.details.sqlstate },
-    })
-  };`).catch(() => {});
+  await session.transaction(
+    sql`SELECT ${lockEngineTables(session.settings.schema)}; ${
+      writeLog(session.settings.schema, {
+        ...{ action: "rollback", version, name, outcome: "failed", actor },
+        details: { error: error.message, sqlstate: error.details.sqlstate },
+      })
+    };`,
+  ).catch(() => {});
 }
 
 function withOutcome(error: PipeweaveError, rolledBack: readonly Migration[]): PipeweaveError {

@@ -5,6 +5,7 @@
  */
 
 import { messageOf, PipeweaveError } from "../errors.ts";
+import { printableLines } from "../maintenance/printable.ts";
 
 /** How to print. */
 export interface ErrorTextOptions {
@@ -19,15 +20,17 @@ export function formatError(error: unknown, { verbose, paint }: ErrorTextOptions
   const trace = verbose && error instanceof Error ? ["", error.stack ?? "", ...causes(error)] : [];
   if (!(error instanceof PipeweaveError)) {
     const hint = "  next: this should not happen; run it again with --verbose, and report what it prints";
-    return [`${paint("error:")} ${messageOf(error)}`, hint, ...trace].join("\n");
+    return [`${paint("error:")} ${printableLines(messageOf(error))}`, hint, ...trace].join("\n");
   }
   const { hint, sqlstate, detail, serverHint, context, location, problems } = error.details;
   const indented = (name: string, text: string | undefined) =>
-    text ? [`  ${name}: ${text.replaceAll("\n", "\n    ")}`] : [];
+    text ? [`  ${name}: ${printableLines(text).replaceAll("\n", "\n    ")}`] : [];
   return [
-    `${paint("error:")} ${error.message}`,
-    ...(location ? [`  at ${location.file}:${location.line}:${location.column}`, location.excerpt] : []),
-    ...(problems ?? []).map((problem) => `  - ${problem.replaceAll("\n", "\n  ")}`),
+    `${paint("error:")} ${printableLines(error.message)}`,
+    ...(location
+      ? [`  at ${location.file}:${location.line}:${location.column}`, printableLines(location.excerpt)]
+      : []),
+    ...(problems ?? []).map((problem) => `  - ${printableLines(problem).replaceAll("\n", "\n  ")}`),
     ...indented("SQLSTATE", sqlstate),
     ...indented("DETAIL", detail),
     ...indented("HINT", serverHint),

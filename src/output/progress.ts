@@ -5,6 +5,7 @@
  */
 
 import { formatDuration } from "../config/duration.ts";
+import { printable } from "../maintenance/printable.ts";
 import { cellsOf, fitted } from "./cells.ts";
 
 /** Work shorter than this shows no progress. */
@@ -87,7 +88,9 @@ export class Progress {
     const { label, fraction, more, moreNow } = this.#step;
     const done = fraction === undefined ? "" : ` ${bar(fraction)}`;
     const told = moreNow?.() ?? more;
-    return `${label}${done} (${formatDuration(Date.now() - this.#since)})${told ? `: ${told}` : ""}`;
+    return printable(
+      `${label}${done} (${formatDuration(Date.now() - this.#since)})${told ? `: ${told}` : ""}`,
+    );
   }
 
   #draw(): void {
@@ -104,7 +107,7 @@ export class Progress {
     // Lines that the terminal breaks, or that do not fit it, could not be taken back.
     const room = Math.max(1, this.options.columns() - 1);
     const rows = Math.max(1, (this.options.rows?.() ?? Infinity) - 1);
-    const lines = [first, ...(below ?? [])].slice(0, rows).map((line) => fitted(line, room));
+    const lines = [first, ...(below ?? [])].slice(0, rows).map((line) => fitted(printable(line), room));
     this.write(`${this.#eraser()}${lines.join("\n")}`);
     this.#drawn = lines;
   }

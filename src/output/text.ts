@@ -11,7 +11,7 @@ import type { LintResult } from "../commands/lint.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
-import { printable } from "../maintenance/printable.ts";
+import { printable, printableLines } from "../maintenance/printable.ts";
 import { type ActiveTask, describeAge } from "../maintenance/tasks.ts";
 import type { LintFinding } from "../migrations/lint.ts";
 import type { LogRow } from "../migrations/log.ts";
@@ -39,7 +39,7 @@ export function formatStatus(status: MigrationStatus, columns: number): string {
     })),
     ...status.missing.map((row) => ({
       sign: "!",
-      label: labelOf(row),
+      label: printable(labelOf(row)),
       note: `applied ${row.appliedAt.toISOString()}, but there is NO FILE for it`,
     })),
   ];
@@ -65,7 +65,10 @@ export function formatValidation({ valid, files, comparedWithDatabase, findings 
   const verdict = valid
     ? `✓ ${files} migration(s) are valid (${scope})`
     : `✗ ${files} migration(s) checked (${scope}): not valid`;
-  return [...findings.flatMap((finding) => [`${finding.severity}: ${formatFinding(finding)}`, ""]), verdict]
+  return [
+    ...findings.flatMap((finding) => [printableLines(`${finding.severity}: ${formatFinding(finding)}`), ""]),
+    verdict,
+  ]
     .join("\n");
 }
 
@@ -232,7 +235,7 @@ function linesOfPlanned({ migration, statements, findings }: PlannedMigration, c
 export function formatHistory(rows: readonly LogRow[], columns: number): string {
   if (rows.length === 0) return "Nothing is logged yet.";
   return rows.map((row) => {
-    const what = `${row.loggedAt.toISOString()}  ${row.action} ${labelOf(row)}: ${row.outcome}` +
+    const what = printable(`${row.loggedAt.toISOString()}  ${row.action} ${labelOf(row)}: ${row.outcome}`) +
       (row.durationMs === null ? "" : ` (${formatDuration(row.durationMs)})`);
     const more = [
       ...(row.reason ? [`reason: ${printable(row.reason)}`] : []),
