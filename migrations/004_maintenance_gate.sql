@@ -155,9 +155,9 @@ $$;
 -- this transaction's snapshot shows it: a snapshot may be older than the mode. A row is let in all the same where the gate
 -- was opened without its triggers, by time (--ttl) or because others held the table; the state has to be the newest for
 -- that. It is, at READ COMMITTED, since whoever closes the gate waits for this transaction's lock on the table; elsewhere
--- the row's lock finds out. A row that is being changed just now counts as closed.
+-- the row's lock finds out. A row that is being changed for longer than that is waited for counts as closed.
 CREATE OR REPLACE FUNCTION maintenance_gate() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off SET lock_timeout = '200ms' AS $$
 DECLARE
   closed_for text := TG_ARGV[0];
   -- The schema of this function, which has the state: the table may be a partition in another one.
@@ -185,19 +185,22 @@ BEGIN
       RETURN NEW;
     END IF;
     BEGIN
-      EXECUTE read_state || ' FOR SHARE SKIP LOCKED' INTO state USING closed_for;
+      EXECUTE read_state || ' FOR SHARE' INTO state USING closed_for;
       IF state.is_open THEN
         RETURN NEW;
       END IF;
-    EXCEPTION WHEN serialization_failure THEN
-      -- The row is newer than this transaction's snapshot.
+    EXCEPTION WHEN serialization_failure OR lock_not_available THEN
+      -- The row is newer than this transaction's snapshot, or is being changed.
     END;
   END IF;
   IF TG_OP = 'UPDATE' AND OLD.status = 'pending' AND NEW.status <> 'running' THEN
     -- A poller that had read its batch before the gate was closed was refused the start, and takes that for a failure: it
     -- counts an attempt that there was none of, or gives the task up. The task stays queued as it is.
     IF NEW.status = 'pending' THEN
-      RETURN OLD;
+      NEW.attempt := OLD.attempt;
+      NEW.scheduled_for := OLD.scheduled_for;
+      NEW.previous_attempts := OLD.previous_attempts;
+      RETURN NEW;
     ELSIF NEW.error LIKE '% for maintenance: task % may not become running' THEN
       EXECUTE format('SELECT %I.maintenance_stranger($1, ''{dlq}''::text[])', home) INTO stranger USING home::text;
       IF stranger IS NULL THEN
@@ -210,7 +213,8 @@ BEGIN
   IF closed_for <> 'starts' AND NEW.status = 'pending' THEN
     IF TG_OP = 'UPDATE' THEN
       -- The retry of a task that was accepted, and a join that its pipeline has made ready.
-      is_accepted := OLD.status IN ('failed', 'timeout', 'waiting');
+      -- A running one is still there where the drain was told to ignore it.
+      is_accepted := OLD.status IN ('failed', 'timeout', 'waiting', 'running');
     ELSIF NEW.pipeline_run_id IS NOT NULL THEN
       EXECUTE format(
         $r$SELECT CASE WHEN $2
@@ -229,8 +233,11 @@ BEGIN
     EXECUTE format('SELECT %I.maintenance_stranger($1, ''{maintenance_held_tasks}''::text[])', home)
       INTO stranger USING home::text;
     IF stranger IS NULL THEN
-      EXECUTE format('INSERT INTO %I.maintenance_held_tasks VALUES ($1) ON CONFLICT DO NOTHING', home) USING NEW.id;
       NEW.status := 'waiting';
+      -- Of an INSERT that meets a row of its id there comes none (ON CONFLICT), and that row is not to be queued.
+      EXECUTE format('INSERT INTO %1$I.maintenance_held_tasks
+          SELECT $1 WHERE $2 OR NOT EXISTS (SELECT FROM %1$I.task_runs WHERE id = $1) ON CONFLICT DO NOTHING', home)
+        USING NEW.id, TG_OP = 'UPDATE';
       RETURN NEW;
     END IF;
   END IF;
@@ -365,6 +372,7 @@ BEGIN
   EXECUTE format($q$SELECT
 (WITH RECURSIVE tables (relation) AS (
   SELECT to_regclass(%2$L)::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tables t ON i.inhparent = t.relation
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
 ), gates AS (
   SELECT g.tgrelid, g.tgname, g.tgenabled FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
    WHERE g.tgrelid IN (SELECT relation FROM tables) AND p.proname IN ('maintenance_gate', 'maintenance_task_ended')
@@ -402,6 +410,7 @@ BEGIN
   WITH RECURSIVE tree (relation) AS (
     SELECT format('%I.task_runs', schema_name)::regclass::oid
     UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.relation
+      JOIN pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
   ) SELECT array_agg(relation) INTO tables FROM tree;
   FOR gate IN
     SELECT 'maintenance_gate_' || name AS name, event, condition, call FROM (VALUES
@@ -477,9 +486,15 @@ BEGIN
     RAISE EXCEPTION '% is not of PipeWeave''s owner', stranger;
   END IF;
   EXECUTE format($r$
-    WITH held AS (DELETE FROM %1$I.maintenance_held_tasks RETURNING task_run_id)
-    UPDATE %1$I.task_runs r SET status = 'pending' FROM held WHERE r.id = held.task_run_id AND r.status = 'waiting'$r$,
-    schema_name);
+    WITH free AS (
+      -- Whatever somebody has locked is queued by a later look.
+      SELECT r.id FROM %1$I.task_runs r JOIN %1$I.maintenance_held_tasks h ON h.task_run_id = r.id FOR UPDATE OF r SKIP LOCKED
+    ), queued AS (
+      UPDATE %1$I.task_runs r SET status = 'pending' FROM free WHERE r.id = free.id AND r.status = 'waiting'
+    )
+    DELETE FROM %1$I.maintenance_held_tasks h USING free WHERE h.task_run_id = free.id$r$, schema_name);
+  EXECUTE format('DELETE FROM %1$I.maintenance_held_tasks h
+    WHERE NOT EXISTS (SELECT FROM %1$I.task_runs r WHERE r.id = h.task_run_id)', schema_name);
   EXECUTE format('DELETE FROM %I.maintenance_accepted_runs', schema_name);
   EXECUTE format('DELETE FROM %I.maintenance_recent_ends', schema_name);
 EXCEPTION
@@ -489,6 +504,26 @@ EXCEPTION
     RAISE WARNING 'tasks that were held back during maintenance are not queued yet: %', SQLERRM;
 END;
 $$;
+
+-- A task that is held back by a transaction which ends after the exit: it is queued by that transaction itself. The row of
+-- the state is locked, so that one of the two is sure to see the other.
+CREATE OR REPLACE FUNCTION maintenance_held_late() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET row_security = off AS $$
+DECLARE
+  mode text;
+BEGIN
+  EXECUTE format('SELECT mode FROM %I.orchestrator_state WHERE id = ''singleton'' FOR SHARE', TG_TABLE_SCHEMA) INTO mode;
+  IF mode = 'running' THEN
+    EXECUTE format('SELECT %I.maintenance_release_held($1)', TG_TABLE_SCHEMA) USING TG_TABLE_SCHEMA::text;
+  END IF;
+  RETURN NULL;
+END;
+$$;
+
+DROP TRIGGER IF EXISTS maintenance_held_late ON maintenance_held_tasks;
+CREATE CONSTRAINT TRIGGER maintenance_held_late
+  AFTER INSERT ON maintenance_held_tasks DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION maintenance_held_late();
 
 -- Opens and closes the gate with the mode, in the transaction that changes it, whoever does; then logs and tells it.
 CREATE OR REPLACE FUNCTION maintenance_follow_mode() RETURNS trigger
@@ -620,7 +655,7 @@ CREATE CONSTRAINT TRIGGER maintenance_follow_mode
 -- These run with their owner's rights, on what the name of a table leads to: nobody else calls them, or makes triggers of
 -- them.
 REVOKE EXECUTE ON FUNCTION
-  maintenance_gate(), maintenance_task_ended(), maintenance_bound_request(), maintenance_follow_mode(),
+  maintenance_gate(), maintenance_task_ended(), maintenance_bound_request(), maintenance_follow_mode(), maintenance_held_late(),
   maintenance_set_gate(text, text, text), maintenance_release_held(text) FROM PUBLIC;
 
 -- pipeweave: ownership is checked here, before the first row is written

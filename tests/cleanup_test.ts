@@ -266,3 +266,43 @@ Deno.test("cleanup: a role's statement_timeout ends nothing; what it may not tou
     await sql.unsafe(`DROP OWNED BY ${role}; DROP ROLE ${role}`);
   }
 });
+
+for (
+  const [how, statement] of [
+    ["detached", "ALTER TABLE dlq DETACH PARTITION dlq_b"],
+    ["dropped", "DROP TABLE dlq_b"],
+    [
+      "another one of its name",
+      "ALTER TABLE dlq DETACH PARTITION dlq_b; ALTER TABLE dlq_b RENAME TO old_b; CREATE TABLE dlq_b (LIKE old_b); INSERT INTO dlq_b SELECT * FROM old_b",
+    ],
+  ] as const
+) {
+  Deno.test(`cleanup of a partition that is ${how} meanwhile: nothing of it goes, the rest does`, async () => {
+    await using database = await TestDatabase.migrated();
+    const { sql } = database;
+    await sql.unsafe(
+      `ALTER TABLE dlq RENAME TO plain_dlq; CREATE TABLE dlq (LIKE plain_dlq INCLUDING DEFAULTS) PARTITION BY LIST (task_id);
+      CREATE TABLE dlq_a PARTITION OF dlq FOR VALUES IN ('a'); CREATE TABLE dlq_b PARTITION OF dlq FOR VALUES IN ('b'); CREATE TABLE dlq_c PARTITION OF dlq DEFAULT;
+      INSERT INTO dlq (id, task_run_id, task_id, code_version, code_hash, error, attempts, previous_attempts, failed_at)
+      SELECT t || i, 'r', t, 1, 'x', 'e', 3, '[]', now() - interval '90 days' FROM unnest('{a,b,c}'::text[]) t, generate_series(1, 50) i`,
+    );
+    const session = database.session();
+    let changed: Promise<unknown> | undefined;
+    const result = await cleanup(session, {
+      batchSize: 10,
+      onBatch: () => void (changed ??= sql.unsafe(statement).then(() => {})),
+    });
+    await changed;
+    // Either it was part of dlq when it came to it, or it is whole.
+    const [left] = await sql.unsafe(
+      `SELECT ${
+        how === "dropped" ? "0" : "(SELECT count(*)::int FROM dlq_b)"
+      } AS b, (SELECT count(*)::int FROM dlq) AS rest`,
+    );
+    assertEquals(left!["rest"], 0);
+    if (result.leftAlone) {
+      assertStringIncludes(result.leftAlone[0]!, "dlq_b is no part of dlq any more");
+      assertEquals([result.dlq, left!["b"]], [100, how === "dropped" ? 0 : 50]);
+    } else assertEquals(result.dlq, 150);
+  });
+}

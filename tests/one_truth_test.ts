@@ -371,3 +371,38 @@ Deno.test("what others wrote is one line, short, and turns nothing: where it is 
     assertEquals(stdout.split("\n").filter((line) => line.startsWith("Mode: running")), []);
   }
 });
+
+Deno.test("what needs maintenance is applied without it where nothing is active, and not beside a task that comes meanwhile", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql, url } = database;
+  await queueTasks(sql, []);
+  await sql`CREATE TABLE go (id int)`;
+  await using folder = await folderWith({
+    "101_slow.sql":
+      "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM go) LOOP PERFORM pg_sleep(0.02); END LOOP; END $$;",
+    "102_needs.sql": "-- pipeweave: requires maintenance\nCREATE TABLE proof (id int);",
+  });
+  const env = { DATABASE_URL: url };
+  const run = pipeweave(["db:migrate", "--dir", folder.path], { env });
+  await until(
+    async () =>
+      (await sql`SELECT FROM pg_stat_activity WHERE query LIKE '-- pipeweave: 101%' AND state = 'active' AND datname = current_database()`)
+        .length > 0,
+    "the first one runs",
+  );
+  await sql.unsafe(insert());
+  await sql`INSERT INTO go VALUES (1)`;
+  const { code, stderr } = await run;
+  assertEquals([code, (await sql`SELECT to_regclass('proof') IS NULL AS missing`)[0]!["missing"]], [3, true]);
+  assertStringIncludes(stderr, "102_needs needs maintenance, and was not applied: a task has come meanwhile");
+  await sql`UPDATE task_runs SET status = 'completed'`;
+  assertEquals((await pipeweave(["db:migrate", "--dir", folder.path], { env })).code, 0);
+});
+
+Deno.test("a hint is about the schema that was asked about, quoted for a shell", async () => {
+  await using database = await TestDatabase.empty();
+  const { stderr } = await pipeweave(["maintenance:status", "--schema", `we"ird x`], {
+    env: { DATABASE_URL: database.url },
+  });
+  assertStringIncludes(stderr, `next: Run: pipeweave db:migrate --schema 'we"ird x'\n`);
+});

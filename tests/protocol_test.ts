@@ -111,3 +111,44 @@ Deno.test("what follows an accepted step late is held during maintenance, and qu
     assertEquals(await statuses(), ["again,pending,2", "next,pending,1", "step,completed,1"]);
   }
 });
+
+Deno.test("a task held by a transaction that ends after the exit, and one that somebody has locked, are queued all the same", async () => {
+  await using database = await TestDatabase.migrated();
+  await using orchestrator = new SmallOrchestrator(database.url, true);
+  await orchestrator.register();
+  const { sql } = database;
+  const session = database.session();
+  await sql`INSERT INTO pipeline_runs (id, pipeline_id, pipeline_version, structure_snapshot, status) VALUES ('run', 'p', '1', '{}', 'running')`;
+  const step = (id: string) =>
+    `INSERT INTO task_runs (id, task_id, pipeline_run_id, status, code_version, code_hash, max_retries) VALUES ('${id}', 'chain_b', 'run', 'pending', 1, 'x', 3)`;
+  await requestMaintenance(session, { settleMs: 0 });
+  await sql.unsafe(step("locked"));
+  await using late = await database.hold(step("late"));
+  await using lock = await database.hold("SELECT FROM task_runs WHERE id = 'locked' FOR UPDATE");
+  const exiting = exitMaintenance(session);
+  await late.run("COMMIT");
+  await lock.release();
+  assertEquals([(await exiting).mode, (await exiting).heldTasks], ["running", 0]);
+  const rows = await sql`SELECT id, status FROM task_runs ORDER BY id`;
+  assertEquals(rows.map((row) => Object.values(row).join()), ["late,pending", "locked,pending"]);
+});
+
+Deno.test("an INSERT that meets a join which is not ready queues it neither in maintenance nor after it", async () => {
+  await using database = await TestDatabase.migrated();
+  await using orchestrator = new SmallOrchestrator(database.url, true);
+  await orchestrator.register();
+  const { sql } = database;
+  const session = database.session();
+  await sql`INSERT INTO pipeline_runs (id, pipeline_id, pipeline_version, structure_snapshot, status) VALUES ('run', 'p', '1', '{}', 'running')`;
+  const insert = (status: string, conflict: string) =>
+    sql.unsafe(
+      `INSERT INTO task_runs (id, task_id, pipeline_run_id, status, code_version, code_hash, max_retries)
+      VALUES ('join', 'join', 'run', '${status}', 1, 'x', 3) ${conflict}`,
+    );
+  await insert("waiting", "");
+  await requestMaintenance(session, { settleMs: 0 });
+  await insert("pending", "ON CONFLICT DO NOTHING");
+  await insert("pending", "ON CONFLICT (id) DO UPDATE SET priority = 5");
+  await exitMaintenance(session);
+  assertEquals((await sql`SELECT status, priority FROM task_runs`)[0], { status: "waiting", priority: 5 });
+});

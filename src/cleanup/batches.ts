@@ -33,6 +33,14 @@ const TURN_PAUSE_MS = 50;
 /** Rows that a block of 8 kB holds at most (MaxHeapTuplesPerPage in access/htup_details.h). */
 const ROWS_OF_A_BLOCK = 291;
 
+/** Why a row stays that nothing objects to. */
+const KEPT = "a trigger or a rule keeps it";
+
+/** The table is none of the target's any more. */
+export class LeafGone extends Error {
+  override readonly name = "LeafGone";
+}
+
 /** How far it is with one table. */
 export interface CleanupProgress {
   readonly table: string;
@@ -69,6 +77,8 @@ interface Batch {
 
 /** How a batch ended. */
 interface BatchEnd {
+  /** Whether the table is none of the target's any more: dropped, detached, another one of its name. */
+  readonly gone: boolean;
   /** Whether it had the turn; otherwise another cleanup was at work, and nothing was done. */
   readonly turn: boolean;
   /** Rows that a stretch holds, or that were picked; null where not all of them could go at once. */
@@ -203,7 +213,7 @@ export class BatchedDelete {
             batch_found := cardinality(places);
           END IF;
           IF batch_removed + jsonb_array_length(kept) < batch_found THEN
-            kept := kept || coalesce((SELECT jsonb_agg(jsonb_build_object('place', ctid, 'reason', 'a trigger or a rule keeps it'))
+            kept := kept || coalesce((SELECT jsonb_agg(jsonb_build_object('place', ctid, 'reason', ${KEPT}::text))
               FROM ONLY ${name} WHERE ctid = ANY (places) AND ${condition}
                AND NOT EXISTS (SELECT FROM jsonb_array_elements(kept) k WHERE k->>'place' = ctid::text)), '[]');
           END IF;`;
@@ -215,7 +225,10 @@ export class BatchedDelete {
         most = ONE_BY_ONE;
         continue;
       }
-      if (end!.removed === 0 && end!.kept.length === 0) return;
+      // A trigger may keep a row by changing it, and then it is another one.
+      const changed = Math.max(0, end!.found - end!.removed - end!.kept.length);
+      if (changed > 0) this.#kept.set(KEPT, (this.#kept.get(KEPT) ?? 0) + changed);
+      if (end!.removed === 0 && end!.kept.length === 0 && last === end!.time) return;
       // A batch in which everything went is followed by a larger one.
       most = end!.kept.length === 0 ? most * 2 : ONE_BY_ONE;
       // Those with the same time are not all gone; what was picked is, or is passed over, and what is locked is not picked.
@@ -244,6 +257,7 @@ export class BatchedDelete {
         if (answer.status === "rejected") failures.push(answer.reason);
         else {
           const end = JSON.parse(String(answer.value[0]![0]!["batch"])) as BatchEnd;
+          if (end.gone) throw new LeafGone(this.leaf.name.text);
           if (end.turn) this.#account(ends[index] = end, batches[index]!);
           else later.push(index);
         }
@@ -262,6 +276,8 @@ export class BatchedDelete {
 
   /** The message of a batch: a transaction that does it if no other cleanup is at work, and tells how it ended. */
   #inTurn(statements: SqlText): string {
+    const { leaf, target: { table }, session: { settings: { schema } } } = this;
+    const root = sql`${identifier(schema)}.${identifier(table)}`.text;
     const block = sql`
       DECLARE
         turn boolean := pg_try_advisory_xact_lock(
@@ -272,11 +288,17 @@ export class BatchedDelete {
         places tid[];
         one tid;
         kept jsonb := '[]';
+        gone boolean;
       BEGIN
-        IF turn THEN ${statements}
+        -- The table and what it is part of are locked: it stays what it is until the end.
+        WITH RECURSIVE tree (relation) AS (
+          SELECT ${root}::regclass::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.relation
+        ) SELECT to_regclass(${leaf.name.text})::oid IS DISTINCT FROM ${leaf.oid}::oid
+              OR NOT EXISTS (SELECT FROM tree WHERE relation = ${leaf.oid}::oid) INTO gone;
+        IF turn AND NOT gone THEN ${statements}
         END IF;
         PERFORM set_config('pipeweave.batch', json_build_object(
-          'turn', turn, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'kept', kept,
+          'turn', turn, 'gone', gone, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'kept', kept,
           'ms', extract(epoch FROM clock_timestamp() - transaction_timestamp()) * 1000)::text, true);
       END`;
     return transactionMessage(

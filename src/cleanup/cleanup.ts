@@ -10,7 +10,7 @@ import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { notMigrated } from "../maintenance/state.ts";
 import { bounded } from "../maintenance/printable.ts";
-import { BatchedDelete, type CleanupProgress, holdsAnyBlock } from "./batches.ts";
+import { BatchedDelete, type CleanupProgress, holdsAnyBlock, LeafGone } from "./batches.ts";
 import { findLeaves, type Target } from "./leaves.ts";
 
 /** Rows of one batch unless told otherwise. */
@@ -152,7 +152,11 @@ class Cleanup {
           batchSize,
           onBatch: (progress) => options.onBatch?.({ ...progress, removed: before + progress.removed }),
         });
-        await batches.run().finally(() => {
+        const running = batches.run().catch((error) => {
+          if (!(error instanceof LeafGone)) throw error;
+          this.#leftAlone.push(`${error.message} is no part of ${table} any more`);
+        });
+        await running.finally(() => {
           removed += batches.removed.rows;
           this.#keep(table, batches.removed.kept);
         });

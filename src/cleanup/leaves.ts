@@ -21,6 +21,8 @@ export interface Target {
 export interface Leaf {
   /** Schema and name, quoted. */
   readonly name: SqlText;
+  /** What the name meant when it was looked up. */
+  readonly oid: string;
   /** Whether something may keep a row without an error: a trigger before the row is deleted, or a rule. */
   readonly mayKeep: boolean;
   /** Blocks of the table. */
@@ -64,8 +66,9 @@ export async function findLeaves(
       ${assertTrusted(schema, [table], "change")}
       WITH RECURSIVE tree (relation) AS (
         SELECT ${root}::regclass::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.relation
+          JOIN pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
       )
-      SELECT c.oid::regclass::text AS name, c.relkind::text AS kind,
+      SELECT c.oid::regclass::text AS name, c.oid::text AS oid, c.relkind::text AS kind,
              c.relhasrules OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal
                AND g.tgenabled <> 'D' AND g.tgtype & 11 = 11) AS may_keep
         FROM tree JOIN pg_class c ON c.oid = tree.relation WHERE c.relkind <> 'p' ORDER BY 1;`);
@@ -80,6 +83,7 @@ export async function findLeaves(
     leftAlone,
     leaves: tables.map((row, index) => ({
       name: nameOf(row),
+      oid: String(row["oid"]),
       mayKeep: row["may_keep"] as boolean,
       blocks: extents[index]![0]!["blocks"] as number,
       rows: extents[index]![0]!["rows"] as number,

@@ -193,6 +193,12 @@ const exit: CommandSpec = {
     });
     invocation.progress.stop();
     invocation.result(() => found, () => "Orchestrator is now running normally");
+    if (found.heldTasks > 0) {
+      invocation.warn(
+        `${found.heldTasks} task(s) that were held back during maintenance are not queued yet, since somebody has them ` +
+          "locked: the next maintenance:status does it",
+      );
+    }
   },
 };
 

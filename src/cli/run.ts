@@ -34,6 +34,7 @@ export async function run(args: readonly string[], world: World): Promise<number
     return 0;
   } catch (thrown) {
     const error = await asUsageError(thrown, args);
+    if (error instanceof PipeweaveError) await nameSchema(error, invocation?.text("schema"));
     invocation?.progress.stop();
     const json = invocation ? invocation.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
     if (json) {
@@ -54,6 +55,15 @@ export async function run(args: readonly string[], world: World): Promise<number
   } finally {
     await invocation?.close().catch(() => {});
   }
+}
+
+/** A command that a hint names has to be about the same schema. */
+async function nameSchema(error: PipeweaveError, schema: string | undefined): Promise<void> {
+  const { hint } = error.details;
+  if (!schema || schema === "public" || !hint || hint.includes("--schema")) return;
+  if (!/\b(?:db|maintenance):[a-z]/.test(hint)) return;
+  const { shellQuoted } = await import("../maintenance/state.ts");
+  error.hint(`${hint} With --schema ${shellQuoted(schema)}.`);
 }
 
 /** What Cliffy says about arguments, as an error of ours. */

@@ -10,7 +10,7 @@ import { messageOf, PipeweaveError } from "../errors.ts";
 import { DeploymentRun, type DeploymentSeen, seenDeployment } from "../maintenance/deployments.ts";
 import { adoptRequest, type ChangeOptions, ownerIn } from "../maintenance/state.ts";
 import { describeRequest, type MaintenanceStatus } from "../maintenance/status.ts";
-import { Bell } from "../maintenance/wait.ts";
+import { answered, Bell } from "../maintenance/wait.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
 import type { ApplyResult } from "../migrations/apply.ts";
 import {
@@ -28,6 +28,8 @@ import { migrate, type MigrateOptions } from "./migrate.ts";
 const REASON = "db:migrate";
 /** Pause between two looks at another deployment that may be dead, in milliseconds. */
 const LOOK_EVERY_MS = 500;
+/** How long a look or an exit beside the migrations may take, in milliseconds. */
+const BESIDE_MS = 15_000;
 /** How often a deployment that had joined another one's maintenance asks again after the end of that. */
 const ATTEMPTS = 10;
 
@@ -268,7 +270,9 @@ class Deployment {
         if (isOurs) await this.#run?.leave();
         error.add(`The mode stays ${describeRequest(status)}`, {
           hint: isOurs
-            ? `${hint} Until then no task starts: db:migrate --maintenance goes on and ends it, maintenance:exit ends it as it is.`
+            ? `${hint}${
+              hint ? " " : ""
+            }No task starts meanwhile: db:migrate --maintenance goes on and ends it, maintenance:exit ends it as it is.`
             : hint,
         });
       }
@@ -299,7 +303,9 @@ class Deployment {
 
   async #beside<T>(work: (session: Session) => Promise<T>): Promise<T> {
     await using beside = unstoppable(this.session);
-    return await work(beside.session);
+    return await answered(work(beside.session), beside.session, {
+      ...{ deadline: Infinity, answerWithinMs: BESIDE_MS },
+    });
   }
 
   get #who(): ChangeOptions {

@@ -22,7 +22,9 @@ export const DRAIN_TIMEOUT_MS = 15 * 60_000;
 /** Intervals in which nothing moves, after which a drain counts as stuck. */
 const STUCK_INTERVALS = 2;
 /** How long the end of a request may take after a time-out or a signal, once connected, in milliseconds. */
-const CALL_OFF_MS = 15_000;
+const CALL_OFF_MS = 4000;
+/** How long it waits for the row of the state then, in milliseconds. */
+const CALL_OFF_LOCK_MS = 2000;
 
 /** What to do with a request of one's own when its wait ends without maintenance. */
 export type Ending = "stay" | "exit";
@@ -129,7 +131,9 @@ async function end(
   const { signal: _, ...who } = request;
   const late = setTimeout(() => cleaner.session.abandon(), CALL_OFF_MS);
   try {
-    const status = await exitMaintenance(cleaner.session, { ...who, requestedAt: asked.requestedAt });
+    const status = await exitMaintenance(cleaner.session, {
+      ...{ ...who, requestedAt: asked.requestedAt, lockWaitMs: CALL_OFF_LOCK_MS },
+    });
     error.add(
       status.mode === "running"
         ? "The request was called off: the mode is running"

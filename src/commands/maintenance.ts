@@ -6,6 +6,7 @@
 
 import { formatDuration } from "../config/duration.ts";
 import type { Session } from "../database/session.ts";
+import { sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
 import { readMaintenanceLog } from "../maintenance/log.ts";
 import {
@@ -15,6 +16,7 @@ import {
   isSafe,
   lookAtState,
   type LookOptions,
+  type OrchestratorState,
   ownerIn,
 } from "../maintenance/state.ts";
 import { printable } from "../maintenance/printable.ts";
@@ -121,7 +123,7 @@ export async function exitMaintenance(
   options: ChangeOptions = {},
 ): Promise<MaintenanceStatus> {
   const { ownerBefore, state } = await changeMode(session, "exit", options);
-  const status = maintenanceStatus(state);
+  const status = maintenanceStatus(await released(session, state, options));
   const isLater = options.requestedAt && state.requestedAt?.getTime() !== options.requestedAt.getTime();
   if (status.mode === "running" || isLater) return status;
   throw new PipeweaveError(
@@ -136,6 +138,24 @@ export async function exitMaintenance(
       data: { status },
     },
   );
+}
+
+/** How long an exit looks again where tasks that were held back could not be queued at once, and how often, in milliseconds. */
+const RELEASE = { withinMs: 2000, everyMs: 200 };
+
+/** Looks until what was held back is queued: rows that somebody has locked, transactions that end after the exit. */
+async function released(
+  session: Session,
+  state: OrchestratorState,
+  { actor, signal }: ChangeOptions,
+): Promise<OrchestratorState> {
+  let now = state;
+  for (const deadline = Date.now() + RELEASE.withinMs; now.mode === "running" && now.heldTasksCount > 0;) {
+    if (Date.now() > deadline) break;
+    await sleep(RELEASE.everyMs, signal);
+    now = await lookAtState(session, { actor }).catch(() => now);
+  }
+  return now;
 }
 
 /**

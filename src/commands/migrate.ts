@@ -7,7 +7,13 @@
 import type { Session } from "../database/session.ts";
 import { sequence } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
-import { NOT_IN_MAINTENANCE, restoreState, stillInMaintenance } from "../maintenance/state.ts";
+import {
+  NOT_IN_MAINTENANCE,
+  restoreState,
+  stillInMaintenance,
+  stillNothingActive,
+  TASKS_ACTIVE,
+} from "../maintenance/state.ts";
 import {
   applyMigrations,
   type ApplyOptions,
@@ -124,7 +130,11 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
       needs,
       options.allowOnline === true,
     );
-    const found = isInMaintenance ? inMaintenance(session, undefined) : undefined;
+    const found = isInMaintenance
+      ? inMaintenance(session, undefined)
+      : overridden === undefined && needs.size > 0 && await hasQueue(session)
+      ? besideNobody(session)
+      : undefined;
     return await applyMigrations(session, migrations, history, {
       ...options,
       conditionOf: (migration) => needs.has(migration) ? found : undefined,
@@ -183,6 +193,21 @@ function inMaintenance({ settings }: Session, requestedAt: Date | null | undefin
               "See what is active, and whether the gate can be closed: maintenance:status. Then run db:migrate again.",
           },
         ),
+  };
+}
+
+/** What needs maintenance is applied without it where no task is active, and none comes meanwhile. */
+function besideNobody({ settings }: Session): RunCondition {
+  return {
+    statement: stillNothingActive(settings.schema),
+    sqlstates: [TASKS_ACTIVE],
+    error: (migration) =>
+      new PipeweaveError(
+        "condition",
+        "needs_maintenance",
+        `${labelOf(migration)} needs maintenance, and was not applied: a task has come meanwhile`,
+        { hint: "Run: pipeweave db:migrate --maintenance, which drains, migrates and goes back to running." },
+      ),
   };
 }
 

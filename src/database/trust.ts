@@ -30,7 +30,7 @@ export const FUNCTIONS: readonly string[] = [
     "maintenance_task_ended",
   ],
   ...["maintenance_bound_request", "maintenance_blockers", "maintenance_gate_fits", "maintenance_set_gate"],
-  ...["maintenance_release_held", "maintenance_follow_mode"],
+  ...["maintenance_release_held", "maintenance_held_late", "maintenance_follow_mode"],
 ];
 
 /** SQLSTATE of {@linkcode assertTrusted}. */

@@ -52,6 +52,7 @@ export const SETTLES_IN_MS =
  */
 export const GATE_FITS = `(WITH RECURSIVE tables (relation) AS (
   SELECT to_regclass(%2$L)::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tables t ON i.inhparent = t.relation
+    JOIN pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
 ), gates AS (
   SELECT g.tgrelid, g.tgname, g.tgenabled FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid
    WHERE g.tgrelid IN (SELECT relation FROM tables) AND p.proname IN ('maintenance_gate', 'maintenance_task_ended')

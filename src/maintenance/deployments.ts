@@ -14,6 +14,9 @@ import { assertTrusted } from "../database/trust.ts";
 /** How long a run that gives no sign of life counts as alive, in milliseconds. */
 const TURN_MS = 15_000;
 const TABLE = "maintenance_deployments";
+/** How long a sign of life waits for a lock, and the end of a run for an answer, in milliseconds. */
+const LOCK_MS = 1000;
+const FAREWELL_MS = 2000;
 
 const table = (schema: string) => sql`${identifier(schema)}.${identifier(TABLE)}`;
 const until = sql`clock_timestamp() + make_interval(secs => ${TURN_MS / 1000})`;
@@ -72,10 +75,12 @@ export class DeploymentRun implements AsyncDisposable {
 
   /** Ends the run, whose maintenance is over or was never asked for; one that {@linkcode leave} has ended stays. */
   async [Symbol.asyncDispose](): Promise<void> {
+    // Where this fails, or is not answered, the run counts as dead when its time is over.
+    const late = setTimeout(() => this.#session.abandon(), FAREWELL_MS);
     await this.#heartbeat[Symbol.asyncDispose]();
-    // Where this fails the run counts as dead when its time is over.
     await this.#change(sql`DELETE FROM ${this.#table} WHERE id = ${this.id} AND failed_at IS NULL;`)
       .catch(() => {});
+    clearTimeout(late);
     await this.#session.close();
   }
 
@@ -87,6 +92,7 @@ export class DeploymentRun implements AsyncDisposable {
     const { schema } = this.#session.settings;
     await this.#session.transaction(
       sql`${assertTrusted(schema, [TABLE], "change", { writes: [TABLE] })} ${statement}`,
+      LOCK_MS,
     );
   }
 }

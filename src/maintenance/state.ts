@@ -494,6 +494,25 @@ export function isSafe({ mode, gateFits, blockingTasksCount }: OrchestratorState
   return mode === "maintenance" && gateFits && blockingTasksCount === 0;
 }
 
+/** The SQLSTATE of {@linkcode stillNothingActive}. */
+export const TASKS_ACTIVE = "PW106";
+
+/**
+ * A statement that fails where a task is active, and keeps new ones from coming until the transaction has ended: for what
+ * needs maintenance and is applied without it, since there was nothing to drain.
+ */
+export function stillNothingActive(schema: string): SqlText {
+  const table = sql`${identifier(schema)}.task_runs`;
+  const body = sql`
+BEGIN
+  LOCK TABLE ${table} IN SHARE ROW EXCLUSIVE MODE;
+  IF EXISTS (SELECT FROM ${table} WHERE status IN ('pending', 'running')) THEN
+    RAISE EXCEPTION 'tasks are active' USING ERRCODE = ${TASKS_ACTIVE};
+  END IF;
+END`;
+  return sql`DO ${body.text};`;
+}
+
 /** The SQLSTATEs of {@linkcode stillInMaintenance}: the mode is another, or it is not so in fact. */
 export const NOT_IN_MAINTENANCE = { mode: "PW104", gate: GATE_DOES_NOT_FOLLOW } as const;
 
@@ -616,9 +635,14 @@ export async function explained<T>(session: Session, answer: Promise<T>): Promis
   }
 }
 
+/** A word of a command line as a POSIX shell reads it. */
+export function shellQuoted(word: string): string {
+  return /^[\w./:@-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
+}
+
 /** The schema is not there yet, or not whole. */
 export function notMigrated({ settings, target }: Session, what: string): PipeweaveError {
-  const option = settings.schema === "public" ? "" : ` --schema ${settings.schema}`;
+  const option = settings.schema === "public" ? "" : ` --schema ${shellQuoted(settings.schema)}`;
   return new PipeweaveError("database", "not_migrated", `Schema "${settings.schema}" of ${target} ${what}`, {
     hint: `Run: pipeweave db:migrate${option}`,
   });
