@@ -79,6 +79,25 @@ BEGIN
 END;
 $$;
 
+-- Puts the end of a lease off, if it still is the one of this number. As short a call as it can be: pg_stat_activity shows
+-- the first kilobyte of a message, and the migration's own text should begin in it.
+CREATE OR REPLACE FUNCTION migration_keep_lease(schema_name text, fence bigint, lease_ms integer) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+  kept integer;
+BEGIN
+  EXECUTE format('SELECT %I.migration_lock_tables($1)', schema_name) USING schema_name;
+  EXECUTE format(
+    $q$UPDATE %I.migration_lease
+          SET heartbeat_at = clock_timestamp(), expires_at = clock_timestamp() + make_interval(secs => $2 / 1000.0)
+        WHERE fence = $1 AND holder IS NOT NULL$q$, schema_name) USING fence, lease_ms;
+  GET DIAGNOSTICS kept = ROW_COUNT;
+  IF kept = 0 THEN
+    RAISE EXCEPTION 'another migrator has taken over' USING ERRCODE = 'PW004';
+  END IF;
+END;
+$$;
+
 -- The guard of a migration, and its two lines when it is done, in one query each. They are told the schema that they are
 -- in: a search_path would be wrong after the schema was renamed.
 DROP FUNCTION IF EXISTS migration_guard(bigint, text, text);

@@ -122,7 +122,7 @@ BEGIN
         FROM tree JOIN pg_trigger t ON t.tgrelid = tree.relation JOIN pg_proc p ON p.oid = t.tgfoid
         JOIN pg_class c ON c.oid = t.tgrelid
        WHERE NOT t.tgisinternal AND (p.proowner NOT IN (SELECT role FROM trusted)
-          OR t.tgqual IS NOT NULL AND NOT starts_with(t.tgname, 'maintenance_gate_')
+          OR t.tgqual IS NOT NULL AND p.proname NOT IN ('maintenance_gate', 'maintenance_task_ended')
              AND EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.privilege_type = 'TRIGGER'
                             AND a.grantee NOT IN (SELECT role FROM trusted)))
       UNION ALL

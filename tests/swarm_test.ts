@@ -104,8 +104,12 @@ async function oneRound(admin: postgres.Sql, url: string, schema: string, folder
   // In the middle of what it does: as soon as it is connected, or holds the lease.
   const killings = processes.slice(0, KILLED).map((run, index) =>
     when(() => isOutside ? holds(index) : isAtWork(index), run, () => {
-      if (isOutside) holders++;
-      run.kill("SIGKILL");
+      try {
+        run.kill("SIGKILL");
+        if (isOutside) holders++;
+      } catch {
+        // It has ended just now.
+      }
     })
   );
   // The others come when one of the processes has the turn, so that it is one of these.

@@ -141,8 +141,18 @@ INSERT INTO counted SELECT 3 FROM pg_sleep(0.1);`,
     const first = await pipeweave([...args, "--to", "001"], { env });
     assertEquals(first.code, 0, first.stderr);
     for (let killed = 0; killed < 3; killed++) {
+      const [{ asked }] = await database.sql`SELECT clock_timestamp() AS asked` as unknown as [
+        { asked: Date },
+      ];
       const run = new Run(args, { env });
-      await new Promise((resolve) => setTimeout(resolve, 180 + Math.random() * 400));
+      let ended = false;
+      void run.outcome.then(() => ended = true);
+      await until(async () => {
+        const held = await database.sql`SELECT FROM migration_lease WHERE expires_at > clock_timestamp()
+          AND holder IS NOT NULL AND acquired_at > ${asked}`;
+        return held.length > 0 || ended;
+      }, "it has the turn");
+      await new Promise((resolve) => setTimeout(resolve, Math.random() * 200));
       try {
         run.kill("SIGKILL");
       } catch {

@@ -9,7 +9,7 @@
 
 import { Heartbeat } from "../database/heartbeat.ts";
 import { Session, StatementError } from "../database/session.ts";
-import { sql, SqlText } from "../database/sql.ts";
+import { identifier, sql, SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { createBookkeeping, guard, type GuardTerms, leaseTable, lockEngineTables } from "./history.ts";
@@ -96,21 +96,16 @@ RETURNING l.fence::text AS fence, (SELECT holder FROM old) AS old_holder, (SELEC
   /** A statement that fails when this turn is over, and puts its end off otherwise. To be first in every step. */
   check(): SqlText {
     const { schema } = this.session.settings;
-    const body = sql`
-BEGIN
-  PERFORM ${lockEngineTables(schema)};
-  UPDATE ${leaseTable(schema)}
-     SET heartbeat_at = pg_catalog.clock_timestamp(), expires_at = ${until(this.leaseMs)}
-   WHERE fence = ${this.fence}::bigint AND holder IS NOT NULL;
-  IF NOT FOUND THEN RAISE EXCEPTION 'another migrator has taken over' USING ERRCODE = ${FENCED_OFF}; END IF;
-END`;
-    return sql`DO ${body.text};`;
+    const call = sql`${identifier(schema)}.migration_keep_lease(${schema}::text, ${this.fence}::bigint, ${
+      Math.round(this.leaseMs)
+    }::integer)`;
+    return sql`DO ${`BEGIN PERFORM ${call.text}; END`};`;
   }
 
   /** Gives the turn back: for the step that records the migration. */
   release(): SqlText {
     const { schema } = this.session.settings;
-    return sql`SELECT ${lockEngineTables(schema)}; UPDATE ${leaseTable(schema)}
+    return sql`DO ${`BEGIN PERFORM ${lockEngineTables(schema).text}; END`}; UPDATE ${leaseTable(schema)}
       SET holder = NULL, version = NULL, expires_at = NULL WHERE fence = ${this.fence}::bigint;`;
   }
 
