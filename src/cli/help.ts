@@ -16,7 +16,7 @@ export const EXIT_CODE_MEANINGS: readonly (readonly [string, string])[] = [
   ["4", "a time limit ran out"],
   ["5", "integrity: changed, missing, duplicate or out-of-order migrations, invalid files"],
   ["6", "no connection"],
-  ["130, 143", "ended by SIGINT, SIGTERM, after cleaning up"],
+  ["129, 130, 143", "ended by SIGHUP, SIGINT, SIGTERM, after cleaning up"],
 ];
 
 /** Widest that text gets, however wide the terminal. */
