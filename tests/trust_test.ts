@@ -6,6 +6,7 @@
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import type postgres from "postgres";
 import { folderWith, type Outcome, pipeweave, Run, until } from "./support/binary.ts";
+import { cleanup } from "../src/cleanup/cleanup.ts";
 import { connect, queueTasks, TestDatabase } from "./support/database.ts";
 
 /** A role that may create objects in `public`, and its client. */
@@ -211,6 +212,42 @@ Deno.test("a trigger of somebody's function on a table of ours: by TRIGGER alone
     await runAll(hostile);
   }
 });
+
+for (
+  const [how, before, meanwhile] of [
+    ["made", "", "CREATE TRIGGER mine BEFORE DELETE ON dlq FOR EACH ROW EXECUTE FUNCTION mine()"],
+    [
+      "replaced",
+      "CREATE TRIGGER mine BEFORE UPDATE ON dlq FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+      "CREATE OR REPLACE TRIGGER mine BEFORE DELETE ON dlq FOR EACH ROW EXECUTE FUNCTION mine()",
+    ],
+  ] as const
+) {
+  Deno.test(`a trigger that is ${how} between two batches of a cleanup does not run`, async () => {
+    await using database = await TestDatabase.migrated();
+    await using hostile = await Hostile.in(database);
+    await database.sql.unsafe(`GRANT TRIGGER ON dlq TO ${hostile.role};
+      INSERT INTO dlq (id, task_run_id, task_id, code_version, code_hash, error, attempts, previous_attempts, failed_at)
+      SELECT i, 'r', 't', 1, 'x', 'e', 3, '[]', now() - interval '90 days' FROM generate_series(1, 2000) i;
+      ${before}`);
+    await hostile.sql.unsafe(
+      "CREATE FUNCTION mine() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.pwn(); RETURN OLD; END $$",
+    );
+    const session = database.session();
+    let made: Promise<unknown> | undefined;
+    const refused = await cleanup(session, {
+      batchSize: 10,
+      onBatch: () => void (made ??= hostile.sql.unsafe(meanwhile).then(() => {})),
+    }).then(() => undefined, (error: Error) => error);
+    await made;
+    assertEquals(await hostile.isSuperuser(), false);
+    // Either every row was gone by the time it was there, or it is refused, and says how many went before.
+    const [left] = await database.sql`SELECT count(*)::int AS rows FROM dlq`;
+    if (left!["rows"] > 0) {
+      assertStringIncludes(String(refused?.message), `runs a function of ${hostile.role}`);
+    }
+  });
+}
 
 Deno.test("what an application's role owns is not even read by a superuser who is no member of it, and is told how", async () => {
   await using database = await TestDatabase.empty();

@@ -15,7 +15,7 @@ import { type Session, transactionMessage } from "../database/session.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { sleep } from "../database/sleep.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
-import { type Leaf, ROWS_WORTH_A_BLOCK, type Target } from "./leaves.ts";
+import { type Leaf, ROWS_WORTH_A_BLOCK, type Target, triggersOf } from "./leaves.ts";
 
 /** A batch aims at this long, in milliseconds, so that no lock of it is held for 200 ms; its size follows. */
 const BATCH_MS = 80;
@@ -79,6 +79,8 @@ interface Batch {
 interface BatchEnd {
   /** Whether the table is none of the target's any more: dropped, detached, another one of its name. */
   readonly gone: boolean;
+  /** Whether its triggers are not those that were looked at; nothing was done then. */
+  readonly changed: boolean;
   /** Whether it had the turn; otherwise another cleanup was at work, and nothing was done. */
   readonly turn: boolean;
   /** Rows that a stretch holds, or that were picked; null where not all of them could go at once. */
@@ -103,6 +105,8 @@ export class BatchedDelete {
   readonly #kept = new Map<string, number>();
   #removed = 0;
   #size: number;
+  /** Whether every batch looks at all that it may run, and not only whether the triggers are those of the first look. */
+  #looksAtAll: boolean;
 
   constructor(
     readonly session: Session,
@@ -111,6 +115,7 @@ export class BatchedDelete {
     readonly options: BatchOptions,
   ) {
     this.#size = Math.min(options.batchSize, FIRST_BATCH);
+    this.#looksAtAll = leaf.isReferredTo;
   }
 
   /** What is done by now, also after a failure. */
@@ -239,7 +244,7 @@ export class BatchedDelete {
     }
   }
 
-  /** Sends batches together, and those again at whose time another cleanup had the turn; tells how each ended. */
+  /** Sends batches together, and those again that did nothing, as another cleanup had the turn or triggers have changed. */
   async #send(batches: readonly Batch[]): Promise<BatchEnd[]> {
     const { session, target: { table }, options: { signal } } = this;
     const ends: BatchEnd[] = [];
@@ -258,7 +263,8 @@ export class BatchedDelete {
         else {
           const end = JSON.parse(String(answer.value[0]![0]!["batch"])) as BatchEnd;
           if (end.gone) throw new LeafGone(this.leaf.name.text);
-          if (end.turn) this.#account(ends[index] = end, batches[index]!);
+          if (end.changed) this.#looksAtAll = true;
+          if (end.turn && !end.changed) this.#account(ends[index] = end, batches[index]!);
           else later.push(index);
         }
       }
@@ -281,34 +287,44 @@ export class BatchedDelete {
     const block = sql`
       DECLARE
         turn boolean := pg_try_advisory_xact_lock(
-          hashtextextended(${`pipeweave cleanup ${this.session.settings.schema}`}, 0));
+          hashtextextended(${`pipeweave cleanup ${schema}`}, 0));
         batch_found bigint;
         batch_removed bigint := 0;
         last_time text;
         places tid[];
         one tid;
         kept jsonb := '[]';
-        gone boolean;
+        gone boolean := to_regclass(${leaf.name.text})::oid IS DISTINCT FROM ${leaf.oid}::oid;
+        changed boolean := false;
       BEGIN
-        -- The table and what it is part of are locked: it stays what it is until the end.
-        WITH RECURSIVE tree (relation) AS (
-          SELECT ${root}::regclass::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.relation
-        ) SELECT to_regclass(${leaf.name.text})::oid IS DISTINCT FROM ${leaf.oid}::oid
-              OR NOT EXISTS (SELECT FROM tree WHERE relation = ${leaf.oid}::oid) INTO gone;
-        IF turn AND NOT gone THEN ${statements}
+        IF turn AND NOT gone THEN
+          -- From here on it stays what it is until the end.
+          BEGIN
+            LOCK TABLE ONLY ${leaf.name} IN ROW EXCLUSIVE MODE;
+          EXCEPTION WHEN undefined_table THEN
+            NULL;
+          END;
+          gone := to_regclass(${leaf.name.text})::oid IS DISTINCT FROM ${leaf.oid}::oid;
+          IF NOT gone AND to_regclass(${root})::oid IS DISTINCT FROM ${leaf.oid}::oid THEN
+            WITH RECURSIVE tree (relation) AS (
+              SELECT ${leaf.oid}::oid UNION SELECT i.inhparent FROM pg_inherits i JOIN tree t ON i.inhrelid = t.relation
+            ) SELECT NOT EXISTS (SELECT FROM tree WHERE relation = to_regclass(${root})) INTO gone;
+          END IF;
+          ${
+      this.#looksAtAll ? sql`` : sql`changed := ${triggersOf(sql`${leaf.oid}::oid`)} <> ${leaf.triggers};`
+    }
+        END IF;
+        IF turn AND NOT gone AND NOT changed THEN ${statements}
         END IF;
         PERFORM set_config('pipeweave.batch', json_build_object(
-          'turn', turn, 'gone', gone, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'kept', kept,
+          'turn', turn, 'gone', gone, 'changed', changed, 'found', batch_found, 'removed', batch_removed, 'time', last_time, 'kept', kept,
           'ms', extract(epoch FROM clock_timestamp() - transaction_timestamp()) * 1000)::text, true);
       END`;
+    const look = this.#looksAtAll ? assertTrusted(schema, [table], "change", { writes: [table] }) : sql``;
     return transactionMessage(
       // What is checked at the commit would fail there, where it is too late to leave the row.
       sql`
-      ${
-        assertTrusted(this.session.settings.schema, [this.target.table], "change", {
-          writes: [this.target.table],
-        })
-      }
+      ${look}
       SET CONSTRAINTS ALL IMMEDIATE;
       DO ${block.text};
       SELECT pg_catalog.current_setting('pipeweave.batch'::text) AS batch;`,

@@ -13,8 +13,8 @@ import { bounded } from "../maintenance/printable.ts";
 import { BatchedDelete, type CleanupProgress, holdsAnyBlock, LeafGone } from "./batches.ts";
 import { findLeaves, type Target } from "./leaves.ts";
 
-/** Rows of one batch unless told otherwise. */
-export const BATCH_SIZE = 5000;
+/** Rows of one batch unless told otherwise; the text of `--batch-size` in cli/database_commands.ts says it too. */
+export const BATCH_SIZE = 10_000;
 /** Days that entries of the dead letter queue are kept unless told otherwise. */
 export const DLQ_RETENTION_DAYS = 30;
 /** Days after its file was deleted that an upload's record is kept (PipeWeave 1.1). */
@@ -139,7 +139,12 @@ class Cleanup {
     let removed = 0;
     try {
       // Without a block's worth of rows in a batch they go one by one anyway, and how far it is goes by their number.
-      const { leaves, leftAlone } = await findLeaves(session, target, dryRun || !holdsAnyBlock(batchSize));
+      const { leaves, leftAlone } = await findLeaves(
+        session,
+        target,
+        dryRun ? "read" : "change",
+        dryRun || !holdsAnyBlock(batchSize),
+      );
       this.#leftAlone.push(...leftAlone);
       for (const leaf of leaves) {
         if (dryRun) {

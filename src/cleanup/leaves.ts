@@ -7,7 +7,7 @@
 
 import { type Row, type Session } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
-import { assertTrusted } from "../database/trust.ts";
+import { assertTrusted, type Use } from "../database/trust.ts";
 
 /** Rows of one kind that have to go. */
 export interface Target {
@@ -23,6 +23,10 @@ export interface Leaf {
   readonly name: SqlText;
   /** What the name meant when it was looked up. */
   readonly oid: string;
+  /** Its triggers, and which version of each: nothing else about it can run a stranger's code while it is the same. */
+  readonly triggers: string;
+  /** Whether foreign keys refer to it: then a row that goes may run triggers of other tables too. */
+  readonly isReferredTo: boolean;
   /** Whether something may keep a row without an error: a trigger before the row is deleted, or a rule. */
   readonly mayKeep: boolean;
   /** Blocks of the table. */
@@ -51,6 +55,7 @@ const OTHERS: Readonly<Record<string, string>> = {
 /**
  * Finds the tables of a target, and how much of it each holds.
  *
+ * @param use whether the rows are to be counted (`read`) or removed (`change`)
  * @param countAll count every row; otherwise as many as make it worth to read every block, since to count a table costs a
  *   fifth of what it costs to empty it
  * @throws {StatementError} with SQLSTATE 42P01 where there is no such table
@@ -58,17 +63,20 @@ const OTHERS: Readonly<Record<string, string>> = {
 export async function findLeaves(
   session: Session,
   { table, condition }: Target,
+  use: Use,
   countAll: boolean,
 ): Promise<Leaves> {
   const { schema } = session.settings;
   const root = sql`${identifier(schema)}.${identifier(table)}`.text;
   const [found = []] = await session.transaction(sql`
-      ${assertTrusted(schema, [table], "change")}
+      ${assertTrusted(schema, [table], use, { writes: use === "change" ? [table] : [] })}
       WITH RECURSIVE tree (relation) AS (
         SELECT ${root}::regclass::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree t ON i.inhparent = t.relation
           JOIN pg_class c ON c.oid = i.inhrelid AND c.relpersistence <> 't'
       )
       SELECT c.oid::regclass::text AS name, c.oid::text AS oid, c.relkind::text AS kind,
+             ${triggersOf(sql`c.oid`)} AS triggers,
+             EXISTS (SELECT FROM pg_constraint f WHERE f.contype = 'f' AND f.confrelid = c.oid) AS is_referred_to,
              c.relhasrules OR EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal
                AND g.tgenabled <> 'D' AND g.tgtype & 11 = 11) AS may_keep
         FROM tree JOIN pg_class c ON c.oid = tree.relation WHERE c.relkind <> 'p' ORDER BY 1;`);
@@ -84,11 +92,18 @@ export async function findLeaves(
     leaves: tables.map((row, index) => ({
       name: nameOf(row),
       oid: String(row["oid"]),
+      triggers: String(row["triggers"]),
+      isReferredTo: row["is_referred_to"] as boolean,
       mayKeep: row["may_keep"] as boolean,
       blocks: extents[index]![0]!["blocks"] as number,
       rows: extents[index]![0]!["rows"] as number,
     })),
   };
+}
+
+/** A table's triggers as {@linkcode Leaf.triggers} has them. To replace a trigger leaves its `oid`, but not its `xmin`. */
+export function triggersOf(oid: SqlText): SqlText {
+  return sql`(SELECT coalesce(string_agg(g.oid || ' ' || g.xmin, ',' ORDER BY g.oid), '') FROM pg_trigger g WHERE g.tgrelid = ${oid})`;
 }
 
 /** As `regclass` writes it: quoted, and with its schema. */

@@ -212,7 +212,7 @@ const cleanup: CommandSpec = {
         },
         {
           flags: "--batch-size <rows:string>",
-          description: "Rows per transaction at most; fewer where they take long. Default: 5000",
+          description: "Rows per transaction at most; fewer where they take long. Default: 10000",
         },
         { flags: "--dry-run", description: "Count, and remove nothing." },
       ],
