@@ -7,13 +7,16 @@
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   config: [],
   database: ["config"],
-  migrations: ["database", "config"],
+  sql: [],
+  migrations: ["sql", "config"],
+  lint: ["migrations", "sql"],
+  engine: ["migrations", "sql", "database", "config"],
   maintenance: ["database", "config"],
   cleanup: ["database", "config", "maintenance"],
-  commands: ["migrations", "maintenance", "cleanup", "database", "config"],
-  output: ["commands", "migrations", "maintenance", "cleanup", "config"],
-  orchestrator: ["commands", "migrations", "maintenance", "database", "config"],
-  cli: ["commands", "migrations", "maintenance", "cleanup", "database", "config", "output"],
+  commands: ["engine", "lint", "migrations", "sql", "maintenance", "cleanup", "database", "config"],
+  output: ["commands", "engine", "lint", "migrations", "maintenance", "cleanup", "config"],
+  orchestrator: ["commands", "engine", "migrations", "maintenance", "database", "config"],
+  cli: ["commands", "engine", "migrations", "maintenance", "cleanup", "database", "config", "output"],
 };
 /** What may not be said outside the named files. */
 const RESERVED: readonly (readonly [pattern: RegExp, what: string, allowed: readonly string[]])[] = [

@@ -3,7 +3,7 @@
 import { COMMANDS } from "../src/cli/commands.ts";
 import { EXIT_CODE_MEANINGS, flagsText, usageText } from "../src/cli/help.ts";
 import { ENVIRONMENT } from "../src/config/environment.ts";
-import { LINT_RULES } from "../src/migrations/lint_rules.ts";
+import { LINT_RULES } from "../src/lint/rules.ts";
 
 const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
 const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>

@@ -7,7 +7,7 @@ import { folderWith, pipeweave, Run, Terminal, until } from "./support/binary.ts
 import { PgBouncer } from "./support/pgbouncer.ts";
 import { connect, queueTasks, sessionFor, TestDatabase, withMigratedServer } from "./support/database.ts";
 import { migrate } from "../src/commands/migrate.ts";
-import { lockKey } from "../src/migrations/history.ts";
+import { lockKey } from "../src/engine/history.ts";
 import type postgres from "postgres";
 
 async function mode(sql: postgres.Sql): Promise<string> {

@@ -4,7 +4,7 @@ import { assert, assertEquals, assertInstanceOf, assertMatch, assertRejects } fr
 import { migrate } from "../src/commands/migrate.ts";
 import { migrationStatus } from "../src/commands/status.ts";
 import { PipeweaveError } from "../src/errors.ts";
-import { lockKey } from "../src/migrations/history.ts";
+import { lockKey } from "../src/engine/history.ts";
 import { folderWith, Run, until } from "./support/binary.ts";
 import { TestDatabase } from "./support/database.ts";
 

@@ -11,32 +11,8 @@ import { chart } from "./chart.ts";
 import { writePart } from "./document.ts";
 import { median, report, RIVALS } from "./report.ts";
 import { RttProxy } from "./rtt_proxy.ts";
+import type { Sample, Samples, Scenario } from "./scenario.ts";
 import { type BenchMigration, realisticSchema, smallMigrations, type Tool, tools } from "./tools.ts";
-
-/** What is measured. */
-export interface Scenario {
-  readonly id: string;
-  readonly title: string;
-  /** Milliseconds between client and server, there and back; 0 is a direct connection. */
-  readonly rttMs: number;
-  readonly migrations: readonly BenchMigration[];
-  /** Whether all of them are applied already. */
-  readonly current?: boolean;
-  /** Names of the tools that take part. Default: all */
-  readonly only?: readonly string[];
-}
-
-/** One run of one tool. */
-export interface Sample {
-  readonly ms: number;
-  /** Times that it waited for the server; null where there was no proxy. */
-  readonly turns: number | null;
-  /** Its most resident memory in MB; null where the system does not tell. */
-  readonly peakMb: number | null;
-}
-
-/** All runs, by scenario and tool. */
-export type Samples = ReadonlyMap<string, ReadonlyMap<string, readonly Sample[]>>;
 
 const SLOW_RTT_MS = 100;
 const [floor, runsText = "5", ...chosen] = Deno.args;

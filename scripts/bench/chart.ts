@@ -1,6 +1,7 @@
 /** The chart of the README: 100 migrations, a bar a tool, for a near and for a far database. */
 
-import { type Facts, msOf, RIVALS } from "./report.ts";
+import { msOf, RIVALS } from "./report.ts";
+import type { Facts } from "./scenario.ts";
 
 const WIDTH = 720;
 const LEFT = 150;

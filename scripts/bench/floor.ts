@@ -9,8 +9,8 @@
 import postgres from "postgres";
 import { UNKNOWN_ACTOR } from "../../src/config/actor.ts";
 import { discover } from "../../src/migrations/discover.ts";
-import { lockKey } from "../../src/migrations/history.ts";
-import { messageFor } from "../../src/migrations/message.ts";
+import { lockKey } from "../../src/engine/history.ts";
+import { messageFor } from "../../src/engine/message.ts";
 
 const [kind, folder] = Deno.args as [string, string];
 const sql = postgres(Deno.env.get("DATABASE_URL")!, {

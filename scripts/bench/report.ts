@@ -1,16 +1,6 @@
 /** The report: what was measured, as Markdown, and whether the bounds hold. */
 
-import type { Sample, Samples, Scenario } from "./bench.ts";
-
-export interface Facts {
-  readonly runs: number;
-  /** Median milliseconds of `pipeweave --version`. */
-  readonly startUp: number;
-  /** The server's version. */
-  readonly postgres: string;
-  readonly samples: Samples;
-  readonly scenarios: readonly Scenario[];
-}
+import type { Facts, Sample, Scenario } from "./scenario.ts";
 
 export const RIVALS = ["dbmate", "graphile-migrate", "node-pg-migrate"];
 const VERSIONS = ["dbmate 2.36.0", "graphile-migrate 1.4.1", "node-pg-migrate 9.0.0"];

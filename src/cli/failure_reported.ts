@@ -1,5 +1,5 @@
 import { PipeweaveError } from "../errors.ts";
-import type { ApplyResult } from "../migrations/apply.ts";
+import type { ApplyResult } from "../engine/apply.ts";
 import { labelOf } from "../migrations/migration.ts";
 
 /** A failed migration, with the state that things are in now. */

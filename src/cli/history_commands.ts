@@ -7,7 +7,7 @@
 import { formatDuration } from "../config/duration.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
 import { labelOf } from "../migrations/migration.ts";
-import type { RollbackStep } from "../migrations/rollback.ts";
+import type { RollbackStep } from "../engine/rollback.ts";
 import { rollbackJson } from "../output/json.ts";
 import { formatHistory } from "../output/text.ts";
 import { ALLOW_ONLINE, RUN_OPTIONS } from "./database_commands.ts";

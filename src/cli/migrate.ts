@@ -7,9 +7,9 @@
 import { formatDuration } from "../config/duration.ts";
 import type { MigrateOptions } from "../commands/migrate.ts";
 import type { Session } from "../database/session.ts";
-import type { Activity } from "../migrations/activity.ts";
-import type { ApplyOptions, ApplyResult } from "../migrations/apply.ts";
-import type { Limits } from "../migrations/message.ts";
+import type { Activity } from "../engine/activity.ts";
+import type { ApplyOptions, ApplyResult } from "../engine/apply.ts";
+import type { Limits } from "../engine/message.ts";
 import { labelOf, type Migration } from "../migrations/migration.ts";
 import type { Step } from "../output/progress.ts";
 import { migrateJson } from "../output/json.ts";

@@ -6,12 +6,12 @@
 
 import type { Session } from "../database/session.ts";
 import type { PipeweaveError } from "../errors.ts";
-import { firstLineOf } from "../migrations/activity.ts";
-import { dryRun, triable, type TriedStatement, untriedReason } from "../migrations/dry_run.ts";
-import { predecessorOf } from "../migrations/history.ts";
-import { lint, type LintFinding } from "../migrations/lint.ts";
+import { firstLineOf } from "../engine/activity.ts";
+import { dryRun, triable, type TriedStatement, untriedReason } from "../engine/dry_run.ts";
+import { predecessorOf } from "../engine/history.ts";
+import { lint, type LintFinding } from "../lint/lint.ts";
 import { EMBEDDED, type Migration } from "../migrations/migration.ts";
-import { statementsOf } from "../migrations/statements.ts";
+import { statementsOf } from "../sql/statements.ts";
 import { assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";
 import { type MigrateOptions, planMigrate, readOnlyServer } from "./migrate.ts";

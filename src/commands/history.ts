@@ -17,13 +17,13 @@ import {
   lockForHistory,
   readHistory,
   recordMigration,
-} from "../migrations/history.ts";
-import { hashOf, readJournal, rehash } from "../migrations/journal.ts";
-import { type LogRow, readLog, writeLog } from "../migrations/log.ts";
-import { freshSession, MIGRATION_LOCK_TIMEOUT_MS } from "../migrations/message.ts";
+} from "../engine/history.ts";
+import { hashOf, readJournal, rehash } from "../engine/journal.ts";
+import { type LogRow, readLog, writeLog } from "../engine/log.ts";
+import { freshSession, MIGRATION_LOCK_TIMEOUT_MS } from "../engine/message.ts";
 import { compareVersions, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { noSuchVersion, planMigrations } from "../migrations/plan.ts";
-import { statementsOf } from "../migrations/statements.ts";
+import { statementsOf } from "../sql/statements.ts";
 import { assertNoErrors } from "../migrations/validate.ts";
 
 /** Who does it, and why. */

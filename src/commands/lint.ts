@@ -6,8 +6,8 @@
 
 import type { Session } from "../database/session.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { readHistory } from "../migrations/history.ts";
-import { lint, type LintFinding } from "../migrations/lint.ts";
+import { readHistory } from "../engine/history.ts";
+import { lint, type LintFinding } from "../lint/lint.ts";
 import { noSuchVersion, planMigrations } from "../migrations/plan.ts";
 import { compareVersions, EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertNoErrors, validateSql } from "../migrations/validate.ts";

@@ -8,7 +8,7 @@ import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { lookAtState, readQueue } from "../maintenance/state.ts";
 import { tasks } from "../maintenance/status.ts";
-import { lint } from "../migrations/lint.ts";
+import { lint } from "../lint/lint.ts";
 import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 
 /** Why each of some migrations needs maintenance. */

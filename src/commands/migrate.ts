@@ -14,12 +14,7 @@ import {
   stillNothingActive,
   TASKS_ACTIVE,
 } from "../maintenance/state.ts";
-import {
-  applyMigrations,
-  type ApplyOptions,
-  type ApplyResult,
-  type RunCondition,
-} from "../migrations/apply.ts";
+import { applyMigrations, type ApplyOptions, type ApplyResult, type RunCondition } from "../engine/apply.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import {
@@ -29,10 +24,10 @@ import {
   readHistory,
   reportOwnership,
   withOwnershipCheck,
-} from "../migrations/history.ts";
+} from "../engine/history.ts";
 import { EMBEDDED, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
-import { parseAhead } from "../migrations/statements.ts";
+import { parseAhead } from "../sql/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
 

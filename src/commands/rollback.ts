@@ -6,7 +6,7 @@
 
 import type { Session } from "../database/session.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { readHistory } from "../migrations/history.ts";
+import { readHistory } from "../engine/history.ts";
 import {
   planRollback,
   rollBack,
@@ -14,7 +14,7 @@ import {
   type RollbackRange,
   type RollbackResult,
   type RollbackStep,
-} from "../migrations/rollback.ts";
+} from "../engine/rollback.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";
 

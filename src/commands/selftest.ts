@@ -10,7 +10,7 @@ import type { Session } from "../database/session.ts";
 import { identifier, sql } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
-import { historyTable } from "../migrations/history.ts";
+import { historyTable } from "../engine/history.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
 import {
   enterMaintenance,

@@ -7,7 +7,7 @@
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { readHistory } from "../migrations/history.ts";
+import { readHistory } from "../engine/history.ts";
 import { labelOf } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations } from "../migrations/plan.ts";
 import { assertNoErrors } from "../migrations/validate.ts";

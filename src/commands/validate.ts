@@ -7,8 +7,8 @@
 import type { Session } from "../database/session.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
-import { readHistory } from "../migrations/history.ts";
-import { lint } from "../migrations/lint.ts";
+import { readHistory } from "../engine/history.ts";
+import { lint } from "../lint/lint.ts";
 import { EMBEDDED, labelOf, versionKey } from "../migrations/migration.ts";
 import { planMigrations } from "../migrations/plan.ts";
 import { validateSql } from "../migrations/validate.ts";

@@ -544,7 +544,7 @@ END`;
 /**
  * A DO statement that puts the state back where somebody removed it, and warns that it did: the row, the whole table
  * of a database whose history says that it was made, or the trigger that follows the mode. It does nothing where
- * {@linkcode "../migrations/history.ts".reportOwnership} has found objects of others.
+ * {@linkcode "../engine/history.ts".reportOwnership} has found objects of others.
  *
  * @param history the history's table
  * @param create the migration that makes the table, safe to repeat

@@ -5,8 +5,43 @@
  * @module
  */
 
-import { isRule, LINT_RULES, type RuleId } from "./lint_rules.ts";
-import type { Statement } from "./statements.ts";
+import type { Statement } from "../sql/statements.ts";
+
+/** What may be allowed: the rules of `db:lint`, which src/lint/rules.ts explains. */
+export const RULES = [
+  "index-not-concurrently",
+  "drop-index-not-concurrently",
+  "reindex-not-concurrently",
+  "set-not-null",
+  "add-required-column",
+  "add-column-volatile-default",
+  "add-generated-column",
+  "change-column-type",
+  "add-foreign-key",
+  "add-check",
+  "validate-in-same-transaction",
+  "add-unique-constraint",
+  "add-exclusion-constraint",
+  "rename-table",
+  "rename-column",
+  "drop-table",
+  "drop-column",
+  "truncate",
+  "whole-table-change",
+  "data-change-under-lock",
+  "lock-after-lock",
+  "lock-table",
+  "rewrite-table",
+  "refresh-not-concurrently",
+  "attach-partition",
+  "detach-not-concurrently",
+  "json-column",
+] as const;
+
+/** The name of a rule. */
+export type RuleId = typeof RULES[number];
+
+const isRule = (name: string): name is RuleId => (RULES as readonly string[]).includes(name);
 
 const ALLOW = /^\s*--\s*pipeweave:\s*allow\b[ \t]*(.*)$/gm;
 
@@ -14,9 +49,7 @@ const ALLOW = /^\s*--\s*pipeweave:\s*allow\b[ \t]*(.*)$/gm;
 export function problemOfAllow(text: string): string | undefined {
   const [rule = "", ...reason] = text.trim().split(/\s+/);
   if (!isRule(rule)) {
-    return `"allow" takes a rule and a reason; there is no rule "${rule}"; rules are: ${
-      Object.keys(LINT_RULES).join(", ")
-    }`;
+    return `"allow" takes a rule and a reason; there is no rule "${rule}"; rules are: ${RULES.join(", ")}`;
   }
   return reason.length === 0 ? `"allow ${rule}" needs a reason behind it` : undefined;
 }

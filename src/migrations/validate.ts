@@ -8,7 +8,7 @@
 import { PipeweaveError } from "../errors.ts";
 import { type Finding, locate } from "./finding.ts";
 import type { Migration } from "./migration.ts";
-import { type Node, SqlSyntaxError, type Statement, statementsOf } from "./statements.ts";
+import { type Node, SqlSyntaxError, type Statement, statementsOf } from "../sql/statements.ts";
 
 /** What a statement breaks, and the way out. */
 interface Misfit {

@@ -6,12 +6,12 @@
 
 import type { MigrationPlan } from "../commands/dry_run.ts";
 import { PipeweaveError } from "../errors.ts";
-import type { ApplyResult } from "../migrations/apply.ts";
+import type { ApplyResult } from "../engine/apply.ts";
 import type { Finding } from "../migrations/finding.ts";
-import type { LintFinding } from "../migrations/lint.ts";
+import type { LintFinding } from "../lint/lint.ts";
 import type { Migration } from "../migrations/migration.ts";
 import type { MigrationStatus } from "../migrations/plan.ts";
-import type { RollbackResult } from "../migrations/rollback.ts";
+import type { RollbackResult } from "../engine/rollback.ts";
 
 const shortly = ({ version, name, checksum }: Migration) => ({ version, name, checksum });
 

@@ -5,8 +5,8 @@
  */
 
 import { VERSION } from "../config/version.ts";
-import type { LintFinding } from "../migrations/lint.ts";
-import { LINT_RULES } from "../migrations/lint_rules.ts";
+import type { LintFinding } from "../lint/lint.ts";
+import { LINT_RULES } from "../lint/rules.ts";
 
 /** One workflow command a finding (GitHub's documentation, "Workflow commands": `::error file=…::message`). */
 export function githubAnnotations(findings: readonly LintFinding[]): string {

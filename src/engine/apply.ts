@@ -27,7 +27,7 @@ import { Lease, LEASE_MS } from "./lease.ts";
 import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
 import { type Limits, limitsOf, type Message, messageFor } from "./message.ts";
-import { EMBEDDED, labelOf, type Migration, versionKey } from "./migration.ts";
+import { EMBEDDED, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import {
   assertApplicable,
   type HistoryRow,
@@ -35,10 +35,10 @@ import {
   planMigrations,
   type Tolerance,
   upTo,
-} from "./plan.ts";
+} from "../migrations/plan.ts";
 import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
 import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS } from "./retry.ts";
-import { statementsOf } from "./statements.ts";
+import { statementsOf } from "../sql/statements.ts";
 import { runUntransacted, UntransactedFailure } from "./untransacted.ts";
 
 /** A migration that was applied by this run. */

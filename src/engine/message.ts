@@ -10,7 +10,7 @@ import { OWN_SQL, type StatementError } from "../database/session.ts";
 import { identifier, sequence, sql, SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import type { SqlLocation } from "../errors.ts";
-import { locate } from "./finding.ts";
+import { locate } from "../migrations/finding.ts";
 import {
   createBookkeeping,
   guard,
@@ -20,9 +20,9 @@ import {
   SINCE_MESSAGE_MS,
   withOwnershipCheck,
 } from "./history.ts";
-import { EMBEDDED, labelOf, type Migration } from "./migration.ts";
-import { type Statement, statementsOf } from "./statements.ts";
-import { unwoven, weave, type Woven } from "./weave.ts";
+import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
+import { type Statement, statementsOf } from "../sql/statements.ts";
+import { unwoven, weave, type Woven } from "../sql/weave.ts";
 
 /** How the message of a migration starts: pg_stat_activity shows it, so there one sees what is running. */
 export function messageHead(migration: Migration): string {

@@ -8,9 +8,9 @@
 import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { type Session, StatementError } from "../database/session.ts";
-import { checksumOf } from "./checksum.ts";
-import type { Migration } from "./migration.ts";
-import type { Statement } from "./statements.ts";
+import { checksumOf } from "../migrations/checksum.ts";
+import type { Migration } from "../migrations/migration.ts";
+import type { Statement } from "../sql/statements.ts";
 
 /** What is known of one statement. */
 export interface JournalRow {

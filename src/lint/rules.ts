@@ -7,6 +7,8 @@
  * @module
  */
 
+import type { RuleId } from "../migrations/allow.ts";
+
 /** Whom a statement keeps waiting for as long as it works. */
 export type Blocks = "nobody" | "writes" | "reads and writes";
 
@@ -27,7 +29,7 @@ const EXPAND =
   "Add the new one beside it, let the application write both and then read the new one, and remove the old one in a later release.";
 
 /** All rules, by id. */
-export const LINT_RULES = {
+export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
   "index-not-concurrently": {
     blocks: "writes",
     why: "CREATE INDEX locks the table against writes until the index is built.",
@@ -181,15 +183,7 @@ export const LINT_RULES = {
     why: "json has no equality: SELECT DISTINCT, GROUP BY and UNION over the table's rows fail.",
     safe: "jsonb.",
   },
-} as const satisfies Readonly<Record<string, Omit<LintRule, "id">>>;
-
-/** The name of a rule. */
-export type RuleId = keyof typeof LINT_RULES;
-
-/** Whether there is a rule of that name. */
-export function isRule(id: string): id is RuleId {
-  return Object.hasOwn(LINT_RULES, id);
-}
+};
 
 /** A rule with its name. */
 export function ruleOf(id: RuleId): LintRule {

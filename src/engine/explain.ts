@@ -7,7 +7,7 @@
 import { ConnectionLost, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { locateFailure, type Message } from "./message.ts";
-import type { Migration } from "./migration.ts";
+import type { Migration } from "../migrations/migration.ts";
 import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
 
 /** SQLSTATE of a session that somebody ended, by pg_terminate_backend or a shutdown. */

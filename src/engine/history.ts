@@ -10,11 +10,11 @@ import { notTrusted } from "../database/failures.ts";
 import { assertTrusted, reportTrust } from "../database/trust.ts";
 import { ConnectionLost, OWN_SQL, type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { checksumOf } from "./checksum.ts";
-import { embeddedFile } from "./discover.ts";
+import { checksumOf } from "../migrations/checksum.ts";
+import { embeddedFile } from "../migrations/discover.ts";
 import { type LogEntry, writeLog } from "./log.ts";
-import { type Migration, versionKey } from "./migration.ts";
-import type { HistoryRow } from "./plan.ts";
+import { type Migration, versionKey } from "../migrations/migration.ts";
+import type { HistoryRow } from "../migrations/plan.ts";
 
 const TABLE = "schema_migrations";
 /** The migration that makes the log, the journal and the lease; safe to repeat. */

@@ -9,8 +9,8 @@ import { formatDuration } from "../config/duration.ts";
 import { Session } from "../database/session.ts";
 import { sql, SqlText } from "../database/sql.ts";
 import { announcedStatement, messageHead } from "./message.ts";
-import type { Migration } from "./migration.ts";
-import { type Statement, statementsOf } from "./statements.ts";
+import type { Migration } from "../migrations/migration.ts";
+import { type Statement, statementsOf } from "../sql/statements.ts";
 
 /** A migration that takes less is not asked about, and two looks are this far apart. */
 const LOOK_EVERY_MS = 1000;

@@ -5,11 +5,11 @@
  * @module
  */
 
-import { allowances } from "./allow.ts";
-import { type Finding, locate } from "./finding.ts";
-import { type Blocks, type RuleId, ruleOf } from "./lint_rules.ts";
-import type { Migration } from "./migration.ts";
-import { type Node, SqlSyntaxError, type Statement, statementsOf } from "./statements.ts";
+import { allowances, type RuleId } from "../migrations/allow.ts";
+import { type Finding, locate } from "../migrations/finding.ts";
+import { type Blocks, ruleOf } from "./rules.ts";
+import type { Migration } from "../migrations/migration.ts";
+import { type Node, SqlSyntaxError, type Statement, statementsOf } from "../sql/statements.ts";
 import {
   descendants,
   type Fields,
@@ -20,7 +20,7 @@ import {
   type TableName,
   tableOf,
   written,
-} from "./tree.ts";
+} from "../sql/tree.ts";
 
 /** A finding of a rule. */
 export interface LintFinding extends Finding {

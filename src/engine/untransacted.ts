@@ -31,11 +31,11 @@ import {
   messageHead,
   userSettings,
 } from "./message.ts";
-import { labelOf, type Migration } from "./migration.ts";
+import { labelOf, type Migration } from "../migrations/migration.ts";
 import { isLockConflict } from "../database/conflict.ts";
 import { describeConflict, LOST_CONNECTIONS } from "./retry.ts";
-import { type Statement, statementsOf } from "./statements.ts";
-import { runsAlone } from "./validate.ts";
+import { type Statement, statementsOf } from "../sql/statements.ts";
+import { runsAlone } from "../migrations/validate.ts";
 
 /** Pause between two looks at something that has to end first. */
 const LOOK_EVERY_MS = 300;

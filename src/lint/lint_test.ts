@@ -1,8 +1,8 @@
 import { assert, assertEquals } from "@std/assert";
-import { readDirectives } from "./directives.ts";
+import { readDirectives } from "../migrations/directives.ts";
 import { lint } from "./lint.ts";
-import { LINT_RULES } from "./lint_rules.ts";
-import type { Migration } from "./migration.ts";
+import { LINT_RULES } from "./rules.ts";
+import type { Migration } from "../migrations/migration.ts";
 
 function migrationOf(sql: string): Migration {
   const { directives } = readDirectives(sql);

@@ -22,9 +22,9 @@ import {
   ownershipChecks,
   settingsOf,
 } from "./message.ts";
-import { labelOf, type Migration } from "./migration.ts";
-import { type Statement, statementsOf } from "./statements.ts";
-import { weave, type Woven } from "./weave.ts";
+import { labelOf, type Migration } from "../migrations/migration.ts";
+import { type Statement, statementsOf } from "../sql/statements.ts";
+import { weave, type Woven } from "../sql/weave.ts";
 
 /** SQLSTATE of the statement that ends a dry run, and of what its probes report. */
 const ROLLED_BACK = "PW009";

@@ -27,11 +27,11 @@ import {
 import { LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
 import { type Limits, type Message, wrap } from "./message.ts";
-import { labelOf, type Migration, versionKey } from "./migration.ts";
-import { type HistoryRow, noSuchVersion, planMigrations } from "./plan.ts";
+import { labelOf, type Migration, versionKey } from "../migrations/migration.ts";
+import { type HistoryRow, noSuchVersion, planMigrations } from "../migrations/plan.ts";
 import { isLockConflict } from "../database/conflict.ts";
 import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS } from "./retry.ts";
-import { statementsOf } from "./statements.ts";
+import { statementsOf } from "../sql/statements.ts";
 
 /** How far back. */
 export interface RollbackRange {
