@@ -41,6 +41,7 @@ export type {
 export type { Drained, DrainEvents, Ending } from "./commands/drain.ts";
 export type { RequestResult, StuckDrain } from "./commands/maintenance.ts";
 export type { MaintenanceEntry, MigrateOptions } from "./commands/migrate.ts";
+export type { DatabaseStatus } from "./commands/status.ts";
 export type { ValidateOptions, ValidationResult } from "./commands/validate.ts";
 export type { Activity } from "./engine/activity.ts";
 export type { AppliedNow, ApplyOptions, ApplyResult, FailedMigration } from "./engine/apply.ts";
@@ -48,10 +49,17 @@ export type { Actor } from "./config/actor.ts";
 export type { LockWaitOptions } from "./engine/lock_wait.ts";
 export type { Limits } from "./engine/message.ts";
 export type { Directives } from "./migrations/directives.ts";
-export type { Discovery, MigrationSources } from "./migrations/discover.ts";
+export type { Discovery, MigrationSources, SetOfFiles } from "./migrations/discover.ts";
 export type { Finding } from "./migrations/finding.ts";
-export type { AppliedMigration, Migration } from "./migrations/migration.ts";
-export type { HistoryRow, MigrationStatus, Tolerance } from "./migrations/plan.ts";
+export type { AppliedMigration, Migration, MigrationSet } from "./migrations/migration.ts";
+export type {
+  Contradiction,
+  HistoryRow,
+  MigrationStatus,
+  PartialMigration,
+  TakenNumber,
+  Tolerance,
+} from "./migrations/plan.ts";
 export type { GateLockOptions } from "./maintenance/gate_lock.ts";
 export type { DeploymentSeen } from "./maintenance/deployments.ts";
 export type { ChangeOptions, Drain, OrchestratorState } from "./maintenance/state.ts";

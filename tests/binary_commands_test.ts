@@ -117,7 +117,7 @@ Deno.test("without the schema every command that needs it names db:migrate; AUTO
   assertMatch(auto.stdout, /^Mode: running\n/);
   assertStringIncludes(
     auto.stderr,
-    "AUTO_MIGRATE: applied 000_migration_tracking, 001_initial_schema, 002_input_schemas_and_temp_uploads, 003_migration_bookkeeping",
+    "AUTO_MIGRATE: applied 000_migration_tracking, 001_initial_schema, 002_input_schemas_and_temp_uploads, 90003_migration_bookkeeping",
   );
   const again = await pipeweave(["db:cleanup"], { env: { ...env, AUTO_MIGRATE: "true" } });
   assertEquals([again.code, again.stderr], [0, ""]);
@@ -174,7 +174,7 @@ Deno.test("every report is one JSON document under --json, errors too", async ()
     ["db:lint", 0],
     ["db:new some_name", 0],
     ["db:migrate --dry-run", 0],
-    ["db:baseline 003", 0],
+    ["db:baseline 90003", 0],
     ["db:repair --version 001 --reason x", 0],
     ["db:repair --version 001", 2],
     ["db:rollback --yes", 5],

@@ -335,7 +335,7 @@ Deno.test("the binary alone, in an empty folder, with nothing but DATABASE_URL",
     binary: `${folder.path}/pipeweave`,
   };
   assertEquals((await pipeweave(["db:migrate"], options)).code, 0);
-  assertStringIncludes((await pipeweave(["db:status"], options)).stdout, "Current version: 004\n");
+  assertStringIncludes((await pipeweave(["db:status"], options)).stdout, "Current version: 90004\n");
   assertEquals([...Deno.readDirSync(folder.path)].map(({ name }) => name), ["pipeweave"]);
   await withAdmin(async (admin) => {
     assertEquals(

@@ -151,7 +151,7 @@ Deno.test("a changed file, a removed file, an unknown row: exit 5, nothing appli
   await refused("002_second");
   await Deno.writeTextFile(`${folder.path}/002_second.sql`, GOOD["002_second.sql"]);
   await database
-    .sql`INSERT INTO schema_migrations (version, name, checksum) VALUES ('900', 'from_the_future', 'x')`;
+    .sql`INSERT INTO schema_migrations (version, name, checksum, migration_set) VALUES ('900', 'from_the_future', 'x', 'user')`;
   await refused("900_from_the_future");
 
   const allowed = await pipeweave(["db:migrate", "--allow-missing", ...set], { env });
@@ -251,7 +251,7 @@ Deno.test("20 migrators at once on an empty database: all exit 0, every migratio
     .sql`SELECT version, count(*)::int AS n FROM schema_migrations GROUP BY 1 ORDER BY 1`;
   assertEquals(
     rows.map((row) => ({ ...row })),
-    ["000", "001", "002", "003", "004"].map((version) => ({ version, n: 1 })),
+    ["000", "001", "002", "90003", "90004"].map((version) => ({ version, n: 1 })),
   );
   const applied = runs.flatMap(({ stdout }) => stdout.match(/✓ Applied \d+_/g) ?? []);
   assertEquals(applied.length, 5);

@@ -33,10 +33,10 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
 [migrations] ✓ Applied 001_initial_schema (…)
 [migrations] Applying 002_input_schemas_and_temp_uploads...
 [migrations] ✓ Applied 002_input_schemas_and_temp_uploads (…)
-[migrations] Applying 003_migration_bookkeeping...
-[migrations] ✓ Applied 003_migration_bookkeeping (…)
-[migrations] Applying 004_maintenance_gate...
-[migrations] ✓ Applied 004_maintenance_gate (…)
+[migrations] Applying 90003_migration_bookkeeping...
+[migrations] ✓ Applied 90003_migration_bookkeeping (…)
+[migrations] Applying 90004_maintenance_gate...
+[migrations] ✓ Applied 90004_maintenance_gate (…)
 
 [migrations] ✓ Applied 5 migration(s)
 `,
@@ -46,7 +46,7 @@ Deno.test("workflow: status, validate, migrate, migrate again", async () => {
   assertEquals(again.stdout.trimEnd().split("\n").at(-1), "[migrations] ✓ All migrations up to date");
   const after = await pipeweave(["db:status", "--check"], { env });
   assertEquals(after.code, 0, after.stderr);
-  assertMatch(after.stdout, /^Current version: 004\nApplied migrations: 5\nPending migrations: 0\n/);
+  assertMatch(after.stdout, /^Current version: 90004\nApplied migrations: 5\nPending migrations: 0\n/);
 });
 
 Deno.test("workflow: request maintenance, drain, migrate, exit", async () => {

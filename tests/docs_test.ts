@@ -6,12 +6,20 @@ import { TestDatabase } from "./support/database.ts";
 
 const root = new URL("..", import.meta.url).pathname;
 
-for (const file of ["README.md", "docs/examples.md"]) {
-  Deno.test(`the shell examples of ${file} work`, async () => {
+for (
+  const [file, whose] of [
+    ["README.md", "PipeWeave's alone"],
+    ["README.md", "PipeWeave's and one's own"],
+    ["docs/examples.md", "PipeWeave's alone"],
+    ["docs/examples.md", "PipeWeave's and one's own"],
+  ] as const
+) {
+  Deno.test(`the shell examples of ${file} work, with migrations of ${whose}`, async () => {
     const text = await Deno.readTextFile(root + file);
     const blocks = [...text.matchAll(/<!-- tested -->\s*```sh\n([\s\S]*?)```/g)].map(([, block]) => block!);
     assert(blocks.length > 0);
-    await using database = await TestDatabase.empty();
+    const hasOwn = whose !== "PipeWeave's alone";
+    await using database = hasOwn ? await TestDatabase.migrated() : await TestDatabase.empty();
     await using migrations = await folderWith({});
     await using work = await folderWith({});
     for (const [index, block] of blocks.entries()) {
@@ -25,7 +33,7 @@ for (const file of ["README.md", "docs/examples.md"]) {
         env: {
           PATH: `${BINARY.replace(/\/[^/]*$/, "")}:/usr/local/bin:/usr/bin:/bin`,
           DATABASE_URL: database.url,
-          PIPEWEAVE_MIGRATIONS_DIR: migrations.path,
+          ...(hasOwn ? { PIPEWEAVE_MIGRATIONS_DIR: migrations.path } : {}),
         },
       }).output();
       const decoder = new TextDecoder();

@@ -34,7 +34,7 @@ Deno.test("a dry run of any kind writes nothing to an empty database, not even t
   });
   const env = { DATABASE_URL: database.url };
   for (const mode of ["--dry-run", "--dry-run=execute"]) {
-    const embedded = await pipeweave(["db:migrate", mode, "--dir", folder.path], { env });
+    const embedded = await pipeweave(["db:migrate", mode, "--embedded", "--dir", folder.path], { env });
     assertEquals(embedded.code, 0, embedded.stderr);
     assertStringIncludes(embedded.stdout, "Pending migrations: 6");
     assertEquals((await run(database, mode, "--dir", folder.path)).code, 0);

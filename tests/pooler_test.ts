@@ -26,7 +26,6 @@ const NOTHING = { journal: 0, leases: 0, invalid: 0, locks: 0 };
 Deno.test("through PgBouncer: the whole workflow, in any schema", async () => {
   await using database = await TestDatabase.empty();
   const server = new URL(database.url);
-  await using bouncer = await PgBouncer.start(server, 3);
   await using folder = await folderWith({
     "101_big.sql": TABLE,
     "102_indexes.sql": INDEXES,
@@ -34,6 +33,9 @@ Deno.test("through PgBouncer: the whole workflow, in any schema", async () => {
     "103_more.down.sql": "ALTER TABLE big DROP COLUMN x;",
   });
   for (const schema of ["public", "Other Schema"]) {
+    // Where the files' own names go is the database's to say.
+    await database.sql.unsafe(`ALTER DATABASE ${database.name} SET search_path = "${schema}"`);
+    await using bouncer = await PgBouncer.start(server, 3);
     const env = { DATABASE_URL: bouncer.url(server, database.name) };
     const call = async (line: string, code = 0): Promise<string> => {
       const args = [...line.split(" "), "--schema", schema];
@@ -41,7 +43,7 @@ Deno.test("through PgBouncer: the whole workflow, in any schema", async () => {
       assertEquals(outcome.code, code, `${line}: ${outcome.stderr}`);
       return outcome.stdout;
     };
-    const set = `--dir ${folder.path}`;
+    const set = `--embedded --dir ${folder.path}`;
     assertStringIncludes(await call(`db:status ${set}`), "Pending migrations: 8");
     assertStringIncludes(await call(`db:migrate ${set} --dry-run=execute`), "Everything was rolled back");
     assertStringIncludes(await call(`db:migrate ${set}`), "✓ Applied 8 migration(s)");

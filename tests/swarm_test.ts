@@ -70,7 +70,14 @@ async function when(condition: () => Promise<boolean>, run: Run, then: () => voi
   }
 }
 
-async function oneRound(admin: postgres.Sql, url: string, schema: string, folder: string): Promise<Killed> {
+async function oneRound(
+  admin: postgres.Sql,
+  server: string,
+  schema: string,
+  folder: string,
+): Promise<Killed> {
+  // The files' own names go where their history is.
+  const url = `${server}?options=${encodeURIComponent(`-csearch_path=${schema}`)}`;
   const args = [
     "db:migrate",
     "--no-embedded",

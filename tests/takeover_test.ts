@@ -64,7 +64,7 @@ Deno.test("a live database of the Node tool: every documented command works besi
   assertEquals(code, 0, stderr);
   assertMatch(
     stdout,
-    /✓ Applied 003_\S+ .*\n[\s\S]*✓ Applied 101_orders[\s\S]*✓ Applied 3 migration\(s\)\n$/,
+    /✓ Applied 90003_\S+ .*\n[\s\S]*✓ Applied 101_orders[\s\S]*✓ Applied 3 migration\(s\)\n$/,
   );
   assertEquals((await sql`SELECT mode FROM orchestrator_state`)[0]!["mode"], "running");
   assertEquals((await pipeweave(["db:status", "--check", "--dir", folder.path], { env })).code, 0);

@@ -111,7 +111,13 @@ Deno.test("an INVALID index is dropped and rebuilt, and IF NOT EXISTS does not h
   await database.sql`INSERT INTO big VALUES (1, 'twice')`;
   const { failed } = await apply(database, file);
   assertEquals(failed?.error.details.sqlstate, "23505");
-  assertStringIncludes(failed!.left, "after dropping the INVALID index big_key that is left");
+  assertStringIncludes(
+    failed!.left,
+    "is not done, nothing of the file was done before; the next db:migrate goes on",
+  );
+  assertEquals(((await leftovers(database)) as { invalid: number }).invalid, 0);
+  // Somebody else's attempt, or one that was cut off.
+  await database.sql.unsafe("CREATE UNIQUE INDEX CONCURRENTLY big_key ON big (id)").catch(() => {});
   assertEquals(((await leftovers(database)) as { invalid: number }).invalid, 1);
   await database.sql`DELETE FROM big WHERE name = 'twice'`;
   const again = await apply(database, file);

@@ -162,8 +162,8 @@ const status: CommandSpec = {
       title: "Status",
       options: [{
         flags: "--check",
-        description: "Exit 3 if any migration is pending, 5 if any was changed or is missing.",
-      }],
+        description: "Exit 3 if any migration is pending, 5 if files and history contradict each other.",
+      }, { flags: "--all", description: "Show all applied migrations, and not only the last 50." }],
     },
     MIGRATION_OPTIONS,
     CONNECTION_OPTIONS,
@@ -191,7 +191,10 @@ const status: CommandSpec = {
     const found = await migrationStatus(await invocation.session(), invocation.sources());
     const check = invocation.options["check"] === true;
     if (!(check && invocation.quiet)) {
-      invocation.result(() => statusJson(found), () => formatStatus(found, invocation.reportColumns));
+      invocation.result(
+        () => statusJson(found),
+        () => formatStatus(found, invocation.reportColumns, invocation.options["all"] === true),
+      );
     }
     if (check) checkStatus(found);
   },

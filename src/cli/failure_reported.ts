@@ -1,6 +1,6 @@
 import { PipeweaveError } from "../errors.ts";
 import type { ApplyResult } from "../engine/apply.ts";
-import { labelOf } from "../migrations/migration.ts";
+import { labelOf, listOf } from "../migrations/migration.ts";
 
 /** A failed migration, with the state that things are in now. */
 export class FailureReported extends PipeweaveError {
@@ -16,8 +16,8 @@ export class FailureReported extends PipeweaveError {
         left,
         applied.length === 0
           ? "this run applied nothing"
-          : `applied by this run: ${applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
-        ...(behind.length === 0 ? [] : [`not tried: ${behind.map(labelOf).join(", ")}`]),
+          : `applied by this run: ${listOf(applied.map(({ migration }) => migration))}`,
+        ...(behind.length === 0 ? [] : [`not tried: ${listOf(behind)}`]),
         ...(error.details.problems ?? []),
       ],
       hint: error.details.hint ??

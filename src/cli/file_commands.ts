@@ -155,7 +155,7 @@ const create: CommandSpec = {
   exitCodes: [[5, "the folder's files are invalid"]],
   async run(invocation) {
     const { newMigration } = await import("../commands/new.ts");
-    const found = await newMigration(invocation.args[0]!, invocation.sources());
+    const found = newMigration(invocation.args[0]!, invocation.sources());
     invocation.result(() => found, () => found.template.trimEnd());
     invocation.note(`Save it as ${found.file}; db:validate --offline checks it.`);
   },

@@ -7,6 +7,7 @@
 import { formatDuration } from "../config/duration.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
 import { labelOf } from "../migrations/migration.ts";
+import type { Settlement } from "../commands/history.ts";
 import type { RollbackStep } from "../engine/rollback.ts";
 import { rollbackJson } from "../output/json.ts";
 import { formatHistory } from "../output/text.ts";
@@ -173,6 +174,15 @@ const repair: CommandSpec = {
       options: [
         { flags: "--version <version:string>", description: "The migration." },
         { ...REASON, description: "Why; required, and the log keeps it." },
+        {
+          flags: "--partial <what:string>",
+          description:
+            "Of a half-done migration outside a transaction, the statement whose end is not known: done, or to be run again; forget: all of it was undone by hand",
+        },
+        {
+          flags: "--renumber <number:string>",
+          description: "Give a row of the history another number, where PipeWeave's own migration has its",
+        },
       ],
     },
     MIGRATION_OPTIONS,
@@ -194,13 +204,39 @@ const repair: CommandSpec = {
     const reason = invocation.text("reason")?.trim();
     if (!version) invocation.problem("--version is required: the migration to repair");
     if (!reason) invocation.problem("--reason is required: the log keeps it");
+    const settlement = invocation.text("partial");
+    const number = invocation.text("renumber");
+    if (settlement !== undefined && !/^(?:done|again|forget)$/.test(settlement)) {
+      invocation.problem(`--partial takes done, again or forget, not "${settlement}"`);
+    }
+    if (number !== undefined && !/^\d+$/.test(number)) invocation.problem("--renumber takes digits");
+    if (settlement !== undefined && number !== undefined) {
+      invocation.problem("--partial and --renumber exclude each other");
+    }
     const session = await invocation.session();
-    const { repairMigration } = await import("../commands/history.ts");
-    const result = await repairMigration(session, version!, {
-      ...invocation.sources(),
-      actor: invocation.actor,
-      reason,
-    });
+    const { renumber, repairMigration, settlePartial } = await import("../commands/history.ts");
+    const byHand = { ...invocation.sources(), actor: invocation.actor, reason };
+    if (settlement !== undefined) {
+      const what = settlement as Settlement;
+      const partial = await settlePartial(session, version!, what, byHand);
+      const told = {
+        done: `statement ${partial.begun} is taken to be done; db:migrate goes on behind it`,
+        again: `db:migrate runs statement ${partial.begun} again`,
+        forget: "db:migrate begins it from its first statement",
+      };
+      return invocation.result(
+        () => ({ version: partial.version, name: partial.name, partial: what }),
+        () => `✓ Repaired ${labelOf(partial)}: ${told[what]}`,
+      );
+    }
+    if (number !== undefined) {
+      const moved = await renumber(session, version!, number, byHand);
+      return invocation.result(
+        () => moved,
+        () => `✓ Repaired ${moved.from}_${moved.name}: it is ${moved.to}_${moved.name} in the history now`,
+      );
+    }
+    const result = await repairMigration(session, version!, byHand);
     invocation.result(() => result, () => {
       const label = labelOf(result);
       if (!result.repaired) return `${label} needs no repair: the file is as it was applied`;

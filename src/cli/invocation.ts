@@ -199,7 +199,7 @@ export class Invocation {
     const fromEnvironment = this.world.env["PIPEWEAVE_MIGRATIONS_DIR"];
     return {
       dirs: given ?? (fromEnvironment ? [fromEnvironment] : []),
-      embedded: this.options["embedded"] !== false,
+      embedded: this.options["embedded"] as boolean | undefined,
     };
   }
 

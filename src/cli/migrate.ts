@@ -10,8 +10,10 @@ import type { Session } from "../database/session.ts";
 import type { Activity } from "../engine/activity.ts";
 import type { ApplyOptions, ApplyResult } from "../engine/apply.ts";
 import type { Limits } from "../engine/message.ts";
-import { labelOf, type Migration } from "../migrations/migration.ts";
+import { EMBEDDED, labelOf, listOf, type Migration } from "../migrations/migration.ts";
 import type { Step } from "../output/progress.ts";
+import { describeSets } from "../output/text.ts";
+import { printable } from "../maintenance/printable.ts";
 import { migrateJson } from "../output/json.ts";
 import { FailureReported } from "./failure_reported.ts";
 import type { Invocation } from "./invocation.ts";
@@ -97,14 +99,16 @@ function migrateEvents(invocation: Invocation): MigrateOptions {
   const { progress, style: { good } } = invocation;
   const step = (text: string) => stepLine(invocation, text);
   return {
-    onPlan: ({ current, pending, missing }, files) => {
-      invocation.event("plan", { current, pending: pending.map(versionAndName) });
+    onPlan: ({ current, pending, missing, others }, sets) => {
+      invocation.event("plan", { current, sets, pending: pending.map(versionAndName) });
       step("Checking migration status...");
-      step(`Found ${files} migration files`);
+      step(`Found ${sets.reduce((sum, { files }) => sum + files, 0)} migration files`);
+      if (sets.some(({ source }) => source !== EMBEDDED)) step(`Sets: ${describeSets(sets)}`);
       step(`Current version: ${current ?? "none"}`);
       if (missing.length > 0) {
-        invocation.warn(`applied, but not known here: ${missing.map(labelOf).join(", ")}`);
+        invocation.warn(`applied, but not known here: ${listOf(missing)}`);
       }
+      if (others.length > 0) step(`Of another tool, and left alone: ${printable(listOf(others))}`);
       if (pending.length > 0) step(`Pending migrations: ${pending.length}`);
       if (pending.length > 0) step("");
     },
@@ -171,8 +175,11 @@ export async function migratedSession(invocation: Invocation, onNotify?: () => v
   const session = await invocation.session({}, onNotify);
   if (!auto) return session;
   const { migrate } = await import("../commands/migrate.ts");
+  const sources = invocation.sources();
   const result = await migrate(session, {
-    ...invocation.sources(),
+    ...sources,
+    // They are what the command needs.
+    embedded: sources.embedded ?? true,
     actor: invocation.actor,
     signal: invocation.signal,
   });

@@ -34,7 +34,10 @@ export async function run(args: readonly string[], world: World): Promise<number
     return 0;
   } catch (thrown) {
     const error = await asUsageError(thrown, args);
-    if (error instanceof PipeweaveError) await nameSchema(error, invocation?.text("schema"));
+    if (error instanceof PipeweaveError) {
+      nameEmbedded(error, invocation);
+      await nameSchema(error, invocation?.text("schema"));
+    }
     invocation?.progress.stop();
     const json = invocation ? invocation.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
     if (json) {
@@ -55,6 +58,12 @@ export async function run(args: readonly string[], world: World): Promise<number
   } finally {
     await invocation?.close().catch(() => {});
   }
+}
+
+/** With a folder of the user's own, PipeWeave's tables are made where they are asked for. */
+function nameEmbedded(error: PipeweaveError, invocation: Invocation | undefined): void {
+  if (error.code !== "not_migrated" || !invocation?.sources().dirs?.length) return;
+  error.hint(error.details.hint!.replace("db:migrate", "db:migrate --embedded"));
 }
 
 /** A command that a hint names has to be about the same schema. */

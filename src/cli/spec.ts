@@ -116,8 +116,13 @@ export const MIGRATION_OPTIONS: OptionGroup = {
     {
       flags: "--dir <folder:string>",
       description:
-        "Add migrations of your own, after PipeWeave's; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
+        "Migrations of your own, which go after PipeWeave's; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
       repeatable: true,
+    },
+    {
+      flags: "--embedded",
+      description:
+        "Let PipeWeave's own migrations take part. Default: where there is no --dir, or the history has them",
     },
     { flags: "--no-embedded", description: "Leave out PipeWeave's own migrations." },
   ],

@@ -69,6 +69,7 @@ export async function planDryRun(
   const result = toTry.length === 0 ? { tried: [], failed: null } : await dryRun(session, toTry, {
     predecessor: predecessorOf(toTry[0]!, migrations, history),
     complete: history.complete,
+    outside: false,
   }, options);
   const triedOf = (migration: Migration) =>
     result.tried.find((one) => one.migration === migration)?.statements;

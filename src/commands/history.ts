@@ -9,7 +9,7 @@ import { type Session } from "../database/session.ts";
 import { sql, SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
-import { discover, type MigrationSources } from "../migrations/discover.ts";
+import { isReserved, type MigrationSources, readFiles } from "../migrations/discover.ts";
 import {
   createBookkeeping,
   ENGINE_TABLES,
@@ -18,13 +18,19 @@ import {
   readHistory,
   recordMigration,
 } from "../engine/history.ts";
-import { hashOf, readJournal, rehash } from "../engine/journal.ts";
+import { forget, hashOf, readJournal, rehash, takeAsDone, unbegin } from "../engine/journal.ts";
 import { type LogRow, readLog, writeLog } from "../engine/log.ts";
 import { freshSession, MIGRATION_LOCK_TIMEOUT_MS } from "../engine/message.ts";
 import { compareVersions, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
-import { noSuchVersion, planMigrations } from "../migrations/plan.ts";
+import {
+  contradictions,
+  describePartial,
+  noSuchVersion,
+  type PartialMigration,
+  refuse,
+} from "../migrations/plan.ts";
 import { statementsOf } from "../sql/statements.ts";
-import { assertNoErrors } from "../migrations/validate.ts";
+import { compare } from "./status.ts";
 
 /** Who does it, and why. */
 export interface ByHand extends MigrationSources {
@@ -56,13 +62,15 @@ export async function repairMigration(
   version: string,
   options: ByHand,
 ): Promise<RepairResult> {
-  const migrations = read(options);
+  const { migrations, history, status } = await compare(session, options, "Nothing was changed");
   const migration = migrations.find((one) => versionKey(one.version) === versionKey(version));
   if (!migration) throw noSuchVersion(version);
-  const history = await readHistory(session);
-  const row = planMigrations(migrations, history.rows).applied.find((applied) =>
-    versionKey(applied.version) === versionKey(version)
-  );
+  const isMeant = (one: { readonly version: string }) => versionKey(one.version) === versionKey(version);
+  const taken = status.taken.find((one) => one.migration === migration);
+  if (taken && taken.by.checksum !== migration.checksum) {
+    refuse(contradictions(migrations, { ...status, ...NOTHING_ELSE, taken: [taken] }));
+  }
+  const row = taken ? { ...taken.by, drift: true } : status.applied.find(isMeant);
   const changed = row ? [] : await changedStatements(session, migration);
   const { name, checksum } = migration;
   const result = { version: migration.version, name, checksum };
@@ -72,9 +80,8 @@ export async function repairMigration(
   }
   const { schema } = session.settings;
   const set = row
-    ? sql`UPDATE ${
-      historyTable(schema)
-    } SET checksum = ${checksum} WHERE version = ${row.version} AND checksum = ${row.checksum};`
+    ? sql`UPDATE ${historyTable(schema)} SET checksum = ${checksum}, name = ${name}
+       WHERE version = ${row.version} AND checksum = ${row.checksum} AND name = ${row.name};`
     : new SqlText(
       changed.map(({ number, hash }) => rehash(schema, migration.version, number, hash).text).join("\n"),
     );
@@ -143,13 +150,28 @@ export interface BaselineResult {
  * @throws {PipeweaveError} of kind `usage` when there is no such version, `integrity` when the history contradicts it
  */
 export async function baseline(session: Session, version: string, options: ByHand): Promise<BaselineResult> {
-  const migrations = read(options);
+  const { migrations, history, status } = await compare(session, options, "Nothing was changed");
   const last = migrations.find((migration) => versionKey(migration.version) === versionKey(version));
   if (!last) throw noSuchVersion(version);
-  const history = await readHistory(session);
-  const { pending, applied } = planMigrations(migrations, history.rows);
+  const { pending, applied, partial, taken } = status;
   const inSet = (one: Migration) => one.source === last.source;
   const adopted = pending.filter((one) => inSet(one) && compareVersions(one.version, last.version) <= 0);
+  const isAdopted = (one: { readonly version: string }) =>
+    adopted.some(({ version }) => versionKey(version) === versionKey(one.version));
+  refuse(
+    contradictions(migrations, {
+      ...status,
+      ...NOTHING_ELSE,
+      taken: taken.filter(({ migration }) => inSet(migration)),
+    }),
+  );
+  const [halfDone] = partial.filter(isAdopted);
+  if (halfDone) {
+    throw new PipeweaveError("integrity", "half_done", `${describePartial(halfDone)}. Nothing was recorded`, {
+      hint:
+        `Let db:migrate finish it; or undo by hand what is done, and: pipeweave db:repair --version ${halfDone.version} --partial forget --reason "…"`,
+    });
+  }
   if (adopted.length === 0) return { version: last.version, adopted };
   const run = applied.find(({ version }) => migrations.some((one) => inSet(one) && one.version === version));
   if (run) {
@@ -180,11 +202,100 @@ export function showHistory(session: Session, limit: number): Promise<readonly L
   return readLog(session, limit);
 }
 
-function read(sources: MigrationSources): readonly Migration[] {
-  const { migrations, findings } = discover(sources);
-  assertNoErrors(findings, "Nothing was changed");
-  return migrations;
+/** What {@linkcode settlePartial} can be told of a statement whose end nobody noted, or of the whole file. */
+export const SETTLEMENTS = ["done", "again", "forget"] as const;
+/** One of {@linkcode SETTLEMENTS}. */
+export type Settlement = typeof SETTLEMENTS[number];
+
+/**
+ * Says of a half-done migration what only people can know: that the statement whose end nobody noted is done, that it is
+ * to be run again, or that everything was undone by hand and the file is to be begun from its start.
+ *
+ * @throws {PipeweaveError} of kind `condition` when there is nothing to be said
+ */
+export async function settlePartial(
+  session: Session,
+  version: string,
+  settlement: Settlement,
+  { actor, reason }: Pick<ByHand, "actor" | "reason">,
+): Promise<PartialMigration> {
+  const history = await readHistory(session);
+  const partial = history.partial.find((one) => versionKey(one.version) === versionKey(version));
+  if (!partial || settlement !== "forget" && partial.begun === null) {
+    throw new PipeweaveError(
+      "condition",
+      "nothing_to_settle",
+      partial
+        ? `${describePartial(partial)}: there is no statement whose end is not known`
+        : `No migration with the version ${version} is half done`,
+      { hint: partial ? "Run: pipeweave db:migrate, which goes on with it." : "See: pipeweave db:status" },
+    );
+  }
+  const { schema } = session.settings;
+  const changes = { done: takeAsDone, again: unbegin, forget };
+  await alter(session, history.complete, [
+    changes[settlement](schema, partial.version),
+    sql`${
+      writeLog(schema, {
+        ...{ action: "repair", version: partial.version, name: partial.name, outcome: "done" },
+        ...{ actor, reason, details: { partial: settlement, done: partial.done, begun: partial.begun } },
+      })
+    };`,
+  ]);
+  return partial;
 }
+
+/** What {@linkcode renumber} did. */
+export interface Renumbered {
+  readonly name: string;
+  readonly from: string;
+  readonly to: string;
+}
+
+/**
+ * Gives a row of the history another number: one of another tool's, or of a user's, that PipeWeave's own migration has.
+ *
+ * @throws {PipeweaveError} of kind `usage` when there is no such row, or the number is not free
+ */
+export async function renumber(
+  session: Session,
+  version: string,
+  to: string,
+  { actor, reason, ...sources }: ByHand,
+): Promise<Renumbered> {
+  const files = readFiles(sources);
+  const history = await readHistory(session);
+  const row = history.rows.find((one) => versionKey(one.version) === versionKey(version));
+  if (!row) throw noSuchVersion(version);
+  const { migrations } = files.takingPart(history.rows);
+  const other = [...history.rows, ...migrations].find((one) =>
+    versionKey(one.version) === versionKey(to) && one.name !== row.name
+  );
+  if (other || isReserved(to) || history.rows.some((one) => versionKey(one.version) === versionKey(to))) {
+    throw new PipeweaveError(
+      "usage",
+      "number_taken",
+      other ? `${to} is the number of ${labelOf(other)}` : `${to} is not free`,
+      { hint: "Choose a number that no file and no row of db:status has, and none from 90000 to 99999." },
+    );
+  }
+  const { schema } = session.settings;
+  await alter(session, history.complete, [
+    sql`UPDATE ${
+      historyTable(schema)
+    } SET version = ${to} WHERE version = ${row.version} AND name = ${row.name};`,
+    sql`${
+      writeLog(schema, {
+        ...{ action: "repair", version: to, name: row.name, outcome: "done" },
+        ...{ actor, reason, details: { renumberedFrom: row.version } },
+      })
+    };`,
+  ]);
+  return { name: row.name, from: row.version, to };
+}
+
+/** A status with nothing wrong in it but what is put in. */
+const NOTHING_ELSE = { applied: [], missing: [], outOfOrder: [], partial: [], taken: [] } as const;
 
 /** Changes the history in one transaction, while no migrator works. */
 async function alter(session: Session, complete: boolean, statements: readonly SqlText[]): Promise<void> {

@@ -6,9 +6,9 @@
 
 import type { Session } from "../database/session.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { readHistory } from "../engine/history.ts";
 import { lint, type LintFinding } from "../lint/lint.ts";
-import { noSuchVersion, planMigrations } from "../migrations/plan.ts";
+import { compare } from "./status.ts";
+import { noSuchVersion } from "../migrations/plan.ts";
 import { compareVersions, EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertNoErrors, validateSql } from "../migrations/validate.ts";
 
@@ -37,9 +37,8 @@ export async function lintMigrations(
   session: Session | undefined,
   options: LintOptions = {},
 ): Promise<LintResult> {
-  const { migrations, findings } = discover(options);
-  assertNoErrors(findings, "Nothing was looked at");
-  const looked = since(options.since, session ? await pending(session, migrations) : migrations, migrations)
+  const { migrations, some } = await candidates(session, options);
+  const looked = since(options.since, some, migrations)
     .filter(({ source }) => source !== EMBEDDED || (options.dirs ?? []).length === 0);
   assertNoErrors((await Promise.all(looked.map(validateSql))).flat(), "Nothing was looked at");
   return {
@@ -49,8 +48,19 @@ export async function lintMigrations(
   };
 }
 
-async function pending(session: Session, migrations: readonly Migration[]): Promise<readonly Migration[]> {
-  return planMigrations(migrations, (await readHistory(session)).rows).pending;
+/** All migrations, and those of them that are looked at. */
+async function candidates(
+  session: Session | undefined,
+  options: LintOptions,
+): Promise<{ migrations: readonly Migration[]; some: readonly Migration[] }> {
+  const state = "Nothing was looked at";
+  if (session) {
+    const { migrations, status } = await compare(session, options, state);
+    return { migrations, some: status.pending };
+  }
+  const { migrations, findings } = discover(options);
+  assertNoErrors(findings, state);
+  return { migrations, some: migrations };
 }
 
 function since(

@@ -15,7 +15,7 @@ import {
   TASKS_ACTIVE,
 } from "../maintenance/state.ts";
 import { applyMigrations, type ApplyOptions, type ApplyResult, type RunCondition } from "../engine/apply.ts";
-import { discover, type MigrationSources } from "../migrations/discover.ts";
+import { type MigrationSources, readFiles, type SetOfFiles } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import {
   foreignOwner,
@@ -25,7 +25,7 @@ import {
   reportOwnership,
   withOwnershipCheck,
 } from "../engine/history.ts";
-import { EMBEDDED, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
+import { EMBEDDED, labelOf, listOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
 import { parseAhead } from "../sql/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
@@ -38,7 +38,7 @@ export interface MigrateOptions extends MigrationSources, ApplyOptions {
   /** How to get into maintenance where it is needed, instead of refusing. */
   readonly maintenance?: MaintenanceEntry | undefined;
   /** Told what there is to do, before anything is applied. */
-  readonly onPlan?: (status: MigrationStatus, files: number) => void;
+  readonly onPlan?: (status: MigrationStatus, sets: readonly SetOfFiles[]) => void;
   /** Told of each finding that is no error. */
   readonly onWarning?: (finding: Finding) => void;
 }
@@ -57,8 +57,10 @@ export interface MaintenanceEntry {
 
 /** What `db:migrate` would do. */
 export interface Plan {
-  /** All migrations that there are, in the order in which they apply. */
+  /** All migrations that take part, in the order in which they apply. */
   readonly migrations: readonly Migration[];
+  /** The sets that take part. */
+  readonly sets: readonly SetOfFiles[];
   readonly history: History;
   readonly status: MigrationStatus;
   /** What is to be applied, up to the version that was asked for. */
@@ -75,13 +77,11 @@ export async function planMigrate(
   options: MigrateOptions,
   restore?: "restore",
 ): Promise<Plan> {
-  const { migrations, findings } = discover(options);
-  assertNoErrors(findings, "Nothing was applied");
-  for (const finding of findings) options.onWarning?.(finding);
+  const files = readFiles(options);
+  // What is wrong with the user's files is known without a database.
+  assertNoErrors(files.own.flatMap(({ findings }) => findings), "Nothing was applied");
   const { schema } = session.settings;
-  const tracking = migrations.find(({ source, version }) =>
-    source === EMBEDDED && versionKey(version) === "0"
-  );
+  const tracking = files.embedded?.migrations.find(({ version }) => versionKey(version) === "0");
   const ownership = reportOwnership(schema);
   const restoring = restore && tracking
     ? sequence([
@@ -90,16 +90,19 @@ export async function planMigrate(
     ])
     : ownership;
   // Parsing takes long enough to be done while the network works; what it finds is looked at below.
-  const user = migrations.filter(({ source }) => source !== EMBEDDED);
+  const user = files.own.flatMap((set) => set.migrations);
   const ahead = user.length > 0 ? parseAhead(user) : undefined;
   const history = await readHistory(session, restoring).finally(() => ahead?.stop());
   const { history: foreignHistory, any: foreignAny } = history.foreign ?? {};
   if (foreignHistory) throw foreignOwner(session, foreignHistory);
-  const status = planMigrations(migrations, history.rows);
-  assertApplicable(status, options.tolerance);
+  const { migrations, findings, sets } = files.takingPart(history.rows);
+  assertNoErrors(findings, "Nothing was applied");
+  for (const finding of findings) options.onWarning?.(finding);
+  const status = planMigrations(migrations, history);
+  assertApplicable(migrations, status, options.tolerance);
   const pending = upTo(options.to, migrations, status.pending);
   if (foreignAny && pending.length > 0) throw foreignOwner(session, foreignAny);
-  return { migrations, history, status, pending };
+  return { migrations, sets, history, status, pending };
 }
 
 /**
@@ -109,8 +112,8 @@ export async function planMigrate(
  *   migration needs maintenance and the orchestrator runs: nothing was applied then
  */
 export async function migrate(session: Session, options: MigrateOptions = {}): Promise<ApplyResult> {
-  const { migrations, history, status, pending } = await planMigrate(session, options, "restore");
-  options.onPlan?.({ ...status, pending }, migrations.length);
+  const { migrations, sets, history, status, pending } = await planMigrate(session, options, "restore");
+  options.onPlan?.({ ...status, pending }, sets);
   if (pending.length === 0) return { applied: [], failed: null, status };
   if (session.parameter("in_hot_standby") === "on") throw readOnlyServer(session, pending.length);
   // PipeWeave's own were checked when the binary was made.
@@ -159,7 +162,7 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
 function appliedBefore(first: ApplyResult | undefined): string {
   return first === undefined
     ? "Nothing was applied"
-    : `Applied by this run: ${first.applied.map(({ migration }) => labelOf(migration)).join(", ")}`;
+    : `Applied by this run: ${listOf(first.applied.map(({ migration }) => migration))}`;
 }
 
 /** What needs maintenance is applied in that maintenance alone, whoever ends it meanwhile. */

@@ -7,7 +7,7 @@
 import { join } from "@std/path/join";
 import { PipeweaveError } from "../errors.ts";
 import { DATE_DIGITS, discover, type MigrationSources } from "../migrations/discover.ts";
-import { compareVersions, EMBEDDED, type Migration } from "../migrations/migration.ts";
+import { compareVersions, type Migration } from "../migrations/migration.ts";
 
 /** Digits of the first version in a set without PipeWeave's own migrations. */
 const FIRST_VERSION = "001";
@@ -29,11 +29,11 @@ export interface NewMigration {
  * @param now for versions that are dates, in UTC
  * @throws {PipeweaveError} of kind `usage` when the title holds nothing to name a file by
  */
-export async function newMigration(
+export function newMigration(
   title: string,
   sources: MigrationSources,
   now: Date = new Date(),
-): Promise<NewMigration> {
+): NewMigration {
   const name = title.toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^_+|_+$/g, "");
   if (name === "") {
     throw new PipeweaveError("usage", "bad_name", "The name holds no letter or digit of ASCII", {
@@ -41,24 +41,22 @@ export async function newMigration(
     });
   }
   const folder = sources.dirs?.at(-1) ?? "migrations";
-  const others = (await known(sources)).toSorted((a, b) => compareVersions(a.version, b.version));
+  const others = known(sources).toSorted((a, b) => compareVersions(a.version, b.version));
   const own = others.filter(({ source }) => source === folder);
   const version = nextVersion(own.at(-1)?.version, sources.embedded !== false, now);
   const file = join(folder, `${version}_${name}.sql`);
   return { version, name, file, template: template(file) };
 }
 
-/** All migrations that there are; a folder that is empty or missing is about to get its first. */
-async function known(sources: MigrationSources): Promise<readonly Migration[]> {
-  const dirs = sources.dirs ?? [];
-  const embedded = sources.embedded !== false;
-  if (!embedded && dirs.length === 0) return [];
+/** The user's migrations that there are; a folder that is empty or missing is about to get its first. */
+function known({ dirs = [] }: MigrationSources): readonly Migration[] {
+  if (dirs.length === 0) return [];
   try {
-    return (discover(sources)).migrations.filter(({ source }) => source !== EMBEDDED);
+    return discover({ dirs, embedded: false }).migrations;
   } catch (error) {
     const isNew = error instanceof PipeweaveError && /^(?:no_such|empty)_folder$/.test(error.code);
     if (!isNew) throw error;
-    return dirs.length > 1 ? await known({ embedded, dirs: dirs.slice(0, -1) }) : [];
+    return dirs.length > 1 ? known({ dirs: dirs.slice(0, -1) }) : [];
   }
 }
 

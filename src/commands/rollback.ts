@@ -5,8 +5,7 @@
  */
 
 import type { Session } from "../database/session.ts";
-import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { readHistory } from "../engine/history.ts";
+import type { MigrationSources } from "../migrations/discover.ts";
 import {
   planRollback,
   rollBack,
@@ -15,7 +14,8 @@ import {
   type RollbackResult,
   type RollbackStep,
 } from "../engine/rollback.ts";
-import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
+import { assertRunnable } from "../migrations/validate.ts";
+import { compare } from "./status.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";
 
 /** What to undo, how, and whom to ask. */
@@ -33,9 +33,7 @@ export interface RollbackCommandOptions extends MigrationSources, RollbackRange,
  *   maintenance and tasks are active: nothing was changed then
  */
 export async function rollback(session: Session, options: RollbackCommandOptions): Promise<RollbackResult> {
-  const { migrations, findings } = discover(options);
-  assertNoErrors(findings, "Nothing was changed");
-  const history = await readHistory(session);
+  const { migrations, history } = await compare(session, options, "Nothing was changed");
   const steps = planRollback(migrations, history, options);
   if (steps.length === 0) return { rolledBack: [], failed: null };
   const downs = steps.map(({ down }) => down);

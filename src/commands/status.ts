@@ -6,10 +6,16 @@
 
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
-import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { readHistory } from "../engine/history.ts";
-import { labelOf } from "../migrations/migration.ts";
-import { assertApplicable, type MigrationStatus, planMigrations } from "../migrations/plan.ts";
+import { type Discovery, type MigrationSources, readFiles, type SetOfFiles } from "../migrations/discover.ts";
+import { type History, readHistory } from "../engine/history.ts";
+import { listOf } from "../migrations/migration.ts";
+import {
+  type Contradiction,
+  contradictions,
+  type MigrationStatus,
+  planMigrations,
+  refuse,
+} from "../migrations/plan.ts";
 import { assertNoErrors } from "../migrations/validate.ts";
 
 /**
@@ -20,10 +26,42 @@ import { assertNoErrors } from "../migrations/validate.ts";
 export async function migrationStatus(
   session: Session,
   sources: MigrationSources = {},
-): Promise<MigrationStatus> {
-  const { migrations, findings } = discover(sources);
-  assertNoErrors(findings, "The database was not asked");
-  return planMigrations(migrations, (await readHistory(session)).rows);
+): Promise<DatabaseStatus> {
+  const { migrations, sets, status } = await compare(session, sources);
+  return { ...status, sets, contradictions: contradictions(migrations, status) };
+}
+
+/** Where a database stands, and against what. */
+export interface DatabaseStatus extends MigrationStatus {
+  /** The sets of files that take part. */
+  readonly sets: readonly SetOfFiles[];
+  /** In what files and history contradict each other. */
+  readonly contradictions: readonly Contradiction[];
+}
+
+/** The files that take part, and the history that they were compared with. */
+export interface Comparison extends Discovery {
+  readonly history: History;
+  readonly status: MigrationStatus;
+}
+
+/**
+ * Reads files and history, and compares them.
+ *
+ * @param state the state that things are in now, for the error of invalid files
+ * @throws {PipeweaveError} of kind `integrity` when files are invalid
+ */
+export async function compare(
+  session: Session,
+  sources: MigrationSources,
+  state = "The database was not asked",
+): Promise<Comparison> {
+  const files = readFiles(sources);
+  assertNoErrors(files.own.flatMap(({ findings }) => findings), state);
+  const history = await readHistory(session);
+  const found = files.takingPart(history.rows);
+  assertNoErrors(found.findings, state);
+  return { ...found, history, status: planMigrations(found.migrations, history) };
 }
 
 /**
@@ -32,13 +70,13 @@ export async function migrationStatus(
  * @throws {PipeweaveError} of kind `integrity` when files and history contradict each other, `condition` when
  *   migrations are pending
  */
-export function checkStatus(status: MigrationStatus): void {
-  assertApplicable(status);
+export function checkStatus(status: DatabaseStatus): void {
+  refuse(status.contradictions);
   if (status.pending.length === 0) return;
   throw new PipeweaveError(
     "condition",
     "pending",
-    `${status.pending.length} migration(s) are pending: ${status.pending.map(labelOf).join(", ")}`,
+    `${status.pending.length} migration(s) are pending: ${listOf(status.pending)}`,
     {
       hint: "Run: pipeweave db:migrate",
     },

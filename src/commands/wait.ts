@@ -10,8 +10,8 @@ import { type Session } from "../database/session.ts";
 import { sql } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { MigrationSources } from "../migrations/discover.ts";
-import { labelOf } from "../migrations/migration.ts";
-import { assertApplicable, type MigrationStatus } from "../migrations/plan.ts";
+import { listOf } from "../migrations/migration.ts";
+import { type MigrationStatus, refuse } from "../migrations/plan.ts";
 import { migrationStatus } from "./status.ts";
 
 /** What to wait for. */
@@ -43,11 +43,9 @@ export async function wait(session: Session, options: WaitOptions): Promise<Migr
   for (;;) {
     const status = await migrationStatus(session, options);
     // Rows without a file are a newer release's: it has applied all of ours too.
-    assertApplicable({ ...status, outOfOrder: [] }, { missing: true });
+    refuse(status.contradictions, { missing: true, outOfOrder: true });
     if (status.pending.length === 0) return status;
-    const what = `${status.pending.length} migration(s) are pending: ${
-      status.pending.map(labelOf).join(", ")
-    }`;
+    const what = `${status.pending.length} migration(s) are pending: ${listOf(status.pending)}`;
     const left = options.deadline - Date.now();
     if (left <= 0) {
       throw new PipeweaveError(

@@ -13,7 +13,7 @@ import { sql, type SqlText } from "../database/sql.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
-import { explainFailure, isRefusedByGuard, wasEndedByAdministrator } from "./explain.ts";
+import { explainFailure, isRefusedByGuard, wasEndedOnPurpose } from "./explain.ts";
 import {
   GUARD,
   type GuardTerms,
@@ -27,7 +27,7 @@ import { Lease, LEASE_MS } from "./lease.ts";
 import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
 import { type Limits, limitsOf, type Message, messageFor } from "./message.ts";
-import { EMBEDDED, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
+import { EMBEDDED, labelOf, listOf, type Migration, setOf, versionKey } from "../migrations/migration.ts";
 import {
   assertApplicable,
   type HistoryRow,
@@ -178,8 +178,8 @@ class Migrator {
   async run(): Promise<ApplyResult> {
     try {
       for (;;) {
-        const status = planMigrations(this.migrations, this.#history.rows);
-        assertApplicable(status, this.options.tolerance);
+        const status = planMigrations(this.migrations, this.#history);
+        assertApplicable(this.migrations, status, this.options.tolerance);
         this.#settleUnanswered(status);
         const pending = upTo(this.options.to, this.migrations, status.pending);
         if (pending.length === 0) return { applied: this.#inOrder(), failed: null, status };
@@ -299,11 +299,15 @@ class Migrator {
   }
 
   /** @param index in the pass: what is sent behind another finds what that one made */
-  #termsFor(migration: Migration, index: number): Pick<GuardTerms, "key" | "predecessor" | "complete"> {
+  #termsFor(
+    migration: Migration,
+    index: number,
+  ): Pick<GuardTerms, "key" | "predecessor" | "complete" | "outside"> {
     return {
       key: this.key,
       predecessor: predecessorOf(migration, this.migrations, this.#history),
       complete: index > 0 || this.#history.complete,
+      outside: migration.directives.noTransaction,
     };
   }
 
@@ -369,7 +373,7 @@ class Migrator {
       await sleep(pause, options.signal);
       return "look again";
     }
-    if (wasEndedByAdministrator(error) || isRecordedTwice(error)) {
+    if (wasEndedOnPurpose(error) || isRecordedTwice(error)) {
       // By now the history knows: our own commit just before the end, or somebody else's row.
       this.#history = await readHistory(this.session);
       const recorded = this.#history.rows.some(({ version }) =>
@@ -425,7 +429,7 @@ class Migrator {
         })
       };`,
     ).catch(() => {});
-    const status = planMigrations(this.migrations, this.#historyNow().rows);
+    const status = planMigrations(this.migrations, this.#historyNow());
     return { applied: this.#inOrder(), failed: { migration, error, left }, status };
   }
 
@@ -434,9 +438,9 @@ class Migrator {
     const known = new Set(this.#history.rows.map(({ version }) => versionKey(version)));
     const added = this.#applied.filter(({ migration }) => !known.has(versionKey(migration.version)));
     const rows = added.map((
-      { migration: { version, name, checksum }, executionTimeMs, appliedAt },
+      { migration: { version, name, checksum, source }, executionTimeMs, appliedAt },
     ): HistoryRow => ({
-      ...{ version, name, checksum, executionTimeMs },
+      ...{ version, name, checksum, executionTimeMs, set: setOf({ source }) },
       appliedAt: appliedAt ?? new Date(),
     }));
     const made = rows.length > 0;
@@ -444,6 +448,7 @@ class Migrator {
       exists: this.#history.exists || made,
       complete: this.#history.complete || made,
       rows: [...this.#history.rows, ...rows],
+      partial: this.#history.partial.filter(({ version }) => !rows.some((row) => row.version === version)),
     };
   }
 
@@ -491,10 +496,10 @@ function withOutcome(
       ...(error.details.problems ?? []),
       names.length === 0
         ? "this run applied nothing that it knows of"
-        : `applied by this run: ${names.join(", ")}`,
+        : `applied by this run: ${listOf(applied.map(({ migration }) => migration))}`,
       ...(unknown.length === 0
         ? []
-        : [`sent, and not known to be applied or not: ${unknown.join(", ")}; db:status tells`]),
+        : [`sent, and not known to be applied or not: ${listOf([...unanswered])}; db:status tells`]),
     ],
     data: { ...error.details.data, applied: names, unanswered: unknown },
     cause: error,

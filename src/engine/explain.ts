@@ -10,12 +10,21 @@ import { locateFailure, type Message } from "./message.ts";
 import type { Migration } from "../migrations/migration.ts";
 import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
 
-/** SQLSTATE of a session that somebody ended, by pg_terminate_backend or a shutdown. */
-const ADMIN_SHUTDOWN = "57P01";
+/** What the server says when it ends a session for a reason: an administrator, a crash, a limit. */
+const REASONS: Readonly<Record<string, string>> = {
+  "57P01": "An administrator ended the session",
+  "57P02": "The server ended the session, since another one of its processes crashed",
+  "57P05": "The server ended the session: idle_session_timeout",
+  "25P03": "The server ended the session: idle_in_transaction_session_timeout",
+  "25P04": "The server ended the session: transaction_timeout",
+};
 
-/** A session that somebody ended on purpose, which is no reason to start again behind his back. */
-export function wasEndedByAdministrator(error: unknown): boolean {
-  return error instanceof ConnectionLost && sqlstateOf(error) === ADMIN_SHUTDOWN;
+/**
+ * Whether a session was ended for a reason that the server gave: no fault of the network, and no reason to start again
+ * behind somebody's back.
+ */
+export function wasEndedOnPurpose(error: unknown): boolean {
+  return error instanceof ConnectionLost && (sqlstateOf(error) ?? "") in REASONS;
 }
 
 /** Whether the guard refused, and not the migration itself with a SQLSTATE of the same name. */
@@ -41,12 +50,18 @@ export async function explainFailure(
   message: Pick<Message, "text" | "body" | "bodyStart" | "statementsBefore"> | undefined,
   { heldBy, again }: { readonly heldBy: string | undefined; readonly again: string },
 ): Promise<PipeweaveError | undefined> {
-  if (error instanceof ConnectionLost && wasEndedByAdministrator(error)) {
+  if (error instanceof ConnectionLost && wasEndedOnPurpose(error)) {
+    const sqlstate = sqlstateOf(error)!;
     return new PipeweaveError(
       "database",
-      "terminated",
-      "An administrator ended the session; the server rolled it back",
-      { ...error.details, hint: `Find out why before you run ${again} again.` },
+      sqlstate === "25P04" ? "transaction_timeout" : "terminated",
+      `${REASONS[sqlstate]}; the server rolled it back`,
+      {
+        ...error.details,
+        hint: sqlstate === "25P04"
+          ? `Raise transaction_timeout for this role or database, or split the file; then run ${again} again.`
+          : `Find out why before you run ${again} again.`,
+      },
     );
   }
   if (!(error instanceof StatementError)) return undefined;

@@ -7,29 +7,47 @@
 
 import { identifier, sequence, sql, SqlText } from "../database/sql.ts";
 import { notTrusted } from "../database/failures.ts";
+import { SERVER_IDENTITY, type ServerIdentity } from "../database/server_identity.ts";
 import { assertTrusted, reportTrust } from "../database/trust.ts";
 import { ConnectionLost, OWN_SQL, type Row, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { checksumOf } from "../migrations/checksum.ts";
 import { embeddedFile } from "../migrations/discover.ts";
 import { type LogEntry, writeLog } from "./log.ts";
-import { type Migration, versionKey } from "../migrations/migration.ts";
-import type { HistoryRow } from "../migrations/plan.ts";
+import { type Migration, setOf, versionKey } from "../migrations/migration.ts";
+import type { HistoryFacts, HistoryRow, PartialMigration } from "../migrations/plan.ts";
 
 const TABLE = "schema_migrations";
 /** The migration that makes the log, the journal and the lease; safe to repeat. */
-const BOOKKEEPING = "003_migration_bookkeeping.sql";
+const BOOKKEEPING = "90003_migration_bookkeeping.sql";
 
 /** Errors of the guard, in a class of SQLSTATEs that PostgreSQL leaves to applications. */
-export const GUARD = { locked: "PW001", applied: "PW002", predecessorMissing: "PW003" } as const;
+export const GUARD = {
+  ...{ locked: "PW001", applied: "PW002", predecessorMissing: "PW003" },
+  /** Some of it was done outside a transaction, and it was to be applied in one. */
+  halfDone: "PW008",
+} as const;
+
+/** SQLSTATE of a look at a schema in which a table of one of our names is somebody else's. */
+const FOREIGN_TABLE = "PW302";
+
+/** Columns by which the engine's tables are told from others of their names. */
+const COLUMNS: Readonly<Record<string, readonly string[]>> = {
+  migration_log: ["action", "version", "outcome", "details"],
+  migration_journal: ["version", "statement", "hash", "finished_at"],
+  migration_lease: ["fence", "holder", "version", "expires_at"],
+};
 
 /** The history, as one message reads it. */
-export interface History {
+export interface History extends HistoryFacts {
   /** Whether the table exists. */
   readonly exists: boolean;
   /** Whether the log, the journal and the lease exist too; PipeWeave 1.x and releases without them made the table alone. */
   readonly complete: boolean;
   readonly rows: readonly HistoryRow[];
+  readonly partial: readonly PartialMigration[];
+  /** The server that told. */
+  readonly server?: ServerIdentity;
   /** What was found of {@linkcode reportOwnership}: objects that others have made. */
   readonly foreign?: {
     /** The history itself; undefined where it can be relied upon. */
@@ -98,17 +116,21 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
   const { schema } = session.settings;
   try {
     const [[facts] = [], rows = []] = await session.transaction(sql`${alongside}
+      ${lookAround(schema)}
       ${assertTrusted(schema, [TABLE], "read")}
-      SELECT pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete,
+      SELECT ${SERVER_IDENTITY} AS server, pg_catalog.current_setting('pipeweave.partial', true) AS partial,
+             pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete,
              nullif(pg_catalog.current_setting('pipeweave.foreign_history', true), '') AS foreign_history,
              nullif(pg_catalog.current_setting('pipeweave.foreign_any', true), '') AS foreign_any;
-      SELECT version, name, checksum, applied_at, execution_time_ms FROM ${
+      SELECT version, name, checksum, applied_at, execution_time_ms, to_jsonb(h) ->> 'migration_set' AS migration_set FROM ${
       historyTable(schema)
-    } ORDER BY id;`);
+    } h ORDER BY id;`);
     return {
       exists: true,
       complete: facts!["complete"] === true,
       rows: rows.map(historyRow),
+      partial: JSON.parse((facts!["partial"] as string | null) || "[]") as PartialMigration[],
+      server: String(facts!["server"]),
       foreign: {
         history: facts!["foreign_history"] as string | null ?? undefined,
         any: facts!["foreign_any"] as string | null ?? undefined,
@@ -116,7 +138,7 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
     };
   } catch (error) {
     if (!(error instanceof StatementError)) throw error;
-    if (error.details.sqlstate === "42P01") return { exists: false, complete: false, rows: [] };
+    if (error.details.sqlstate === "42P01") return { exists: false, complete: false, rows: [], partial: [] };
     if (error.details.sqlstate === "42703") {
       throw new PipeweaveError(
         "integrity",
@@ -124,7 +146,19 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
         `The table ${schema}.${TABLE} is not PipeWeave's: ${error.message}`,
         {
           hint:
-            "Another migration tool uses this name; give PipeWeave a schema of its own with --schema <name>.",
+            "Another migration tool uses this name. Give PipeWeave's tables a schema of their own; your files go where they did: pipeweave db:baseline <the last version applied> --schema pipeweave, then pipeweave db:migrate --schema pipeweave.",
+          cause: error,
+        },
+      );
+    }
+    if (error.details.sqlstate === FOREIGN_TABLE) {
+      throw new PipeweaveError(
+        "integrity",
+        "foreign_table",
+        `The table ${error.message} is not PipeWeave's, and PipeWeave has one of that name`,
+        {
+          hint:
+            "Give PipeWeave's tables a schema of their own: --schema pipeweave; or rename that table. Nothing was written.",
           cause: error,
         },
       );
@@ -140,7 +174,40 @@ function historyRow(row: Row): HistoryRow {
     checksum: String(row["checksum"]),
     appliedAt: row["applied_at"] as Date,
     executionTimeMs: row["execution_time_ms"] as number | null,
+    set: row["migration_set"] as HistoryRow["set"],
   };
+}
+
+/** Makes sure that the engine's tables are the engine's, and keeps what the journal has for the rest of the transaction. */
+function lookAround(schema: string): SqlText {
+  const journal = sql`${identifier(schema)}.migration_journal`;
+  const needs = Object.entries(COLUMNS).map(([name, columns]) =>
+    sql`(${name}, ${`{${columns.join(",")}}`}::text[])`.text
+  );
+  const read = sql`
+    SELECT jsonb_agg(p ORDER BY version)::text FROM (
+      SELECT version, max(name) AS name, count(finished_at) AS done,
+             min(statement) FILTER (WHERE finished_at IS NULL) AS begun FROM ${journal} GROUP BY version) p`;
+  const body = sql`
+DECLARE
+  found text;
+BEGIN
+  SELECT format('%I.%I', n.nspname, c.relname) INTO found
+    FROM (VALUES ${new SqlText(needs.join(", "))}) need(name, columns)
+    JOIN pg_namespace n ON n.nspname = ${schema}
+    JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = need.name
+   WHERE EXISTS (SELECT FROM unnest(need.columns) u(name) WHERE NOT EXISTS (
+     SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = u.name AND NOT a.attisdropped));
+  IF FOUND THEN
+    RAISE EXCEPTION '%', found USING ERRCODE = ${FOREIGN_TABLE};
+  END IF;
+  IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(${journal.text}) AND attname = 'name') THEN
+    EXECUTE ${assertTrusted(schema, ["migration_journal"], "read").text};
+    EXECUTE ${read.text} INTO found;
+    PERFORM set_config('pipeweave.partial', coalesce(found, ''), true);
+  END IF;
+END`;
+  return sql`DO ${body.text};`;
 }
 
 /** The key of the advisory lock that migrators of one schema hold; PostgreSQL keeps such keys per database. */
@@ -205,6 +272,8 @@ export interface GuardTerms {
   readonly predecessor: string | undefined;
   /** Whether the history, and what is beside it, was there when it was read. */
   readonly complete: boolean;
+  /** Whether it is to run outside a transaction; otherwise none of it may have run already. */
+  readonly outside: boolean;
 }
 
 /**
@@ -212,12 +281,14 @@ export interface GuardTerms {
  * that nobody holds the lease and that this migration is the next one. Raises one of {@linkcode GUARD} otherwise. Since
  * it runs in the migration's own transaction, nothing is left behind when the client dies.
  */
-export function guard(schema: string, { key, version, predecessor, complete }: GuardTerms): SqlText {
-  if (complete) {
-    return sql`SELECT ${identifier(schema)}.migration_guard(${schema}::text, ${
-      String(key)
-    }::bigint, ${version}::text, ${predecessor ?? null}::text);`;
-  }
+export function guard(
+  schema: string,
+  { key, version, predecessor, complete, outside }: GuardTerms,
+): SqlText {
+  const call = sql`${identifier(schema)}.migration_guard(${schema}::text, ${
+    String(key)
+  }::bigint, ${version}::text, ${predecessor ?? null}::text, ${outside})`;
+  if (complete) return sql`SELECT ${call};`;
   // Something was missing, but by now another migrator may have made it.
   const table = historyTable(schema);
   const needsOne = sql`${predecessor !== undefined}`;
@@ -231,9 +302,7 @@ BEGIN
   ELSIF pg_catalog.to_regclass(${table.text}) IS NULL THEN
     IF ${needsOne} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   ELSIF pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL THEN
-    PERFORM ${identifier(schema)}.migration_guard(${schema}::text, ${
-    String(key)
-  }::bigint, ${version}::text, ${predecessor ?? null}::text);
+    PERFORM ${call};
   ELSIF EXISTS (SELECT FROM ${table} WHERE version = ${version}) THEN refusal := ${GUARD.applied};
   ELSIF ${missing} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
@@ -243,19 +312,22 @@ END`;
 
 /** Made together with all else that the engine keeps: where it is, everything is. */
 function guardSignature(schema: string): string {
-  return `${identifier(schema).text}.migration_guard(text,bigint,text,text)`;
+  return `${identifier(schema).text}.migration_guard(text,bigint,text,text,boolean)`;
 }
 
 /** Records a migration and logs it, in its own transaction; returns the row. */
 export function recordMigration(
   schema: string,
-  { version, name, checksum }: Pick<Migration, "version" | "name" | "checksum">,
+  migration: Pick<Migration, "version" | "name" | "checksum" | "source">,
   executionTimeMs: SqlText,
   { action, actor, reason, details = {} }: Omit<LogEntry, "version" | "name" | "outcome">,
 ): SqlText {
+  const { version, name, checksum } = migration;
   return sql`
 SELECT applied_at, execution_time_ms FROM ${identifier(schema)}.record_migration(
-  ${schema}::text, ${version}::text, ${name}::text, ${checksum}::text, ${executionTimeMs}::integer, ${action}::text,
+  ${schema}::text, ${
+    setOf(migration)
+  }::text, ${version}::text, ${name}::text, ${checksum}::text, ${executionTimeMs}::integer, ${action}::text,
   ${actor.osUser}::text, ${actor.host}::text, ${actor.tool}::text, ${reason ?? null}::text,
   ${JSON.stringify(details)}::jsonb);`;
 }

@@ -11,6 +11,7 @@ import { type Session, StatementError } from "../database/session.ts";
 import { checksumOf } from "../migrations/checksum.ts";
 import type { Migration } from "../migrations/migration.ts";
 import type { Statement } from "../sql/statements.ts";
+import type { State } from "./trace.ts";
 
 /** What is known of one statement. */
 export interface JournalRow {
@@ -19,8 +20,8 @@ export interface JournalRow {
   /** {@linkcode hashOf} the statement as it was begun. */
   readonly hash: string;
   readonly finished: boolean;
-  /** The index of the name that the statement makes, where there was one before it began; its oid. */
-  readonly indexBefore: string | null;
+  /** What was seen before it was begun, where it leaves a trace in the catalog. */
+  readonly before: State | null;
 }
 
 const journalTable = (schema: string) => sql`${identifier(schema)}.migration_journal`;
@@ -38,13 +39,13 @@ export async function readJournal(
   try {
     const [rows = []] = await session.transaction(sql`
       ${assertTrusted(session.settings.schema, ["migration_journal"], "read")}
-      SELECT statement, hash, finished_at IS NOT NULL AS finished, index_before::text AS index_before
+      SELECT statement, hash, finished_at IS NOT NULL AS finished, before
         FROM ${journalTable(session.settings.schema)} WHERE version = ${version} ORDER BY statement;`);
     return new Map(rows.map((row) => [row["statement"] as number, {
       statement: row["statement"] as number,
       hash: String(row["hash"]),
       finished: row["finished"] === true,
-      indexBefore: row["index_before"] as string | null,
+      before: row["before"] as State | null,
     }]));
   } catch (error) {
     if (error instanceof StatementError && error.details.sqlstate === "42P01") return new Map();
@@ -55,6 +56,7 @@ export async function readJournal(
 /** Which statement a line of the journal is about. */
 export interface JournalKey {
   readonly version: string;
+  readonly name: string;
   /** Counted from 1. */
   readonly statement: number;
   readonly hash: string;
@@ -62,8 +64,8 @@ export interface JournalKey {
 }
 
 /** Notes that a statement begins. */
-export function begin(schema: string, key: JournalKey, indexBefore: string | null): SqlText {
-  return note(schema, key, indexBefore, sql`NULL`);
+export function begin(schema: string, key: JournalKey, before: State | null): SqlText {
+  return note(schema, key, before, sql`NULL`);
 }
 
 /** Notes that a statement is done. */
@@ -73,16 +75,30 @@ export function finish(schema: string, key: JournalKey): SqlText {
 
 function note(
   schema: string,
-  { version, statement, hash, fence }: JournalKey,
-  indexBefore: string | null,
+  { version, name, statement, hash, fence }: JournalKey,
+  before: State | null,
   finishedAt: SqlText,
 ): SqlText {
   return sql`
-INSERT INTO ${journalTable(schema)} (version, statement, hash, fence, index_before, finished_at)
-VALUES (${version}, ${statement}, ${hash}, ${fence}::bigint, ${indexBefore}::oid, ${finishedAt})
+INSERT INTO ${journalTable(schema)} (version, name, statement, hash, fence, before, finished_at)
+VALUES (${version}, ${name}, ${statement}, ${hash}, ${fence}::bigint, ${
+    before && JSON.stringify(before)
+  }::jsonb, ${finishedAt})
 ON CONFLICT (version, statement) DO UPDATE
-   SET hash = excluded.hash, fence = excluded.fence, index_before = excluded.index_before,
+   SET name = excluded.name, hash = excluded.hash, fence = excluded.fence, before = excluded.before,
        finished_at = excluded.finished_at;`;
+}
+
+/** Takes it back that a statement was begun. */
+export function unbegin(schema: string, version: string): SqlText {
+  return sql`DELETE FROM ${journalTable(schema)} WHERE version = ${version} AND finished_at IS NULL;`;
+}
+
+/** Takes a statement whose end nobody noted to be done. */
+export function takeAsDone(schema: string, version: string): SqlText {
+  return sql`UPDATE ${
+    journalTable(schema)
+  } SET finished_at = pg_catalog.clock_timestamp() WHERE version = ${version} AND finished_at IS NULL;`;
 }
 
 /** Takes a statement that has run to be another one: the file's now. */

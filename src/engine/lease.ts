@@ -10,6 +10,7 @@
 import { Heartbeat } from "../database/heartbeat.ts";
 import { Session, StatementError } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
+import { SERVER_IDENTITY, type ServerIdentity } from "../database/server_identity.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { createBookkeeping, guard, type GuardTerms, leaseTable, lockEngineTables } from "./history.ts";
@@ -33,6 +34,8 @@ export class Lease implements AsyncDisposable {
     readonly leaseMs: number,
     /** Whose turn had run out when this one began. */
     readonly tookOverFrom: string | undefined,
+    /** The server that gave it. */
+    readonly server: ServerIdentity,
   ) {
     // A connection of its own, which a signal does not end: it has to tell that the turn is over.
     this.#heart = new Session(session.settings);
@@ -65,7 +68,7 @@ VALUES ('singleton', 1, ${holder}, ${terms.version}, pg_catalog.clock_timestamp(
         ${until(leaseMs)})
 ON CONFLICT (id) DO UPDATE SET fence = l.fence + 1, holder = excluded.holder, version = excluded.version,
   acquired_at = excluded.acquired_at, heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at
-RETURNING l.fence::text AS fence, (SELECT holder FROM old) AS old_holder, (SELECT heartbeat_at::text FROM old) AS last_sign;`
+RETURNING l.fence::text AS fence, ${SERVER_IDENTITY} AS server, (SELECT holder FROM old) AS old_holder, (SELECT heartbeat_at::text FROM old) AS last_sign;`
         .text,
     );
     const row = sets.at(-1)![0]!;
@@ -75,6 +78,7 @@ RETURNING l.fence::text AS fence, (SELECT holder FROM old) AS old_holder, (SELEC
       String(row["fence"]),
       leaseMs,
       old === null ? undefined : `${old} (last sign of life ${row["last_sign"]})`,
+      String(row["server"]),
     );
   }
 

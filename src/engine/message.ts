@@ -7,7 +7,7 @@
 
 import type { Actor } from "../config/actor.ts";
 import { OWN_SQL, type StatementError } from "../database/session.ts";
-import { identifier, sequence, sql, SqlText } from "../database/sql.ts";
+import { sequence, sql, SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import type { SqlLocation } from "../errors.ts";
 import { locate } from "../migrations/finding.ts";
@@ -196,14 +196,11 @@ export const KEEP_SETTINGS: readonly SqlText[] = [
   ...OWN_SQL,
 ];
 
-/** Settings under which a user's text runs: names lead where the search_path of the role leads, the schema first. */
-export function userSettings(schema: string, scope: Scope, limits?: EffectiveLimits): readonly SqlText[] {
-  const path = sql`concat_ws(', ', ${
-    identifier(schema).text
-  }, nullif(current_setting('pipeweave.path'), ''))`;
+/** Settings under which a user's text runs: names lead where the search_path of role, database or URL leads, as in psql. */
+export function userSettings(scope: Scope, limits?: EffectiveLimits): readonly SqlText[] {
   const settings = [
     ...(limits ? [limitSettings(limits, scope).text] : []),
-    setting("search_path", path, scope),
+    setting("search_path", sql`current_setting('pipeweave.path')`, scope),
   ];
   return [
     scope === "transaction" ? sql`SET LOCAL row_security TO DEFAULT;` : sql`SET row_security TO DEFAULT;`,
@@ -217,7 +214,7 @@ export function settingsOf(
   schema: string,
   limits?: EffectiveLimits,
 ): readonly SqlText[] {
-  return source === EMBEDDED ? [schemaAlone(schema)] : userSettings(schema, "transaction", limits);
+  return source === EMBEDDED ? [schemaAlone(schema)] : userSettings("transaction", limits);
 }
 
 /** What follows a migration's own text: the role that connected is back for the row in the history. */

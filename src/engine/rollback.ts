@@ -13,7 +13,7 @@ import { sql } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
-import { explainFailure, isRefusedByGuard, wasEndedByAdministrator } from "./explain.ts";
+import { explainFailure, isRefusedByGuard, wasEndedOnPurpose } from "./explain.ts";
 import {
   createBookkeeping,
   guardRollback,
@@ -28,7 +28,7 @@ import { LockWait, type LockWaitOptions } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
 import { type Limits, type Message, wrap } from "./message.ts";
 import { labelOf, type Migration, versionKey } from "../migrations/migration.ts";
-import { type HistoryRow, noSuchVersion, planMigrations } from "../migrations/plan.ts";
+import { type HistoryRow, isOf, noSuchVersion, planMigrations } from "../migrations/plan.ts";
 import { isLockConflict } from "../database/conflict.ts";
 import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS } from "./retry.ts";
 import { statementsOf } from "../sql/statements.ts";
@@ -87,14 +87,15 @@ export interface RollbackResult {
  */
 export function planRollback(
   migrations: readonly Migration[],
-  { rows }: History,
+  history: History,
   { steps = 1, to }: RollbackRange,
 ): readonly RollbackStep[] {
-  const { applied } = planMigrations(migrations, rows);
+  const { rows } = history;
+  const { applied } = planMigrations(migrations, history);
   const drifted = new Set(applied.filter(({ drift }) => drift).map(({ version }) => version));
   const problems: string[] = [];
   const planned = lastRows(rows, steps, to).flatMap((row): RollbackStep[] => {
-    const migration = migrations.find(({ version }) => versionKey(version) === versionKey(row.version));
+    const migration = migrations.find((one) => isOf(row, one));
     const label = labelOf(row);
     if (!migration) problems.push(`${label} has no file`);
     else if (drifted.has(row.version)) problems.push(`${label} was changed after it was applied`);
@@ -201,7 +202,7 @@ class OneRollback {
         const sets = await session.send(message.text);
         return sets.at(-1)![0]!["duration_ms"] as number | null;
       } catch (error) {
-        if (this.#unanswered || wasEndedByAdministrator(error)) {
+        if (this.#unanswered || wasEndedOnPurpose(error)) {
           const { rows } = await readHistory(session);
           if (!rows.some((row) => row.version === version)) return null;
         }
@@ -249,7 +250,7 @@ class OneRollback {
       );
       return await sleep(pause, options.signal);
     }
-    const lost = error instanceof ConnectionLost && !wasEndedByAdministrator(error);
+    const lost = error instanceof ConnectionLost && !wasEndedOnPurpose(error);
     if (lost && mayGoOn && ++this.#lost <= LOST_CONNECTIONS) {
       options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
       this.#unanswered = true;

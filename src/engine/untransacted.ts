@@ -3,58 +3,61 @@
  * crash goes on where this one stopped.
  *
  * A statement that PostgreSQL would run in a transaction goes out together with its line in the journal, in one: it is
- * done exactly once. One that it would not (CREATE INDEX CONCURRENTLY and the like) goes out alone, between a line that
- * says that it begins and one that says that it is done; where the second is missing, the next run looks at what became
- * of it.
+ * done exactly once. One that has transactions of its own (CREATE INDEX CONCURRENTLY and the like) goes out alone, between
+ * a line that says that it begins and one that says that it is done, which is written after a look at the catalog. One
+ * that may commit inside (CALL, DO) leaves nothing to look at: it goes out once, and what became of it is for people to
+ * say where the server did not.
  *
  * @module
  */
 
 import type { Actor } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
-import { ConnectionLost, OWN_SQL, type Row, type Session, StatementError } from "../database/session.ts";
+import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
+import { ConnectionLost, type Row, Session, StatementError } from "../database/session.ts";
+import { hasCrashed, readServerIdentity } from "../database/server_identity.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
-import { identifier, sequence, sql, SqlText } from "../database/sql.ts";
+import { sql, type SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
+import { labelOf, type Migration } from "../migrations/migration.ts";
+import { isSetting } from "../sql/session_state.ts";
+import { type Statement, statementsOf } from "../sql/statements.ts";
+import { type TransactionClass, transactionClassOf, whenRefused } from "../sql/transactions.ts";
 import { type Activity, firstLineOf, Watch } from "./activity.ts";
+import { wasEndedOnPurpose } from "./explain.ts";
 import { recordMigration } from "./history.ts";
-import { begin, finish, forget, hashOf, type JournalKey, type JournalRow, readJournal } from "./journal.ts";
+import {
+  begin,
+  finish,
+  forget,
+  hashOf,
+  type JournalKey,
+  type JournalRow,
+  readJournal,
+  unbegin,
+} from "./journal.ts";
 import { fencedOff, type Lease } from "./lease.ts";
 import {
   type EffectiveLimits,
   END_OF_MESSAGE,
   endOfBody,
   freshSession,
-  KEEP_SETTINGS,
   locateFailure,
   type Message,
   messageHead,
   userSettings,
 } from "./message.ts";
-import { labelOf, type Migration } from "../migrations/migration.ts";
-import { isLockConflict } from "../database/conflict.ts";
+import { Outside, type OutsideOptions } from "./outside.ts";
 import { describeConflict, LOST_CONNECTIONS } from "./retry.ts";
-import { type Statement, statementsOf } from "../sql/statements.ts";
-import { runsAlone } from "../migrations/validate.ts";
-
-/** Pause between two looks at something that has to end first. */
-const LOOK_EVERY_MS = 300;
+import { type State, type Trace, traceOf } from "./trace.ts";
 
 /** How to run, and whom to tell. */
-export interface UntransactedOptions {
-  readonly limits: EffectiveLimits;
+export interface UntransactedOptions extends OutsideOptions {
   /** Fails where a condition of the run does not hold any more. */
   readonly condition: SqlText | undefined;
   readonly actor: Actor;
   readonly details: Readonly<Record<string, unknown>> | undefined;
   readonly lockRetries: number;
-  /** How long to wait for what an earlier run left behind on the server. */
-  readonly waitMs: number;
-  /** No attempt starts after this time, in milliseconds of the epoch. */
-  readonly deadline: number;
-  readonly signal: AbortSignal | undefined;
-  /** Told what is worth knowing besides. */
-  readonly onNote: (text: string) => void;
   readonly onActivity: ((migration: Migration, activity: Activity) => void) | undefined;
 }
 
@@ -68,12 +71,10 @@ export class UntransactedFailure extends Error {
   }
 }
 
-/** An index that a statement makes. */
-interface IndexName {
-  readonly name: string;
-  /** Its table, as the statement has it. */
-  readonly table: string;
-}
+/** SQLSTATE of a statement that PostgreSQL does not run inside a transaction. */
+const ACTIVE_TRANSACTION = "25001";
+/** SQLSTATE of a statement that changed what cannot be set again for the next one. */
+const SETTINGS_CHANGED = "PW007";
 
 /**
  * Runs what is left of a migration.
@@ -93,6 +94,9 @@ export async function runUntransacted(
 
 class UntransactedRun {
   readonly #schema: string;
+  readonly #outside: Outside;
+  /** Those that PostgreSQL refused to run in a transaction. */
+  readonly #refused = new Set<Statement>();
 
   constructor(
     readonly session: Session,
@@ -102,6 +106,7 @@ class UntransactedRun {
     readonly statements: readonly Statement[],
   ) {
     this.#schema = session.settings.schema;
+    this.#outside = new Outside(session, migration, statements, options);
   }
 
   async run(): Promise<Row> {
@@ -143,43 +148,67 @@ class UntransactedRun {
       throw new PipeweaveError(
         "integrity",
         "changed_under_way",
-        `Statement ${number} of ${
-          labelOf(migration)
-        } has run already, and the file has another one there now`,
+        statement
+          ? `Statement ${number} of ${
+            labelOf(migration)
+          } has run already, and the file has another one there now`
+          : `Statement ${number} of ${
+            labelOf(migration)
+          } has run already, and the file has only ${statements.length}`,
         {
-          hint:
-            `Restore what had run, and put changes behind it; or accept the file as it is: pipeweave db:repair --version ${migration.version} --reason "…"`,
+          hint: statement
+            ? `Restore what had run, and put changes behind it; or accept the file as it is: pipeweave db:repair --version ${migration.version} --reason "…"`
+            : `Restore what had run; or undo it by hand, and have the file begun again: pipeweave db:repair --version ${migration.version} --partial forget --reason "…"`,
         },
       );
     }
   }
 
-  /** Runs one statement, again where that helps. */
+  /** Runs one statement, again where that helps and can do no harm. */
   async #step(number: number, statement: Statement, row: JournalRow | undefined): Promise<void> {
     const { migration, options, session } = this;
-    const key = {
-      version: migration.version,
-      statement: number,
+    const { version, name } = migration;
+    const key: JournalKey = {
+      ...{ version, name, statement: number },
       hash: hashOf(migration, statement),
       fence: this.lease.fence,
     };
-    const alone = runsAlone(statement.node);
     let begun = row;
     let lost = 0;
     for (let attempt = 1;; attempt++) {
+      const sent = { alone: false };
       await using watch = new Watch(session, migration, options.onActivity, number);
       try {
-        if (alone) begun = await this.#runAlone(key, statement, begun);
-        else await this.#runWithJournal(key, statement);
+        await (this.#classOf(statement).atomicity === "atomic"
+          ? this.#runWithJournal(key, statement)
+          : this.#runAlone(key, statement, begun, sent));
         return;
       } catch (error) {
         if (this.lease.ended(error)) throw fencedOff(labelOf(migration), error);
-        const mayGoOn = !options.signal?.aborted;
-        if (error instanceof ConnectionLost && mayGoOn && ++lost <= LOST_CONNECTIONS) {
+        const { atomicity } = this.#classOf(statement);
+        if (atomicity === "atomic" && sqlstateOf(error) === ACTIVE_TRANSACTION) {
+          // It was rolled back before it did anything.
+          this.#refused.add(statement);
+          continue;
+        }
+        const mayGoOn = !options.signal?.aborted && !(atomicity === "opaque" && sent.alone);
+        if (
+          error instanceof ConnectionLost && mayGoOn && !wasEndedOnPurpose(error) &&
+          ++lost <= LOST_CONNECTIONS
+        ) {
           options.onNote(`${error.message}; connecting again to see what became of statement ${number}`);
           begun = (await readJournal(session, migration.version)).get(number);
           if (begun?.finished) return;
-          continue;
+          // Nothing was sent of it.
+          if (atomicity === "opaque") begun = undefined;
+          if (!hasCrashed(this.lease.server, await readServerIdentity(session))) continue;
+          throw await this.#failure(
+            new PipeweaveError("database", "crashed", `The server crashed while statement ${number} ran`, {
+              ...error.details,
+              hint: "See the server's log for the reason before you run db:migrate again.",
+            }),
+            ...[number, statement, begun, undefined] as const,
+          );
         }
         const pause = pauseBefore(attempt);
         if (
@@ -194,179 +223,107 @@ class UntransactedRun {
           await sleep(pause, options.signal);
           continue;
         }
+        if (error instanceof UntransactedFailure) throw error;
         if (!(error instanceof StatementError) && !(error instanceof ConnectionLost)) throw error;
-        throw await this.#failure(error, number, statement, watch.lastBlockers);
+        throw await this.#failure(error, number, statement, begun, watch.lastBlockers);
       }
     }
+  }
+
+  #classOf(statement: Statement): TransactionClass {
+    return this.#refused.has(statement) ? whenRefused(statement) : transactionClassOf(statement);
   }
 
   /** A statement and its line in the journal, in one transaction. */
   async #runWithJournal(key: JournalKey, statement: Statement): Promise<void> {
     const { lease, session } = this;
+    // What a function of the user's sets would be gone at the next statement, without a word.
+    const watched = key.statement < this.statements.length && !isSetting(statement.node);
     const before = [
       ...freshSession(this.options.limits),
       lease.check(),
       ...(this.options.condition ? [this.options.condition] : []),
-      ...userSettings(this.#schema, "transaction"),
-      ...this.#settingsBefore(statement),
+      ...userSettings("transaction"),
+      ...this.#outside.settingsBefore(statement),
+      ...(watched ? [noteSettings("before")] : []),
     ];
     const head = `${messageHead(this.migration)}${before.map(({ text }) => text).join("\n")}\n`;
-    const text = this.#textOf(statement);
-    const message = `${head}${text}\n;\n${endOfBody().text}${
-      finish(this.#schema, key).text
-    }\n${END_OF_MESSAGE.text}`;
+    const text = this.#outside.textOf(statement);
+    const after = [
+      ...(watched ? [noteSettings("after")] : []),
+      endOfBody(),
+      ...(watched ? [assertSameSettings] : []),
+      finish(this.#schema, key),
+      END_OF_MESSAGE,
+    ];
+    const message = `${head}${text}\n;\n${after.map((part) => part.text).join("\n")}`;
     await this.#located(
       session.send(message),
-      {
-        text: message,
-        bodyStart: head.length,
-        statementsBefore: before.length,
-      },
+      { text: message, bodyStart: head.length, statementsBefore: before.length },
       key,
       statement,
     );
   }
 
-  /** A statement that cannot share a transaction. Returns what the journal has of it. */
+  /** A statement that cannot share a transaction. */
   async #runAlone(
     key: JournalKey,
     statement: Statement,
     begun: JournalRow | undefined,
-  ): Promise<JournalRow | undefined> {
+    sent: { alone: boolean },
+  ): Promise<void> {
     const { lease, session, options } = this;
-    if (begun) await this.#waitForLeftovers();
-    const index = indexOf(statement);
-    let indexBefore: string | null = null;
-    if (index) {
-      const found = await this.#settledIndex(index);
-      if (found?.valid && begun && begun.indexBefore !== found.oid) {
-        options.onNote(`the index ${index.name} is complete: the run that was cut off had built it`);
-        await session.transaction(sql`${lease.check()} ${finish(this.#schema, key)}`);
-        return begun;
+    const outside = this.#outside;
+    const { atomicity, blocksNobody } = this.#classOf(statement);
+    if (begun) await outside.waitForLeftovers();
+    if (begun && atomicity === "opaque") throw this.#unknownEnd(key.statement, statement);
+    const trace = traceOf(statement);
+    const limits = blocksNobody ? this.#unlimited() : options.limits;
+    const from = begun?.hash === key.hash ? begun.before : null;
+    let before = from ?? {};
+    let text = outside.textOf(statement);
+    if (trace) {
+      const now = await outside.look(trace, statement, from ?? undefined);
+      if (from && trace.wasDone(from, now)) {
+        options.onNote(`statement ${key.statement} is done: the run that was cut off had carried it out`);
+        return await this.#finish(key);
       }
-      if (found && !found.valid) await this.#dropInvalid(found);
-      else indexBefore = found?.oid ?? null;
+      // What a REINDEX of somebody else's has left is not ours to drop; an INVALID index of the name we are to build is.
+      before = from ?? now;
+      await outside.removeRemains(trace, statement, before, now, limits);
+      const rest = trace.goOn?.(now);
+      if (rest) options.onNote(`statement ${key.statement} was begun before; finishing it: ${rest.text}`);
+      text = rest?.text ?? text;
     }
     await session.transaction(
-      sql`${lease.check()} ${options.condition ?? sql``} ${begin(this.#schema, key, indexBefore)}`,
+      sql`${lease.check()} ${options.condition ?? sql``} ${begin(this.#schema, key, trace ? before : null)}`,
     );
     const head = messageHead(this.migration);
-    const text = `${head}${this.#textOf(statement)}`;
-    const sent = this.#sendAlone(text, this.#settingsBefore(statement));
-    await this.#located(sent, { text, bodyStart: head.length, statementsBefore: 0 }, key, statement);
-    await session.transaction(sql`${lease.check()} ${finish(this.#schema, key)}`);
-    return { ...key, finished: true, indexBefore };
-  }
-
-  /**
-   * Sends a statement in a message of its own, the settings in one before it and their end in one after it. All three
-   * leave in one go, which keeps a pooler from handing them to different servers.
-   */
-  async #sendAlone(text: string, settings: readonly SqlText[] = []): Promise<void> {
-    const reset = `${endOfBody().text}${END_OF_MESSAGE.text}`;
-    const before = [
-      new SqlText(reset),
-      ...KEEP_SETTINGS,
-      ...userSettings(this.#schema, "session", this.options.limits),
-      ...settings,
-    ];
-    const [, outcome] = await this.session.sendTogether([
-      before.map((part) => part.text).join("\n"),
-      text,
-      reset,
-    ]);
-    if (outcome!.status === "rejected") throw outcome!.reason;
-  }
-
-  /** What the file has SET before a statement; sessions may change between statements, so it is set for each. */
-  #settingsBefore(statement: Statement): readonly SqlText[] {
-    return this.statements.slice(0, this.statements.indexOf(statement))
-      .filter(({ node }) => node.type === "VariableSetStmt")
-      .map((earlier) => new SqlText(`${this.#textOf(earlier)};`));
-  }
-
-  #textOf({ start, end }: Statement): string {
-    return this.migration.sql.slice(start, end);
-  }
-
-  /** The index of a name; waits while somebody else builds it. */
-  async #settledIndex(index: IndexName): Promise<IndexFound | undefined> {
-    return await this.#waitUntil(async () => {
-      const found = await this.#lookAtIndex(index);
-      return found?.builder ? { busy: `pid ${found.builder}, which builds ${index.name}` } : { value: found };
-    });
-  }
-
-  async #lookAtIndex({ name, table }: IndexName): Promise<IndexFound | undefined> {
-    // The name is looked up where the statement's own is, and all else where our SQL runs.
-    const lookUp = sequence([
-      sql`SET LOCAL search_path TO DEFAULT;`,
-      ...KEEP_SETTINGS,
-      ...userSettings(this.#schema, "transaction"),
-      sql`SELECT pg_catalog.set_config('pipeweave.relation',
-        coalesce(pg_catalog.to_regclass(${table})::pg_catalog.oid::pg_catalog.text, '0'), true);`,
-      ...OWN_SQL,
-    ]);
-    const sets = await this.session.transaction(sql`${lookUp}
-      SELECT c.oid::text AS oid, i.indisvalid AND i.indisready AND i.indislive AS valid,
-             pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname) AS qualified,
-             (SELECT pid FROM pg_catalog.pg_stat_progress_create_index p WHERE p.index_relid = c.oid) AS builder
-        FROM pg_catalog.pg_class t
-        JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
-        JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = ${name}
-        JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
-       WHERE t.oid = pg_catalog.current_setting('pipeweave.relation')::oid;`);
-    const row = sets.at(-1)?.[0];
-    return row && {
-      oid: String(row["oid"]),
-      valid: row["valid"] === true,
-      qualified: String(row["qualified"]),
-      builder: row["builder"] as number | null,
-    };
-  }
-
-  async #dropInvalid({ qualified }: IndexFound): Promise<void> {
-    this.options.onNote(
-      `the index ${qualified} is INVALID: an earlier attempt to build it failed; dropping it`,
+    sent.alone = true;
+    const answer = outside.send(`${head}${text}`, outside.settingsBefore(statement), limits);
+    await this.#located(
+      answer,
+      { text: `${head}${text}`, bodyStart: head.length, statementsBefore: 0 },
+      key,
+      statement,
     );
-    await this.session.transaction(this.lease.check());
-    await this.#sendAlone(`${messageHead(this.migration)}DROP INDEX CONCURRENTLY IF EXISTS ${qualified}`);
-  }
-
-  /** A client that died may have left its statement running on the server. */
-  async #waitForLeftovers(): Promise<void> {
-    await this.#waitUntil(async () => {
-      const [[row] = []] = await this.session.transaction(sql`
-        SELECT pid FROM pg_catalog.pg_stat_activity
-         WHERE datname = pg_catalog.current_database() AND state = 'active' AND backend_type = 'client backend'
-           AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(query, ${
-        messageHead(this.migration)
-      });`);
-      return row ? { busy: `pid ${row["pid"]}, which still runs what was cut off` } : { value: undefined };
-    });
-  }
-
-  async #waitUntil<T>(look: () => Promise<{ value: T } | { busy: string }>): Promise<T> {
-    const deadline = Math.min(Date.now() + this.options.waitMs, this.options.deadline);
-    let told = false;
-    for (;;) {
-      const found = await look();
-      if ("value" in found) return found.value;
-      if (Date.now() > deadline) {
-        throw new PipeweaveError(
-          "timeout",
-          "leftover",
-          `${labelOf(this.migration)} waited too long for ${found.busy}`,
-          {
-            hint:
-              "See what it does in pg_stat_activity, end it with pg_terminate_backend if need be, and run db:migrate again.",
-          },
-        );
-      }
-      if (!told) this.options.onNote(`waiting for ${found.busy}`);
-      told = true;
-      await sleep(LOOK_EVERY_MS, this.options.signal);
+    if (trace) {
+      const now = await outside.look(trace, statement, before);
+      const problem = trace.problem(before, now);
+      if (problem) throw this.#notSo(key.statement, statement, problem);
     }
+    await this.#finish(key);
+  }
+
+  async #finish(key: JournalKey): Promise<void> {
+    await this.session.transaction(sql`${this.lease.check()} ${finish(this.#schema, key)}`);
+  }
+
+  /** Waits that keep nobody else from anything have no limit but the file's own, and that of the whole run. */
+  #unlimited(): EffectiveLimits {
+    const { limits, deadline } = this.options;
+    const left = deadline === Infinity ? 0 : Math.max(1, deadline - Date.now());
+    return { ...limits, lockTimeoutMs: this.migration.directives.lockTimeoutMs ?? left };
   }
 
   /** Waits for an answer, and lets an error know its place in the file. */
@@ -382,7 +339,11 @@ class UntransactedRun {
       if (!(error instanceof StatementError)) throw error;
       const location = await locateFailure(error, this.migration, {
         ...message,
-        body: { text: this.#textOf(statement), each: 0, toFile: (offset) => offset + statement.start },
+        body: {
+          text: this.#outside.textOf(statement),
+          each: 0,
+          toFile: (offset) => offset + statement.start,
+        },
         // Counted as if the whole file had been sent.
         statementsBefore: message.statementsBefore - (number - 1),
       });
@@ -393,55 +354,149 @@ class UntransactedRun {
     }
   }
 
+  /** The server said that it is done, and it is not so. */
+  #notSo(number: number, statement: Statement, problem: string): UntransactedFailure {
+    return new UntransactedFailure(
+      new PipeweaveError("database", "not_as_asked", `PostgreSQL reported success, but ${problem}`, {
+        hint: "See what else changes that object; then run db:migrate again.",
+      }),
+      `${this.#placeOf(number, statement)} is not done, ${doneBefore(number)}`,
+    );
+  }
+
+  /** An earlier run was cut off in a statement that may have committed a part. */
+  #unknownEnd(number: number, statement: Statement): UntransactedFailure {
+    return new UntransactedFailure(
+      new PipeweaveError(
+        "integrity",
+        "end_unknown",
+        `Statement ${number} of ${
+          labelOf(this.migration)
+        } was begun by an earlier run, and how it ended is not known`,
+        { hint: this.#decide(number) },
+      ),
+      `${
+        this.#placeOf(number, statement)
+      } can commit inside, so a part of it may be committed; it was not run again, ${doneBefore(number)}`,
+    );
+  }
+
+  #decide(number: number): string {
+    const command = `pipeweave db:repair --version ${this.migration.version} --reason "…" --partial`;
+    return `See what statement ${number} has done; then say so: ${command} done (all of it), or: ${command} again (run it once more).`;
+  }
+
+  #placeOf(number: number, statement: Statement): string {
+    return `${
+      labelOf(this.migration)
+    } runs outside a transaction: statement ${number} of ${this.statements.length} ` +
+      `(${firstLineOf(this.migration, statement)})`;
+  }
+
+  /** What a failure has left, looked at. */
   async #failure(
     error: PipeweaveError,
     number: number,
     statement: Statement,
+    begun: JournalRow | undefined,
     heldBy: string | undefined,
   ): Promise<UntransactedFailure> {
-    const index = indexOf(statement);
-    const invalid = index &&
-      await this.#lookAtIndex(index).then((found) => found && !found.valid, () => false);
-    const before = number === 1
-      ? "nothing of it was done before"
-      : number === 2
-      ? "statement 1 is done and stays"
-      : `statements 1 to ${number - 1} are done and stay`;
-    const left =
-      `${
-        labelOf(this.migration)
-      } runs outside a transaction: statement ${number} of ${this.statements.length} ` +
-      `(${
-        firstLineOf(this.migration, statement)
-      }) is not done, ${before}; the next db:migrate goes on with it` +
-      (invalid ? `, after dropping the INVALID index ${index.name} that is left` : "");
-    const hint = isLockConflict(error) && heldBy
-      ? { hint: `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.` }
-      : {};
-    return new UntransactedFailure(
-      new PipeweaveError(error.kind, error.code, error.message, { ...error.details, ...hint }),
-      left,
-    );
+    // A session of its own, since the run's may have been interrupted.
+    const session = new Session(this.session.settings);
+    const place = this.#placeOf(number, statement);
+    const cause = new PipeweaveError(error.kind, error.code, error.message, {
+      ...error.details,
+      ...(isLockConflict(error) && heldBy
+        ? { hint: `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.` }
+        : {}),
+      ...(wasEndedOnPurpose(error) ? { hint: "Find out why before you run db:migrate again." } : {}),
+    });
+    try {
+      const left = await this.#whatIsLeft(session, error, cause, number, statement, begun);
+      return new UntransactedFailure(cause, `${place} ${left}`);
+    } catch {
+      return new UntransactedFailure(
+        cause,
+        `${place} failed; what is left of it could not be looked at, ${doneBefore(number)}`,
+      );
+    } finally {
+      await session.close();
+    }
+  }
+
+  async #whatIsLeft(
+    session: Session,
+    error: PipeweaveError,
+    cause: PipeweaveError,
+    number: number,
+    statement: Statement,
+    begun: JournalRow | undefined,
+  ): Promise<string> {
+    const { version } = this.migration;
+    const row = (await readJournal(session, version)).get(number);
+    const { atomicity } = this.#classOf(statement);
+    const goesOn = "the next db:migrate goes on with it";
+    if (row?.finished) return `is done; ${goesOn.replace("with it", "behind it")}`;
+    if (atomicity === "opaque" && row) {
+      if (!begun && error instanceof StatementError && isFoundBeforeItRan(error)) {
+        await session.transaction(unbegin(this.#schema, version));
+        return `is not done, ${doneBefore(number)}; ${goesOn}`;
+      }
+      cause.hint(this.#decide(number));
+      return `can commit inside, so a part of it may be committed; db:migrate does not run it again by itself, ${
+        doneBefore(number)
+      }`;
+    }
+    const trace = traceOf(statement);
+    const left = trace && row?.before ? await this.#lookAtRemains(session, trace, statement, row.before) : "";
+    if (left === undefined) return `was carried out all the same; ${goesOn.replace("with it", "behind it")}`;
+    return `is not done, ${doneBefore(number)}; ${goesOn}${left}`;
+  }
+
+  /** What a failed attempt has left, for the end of a sentence; undefined where all of it is done. */
+  async #lookAtRemains(
+    session: Session,
+    trace: Trace,
+    statement: Statement,
+    before: State,
+  ): Promise<string | undefined> {
+    let now = await this.#outside.look(trace, statement, before, session);
+    if (trace.wasDone(before, now)) return undefined;
+    if (trace.remains(before, now).length > 0 && !this.options.signal?.aborted) {
+      await this.#outside.tidy(trace.remains(before, now), session);
+      now = await this.#outside.look(trace, statement, before, session);
+    }
+    const names = trace.remains(before, now).map(({ name }) => name).join(", ");
+    if (names !== "") return `, after dropping what is left and INVALID: ${names}`;
+    return trace.goOn?.(now) ? `, with ${trace.goOn(now)!.text}: ${trace.problem(before, now)}` : "";
   }
 }
 
-/** An index as the catalogue has it. */
-interface IndexFound {
-  readonly oid: string;
-  readonly valid: boolean;
-  /** Schema and name, quoted. */
-  readonly qualified: string;
-  /** Process id of a session that builds it now. */
-  readonly builder: number | null;
+/** What is done of a file before one of its statements. */
+function doneBefore(number: number): string {
+  return number === 1
+    ? "nothing of the file was done before"
+    : number === 2
+    ? "statement 1 is done and stays"
+    : `statements 1 to ${number - 1} are done and stay`;
 }
 
-/** The index that a CREATE INDEX CONCURRENTLY makes. */
-function indexOf({ node: { type, fields } }: Statement): IndexName | undefined {
-  if (type !== "IndexStmt" || fields["concurrent"] !== true) return undefined;
-  const { schemaname, relname } = fields["relation"] as { schemaname?: string; relname: string };
-  const table = identifier(relname).text;
-  return {
-    name: String(fields["idxname"]),
-    table: schemaname === undefined ? table : `${identifier(schemaname).text}.${table}`,
-  };
+/** Whether PostgreSQL refused a statement while it read it: it names the place in the statement itself, and no function. */
+function isFoundBeforeItRan({ details }: StatementError): boolean {
+  const { position, where, internal_position } = (details.cause ?? {}) as Record<string, unknown>;
+  return position !== undefined && where === undefined && internal_position === undefined;
 }
+
+/** Keeps what unqualified names and rights go by, under whatever search_path there is. */
+const noteSettings = (when: "before" | "after") =>
+  sql`SELECT pg_catalog.set_config(${`pipeweave.${when}`}, pg_catalog.concat_ws(' as ', pg_catalog.current_setting('search_path'), current_user), true);`;
+
+const assertSameSettings = sql`DO ${
+  sql`
+BEGIN
+  IF current_setting('pipeweave.before') <> current_setting('pipeweave.after') THEN
+    RAISE EXCEPTION 'it changes search_path or role from % to %, which the statements after it would not find', current_setting('pipeweave.before'), current_setting('pipeweave.after')
+      USING ERRCODE = ${SETTINGS_CHANGED}, HINT = 'Set it by a statement of its own: SET search_path = …;';
+  END IF;
+END`.text
+};`;

@@ -1,5 +1,5 @@
 /**
- * What the words of the drain mean, as SQL. Migration 004 has the same texts in its functions (a test compares them): a
+ * What the words of the drain mean, as SQL. migration 90004 has the same texts in its functions (a test compares them): a
  * look may run with the rights of somebody who does not trust the schema's functions, so it cannot call them.
  *
  * The texts are about a row `o` with the columns of `orchestrator_state`; `%1$I` stands for the schema and `%2$L` for the

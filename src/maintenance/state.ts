@@ -116,7 +116,7 @@ const READ = [
   ...["maintenance_recent_ends", "maintenance_held_tasks"],
 ];
 const CHANGED = [...READ, "maintenance_log", "maintenance_accepted_runs"];
-/** How long an owner's name and a reason may be, in characters. As in migration 004. */
+/** How long an owner's name and a reason may be, in characters. As in migration 90004. */
 const LONGEST = { owner: 200, reason: 500 };
 
 /** A run is stale: see {@linkcode activeTasks}. */
@@ -588,7 +588,7 @@ END`;
   return sql`DO ${body.text};`;
 }
 
-/** As migration 004 makes it. */
+/** As migration 90004 makes it. */
 function followTrigger(schema: string): SqlText {
   return sql`CREATE CONSTRAINT TRIGGER maintenance_follow_mode
     AFTER INSERT OR UPDATE ON ${stateTable(schema)} DEFERRABLE INITIALLY DEFERRED

@@ -62,7 +62,7 @@ export interface WaitingOptions extends LookOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Wakes whoever waits: to be rung by the session's `onNotify` (channel `pipeweave_maintenance`, of migration 004). */
+/** Wakes whoever waits: to be rung by the session's `onNotify` (channel `pipeweave_maintenance`, of migration 90004). */
 export class Bell {
   #wake: (() => void) | undefined;
   #rung = false;

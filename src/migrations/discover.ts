@@ -11,18 +11,28 @@ import { canonicalText, checksumOf, NotUtf8Error } from "./checksum.ts";
 import { readDirectives } from "./directives.ts";
 import type { Finding } from "./finding.ts";
 import { locate } from "./finding.ts";
+import { type HistoryRow, isOf } from "./plan.ts";
 import { compareVersions, EMBEDDED, labelOf, type Migration, versionKey } from "./migration.ts";
 
 /** Which migrations there are. */
 export interface MigrationSources {
   /** Folders of the user's own, after the embedded set. */
   readonly dirs?: readonly string[];
-  /** Whether PipeWeave's own migrations belong to it. Default: true. */
-  readonly embedded?: boolean;
+  /** Whether PipeWeave's own migrations take part. Default: where no folder is named, or the history has them */
+  readonly embedded?: boolean | undefined;
+}
+
+/** Migrations that belong together, and how many there are. */
+export interface SetOfFiles {
+  /** `embedded`, or the folder as it was given. */
+  readonly source: string;
+  readonly files: number;
 }
 
 /** What was found: the migrations in the order in which they apply, and what is wrong with the files. */
 export interface Discovery {
+  /** The sets that take part. */
+  readonly sets: readonly SetOfFiles[];
   /** In the order in which they apply. */
   readonly migrations: readonly Migration[];
   /** Everything that is wrong with the files, or worth a look. */
@@ -36,22 +46,35 @@ const DOWN = ".down.sql";
 /** From this many digits on, versions are dates rather than counted numbers, and gaps mean nothing. */
 export const DATE_DIGITS = 8;
 
+/** Whether a version is of the range that PipeWeave keeps for its own migrations. */
+export function isReserved(version: string): boolean {
+  const key = versionKey(version);
+  return key.length === 5 && key.startsWith("9");
+}
+
 /** The text of a file of PipeWeave's own set. */
 export function embeddedFile(name: string): string {
   return Deno.readTextFileSync(join(EMBEDDED_FOLDER, name));
 }
 
 /**
- * Reads all migrations of the given sources: the embedded set, then each folder, each ordered by version.
+ * Reads all migrations of the given sources: the embedded set, then each folder, each ordered by version. Without a
+ * database; where its history decides which sets take part, see {@linkcode readFiles}.
  *
  * @throws {PipeweaveError} of kind `usage` when a folder cannot be read or holds no `.sql` file
  */
-export function discover({ dirs = [], embedded = true }: MigrationSources = {}): Discovery {
-  const folders = [
-    ...(embedded ? [{ source: EMBEDDED, folder: EMBEDDED_FOLDER }] : []),
-    ...dirs.map((dir) => ({ source: dir, folder: dir })),
-  ];
-  if (folders.length === 0) {
+export function discover(sources: MigrationSources = {}): Discovery {
+  return readFiles(sources).takingPart([]);
+}
+
+/**
+ * Reads the files of all sets that may take part.
+ *
+ * @throws {PipeweaveError} of kind `usage` when a folder cannot be read or holds no `.sql` file
+ */
+export function readFiles(sources: MigrationSources): MigrationFiles {
+  const { dirs = [], embedded } = sources;
+  if (embedded === false && dirs.length === 0) {
     throw new PipeweaveError(
       "usage",
       "no_migrations",
@@ -61,19 +84,58 @@ export function discover({ dirs = [], embedded = true }: MigrationSources = {}):
       },
     );
   }
-  const sets = folders.map(({ source, folder }) => readSet(source, folder));
-  const migrations = sets.flatMap((set) => set.migrations);
-  const findings = sets.flatMap((set) => [...set.findings, ...gaps(set.migrations)]);
-  return { migrations, findings: [...findings, ...duplicates(migrations)] };
+  return new MigrationFiles(
+    embedded === false ? undefined : readSet(EMBEDDED, EMBEDDED_FOLDER),
+    dirs.map((dir) => readSet(dir, dir)),
+    embedded ?? (dirs.length === 0 ? true : undefined),
+  );
+}
+
+/** Files that were read, before it is known which of them take part. */
+export class MigrationFiles {
+  constructor(
+    readonly embedded: SetFound | undefined,
+    readonly own: readonly SetFound[],
+    /** Whether PipeWeave's own take part; undefined where the history decides. */
+    readonly withEmbedded: boolean | undefined,
+  ) {}
+
+  /** The migrations that take part in a database with this history. */
+  takingPart(history: readonly Pick<HistoryRow, "version" | "name" | "set">[]): Discovery {
+    const { embedded, own } = this;
+    const isPipeweaves = (row: Pick<HistoryRow, "version" | "name" | "set">) =>
+      row.set === "pipeweave" ||
+      row.set === null && embedded?.migrations.some((one) => isOf(row, one)) === true;
+    const takesPart = this.withEmbedded ?? history.some(isPipeweaves);
+    const sets = [...(embedded && takesPart ? [embedded] : []), ...own];
+    const migrations = sets.flatMap((set) => set.migrations);
+    const findings = sets.flatMap((set) => [...set.findings, ...gaps(set.migrations)]);
+    return {
+      sets: sets.map(({ source, migrations: { length } }) => ({ source, files: length })),
+      migrations,
+      findings: [...findings, ...duplicates(migrations), ...mixedVersions(own)],
+    };
+  }
+}
+
+/** One set as its folder has it. */
+interface SetFound {
+  readonly source: string;
+  readonly migrations: readonly Migration[];
+  readonly findings: readonly Finding[];
 }
 
 /** Synchronously, since that reads a thousand small files in a third of the time. */
-function readSet(source: string, folder: string): Discovery {
+function readSet(source: string, folder: string): SetFound {
   const names: string[] = [];
+  const passedOver: Finding[] = [];
   try {
     for (const entry of Deno.readDirSync(folder)) {
-      // Kubernetes mounts files as symbolic links.
-      if ((entry.isFile || entry.isSymlink) && entry.name.endsWith(".sql")) names.push(entry.name);
+      const why = reasonToPassOver(folder, entry);
+      if (why) {
+        passedOver.push({ severity: "warning", code: "passed_over", file: join(folder, entry.name), ...why });
+      } // Kubernetes mounts files as symbolic links.
+      else if ((entry.isFile || entry.isSymlink) && entry.name.endsWith(".sql")) names.push(entry.name);
     }
   } catch (error) {
     const missing = error instanceof Deno.errors.NotFound;
@@ -89,7 +151,9 @@ function readSet(source: string, folder: string): Discovery {
   }
   if (names.length === 0) {
     throw new PipeweaveError("usage", "empty_folder", `The folder ${folder} holds no .sql file`, {
-      hint: "Check --dir or PIPEWEAVE_MIGRATIONS_DIR; in a container, check the mount.",
+      problems: passedOver.map(({ file, message }) => `${file} ${message}`),
+      hint: passedOver[0]?.hint ??
+        "Check --dir or PIPEWEAVE_MIGRATIONS_DIR; in a container, check the mount.",
     });
   }
   const read = names.sort().map((name) => readMigration(source, folder, name));
@@ -99,13 +163,80 @@ function readSet(source: string, folder: string): Discovery {
   const downOf = new Map(downs.map((down) => [labelOf(down), down]));
   const labels = new Set(ups.map(labelOf));
   return {
+    source,
     migrations: ups.map((up) => withDown(up, downOf.get(labelOf(up))))
       .sort((a, b) => compareVersions(a.version, b.version)),
     findings: [
+      ...passedOver,
       ...read.flatMap(({ findings }) => findings),
       ...downs.flatMap((down) => problemsOfDown(down, labels)),
     ],
   };
+}
+
+/** Why an entry of a folder is no migration, although somebody may take it for one; undefined where nobody would. */
+function reasonToPassOver(
+  folder: string,
+  entry: Deno.DirEntry,
+): Pick<Finding, "message" | "hint"> | undefined {
+  const { name } = entry;
+  if (/^\._|^\.#|^#.*#$|~$|\.sw[a-p]$|\.(?:bak|orig|rej|tmp|old)$/i.test(name)) {
+    return /\.sql|^\d/i.test(name)
+      ? { message: "is passed over: it is what an editor or a copy has left", hint: "Remove it." }
+      : undefined;
+  }
+  if (isFolder(folder, entry)) {
+    if (!holdsSql(join(folder, name))) return undefined;
+    const layout = /^\d/.test(name) ? toolOfFolder(join(folder, name)) : undefined;
+    return {
+      message: `is passed over: files are read from the folder itself, not from those in it${
+        layout ? ` (${layout}'s layout)` : ""
+      }`,
+      hint: layout
+        ? "Move each migration into one file of the folder: NNN_name.sql, and NNN_name.down.sql."
+        : "Name each folder with a --dir of its own, or move the files.",
+    };
+  }
+  if (name.endsWith(".sql")) return undefined;
+  const isAlmost = /\.sql$/i.test(name) || /\.sql\.[a-z0-9]+$/i.test(name) || /^\d+_.*sql/i.test(name);
+  if (isAlmost) {
+    return {
+      message: "is passed over: its name does not end in .sql",
+      hint: "Name it NNN_snake_case_name.sql.",
+    };
+  }
+  const tool = /\.fizz$/.test(name)
+    ? "pop"
+    : /^\d+.*\.(?:js|ts|mjs|cjs|go|py|rb|exs|xml|ya?ml)$/.test(name)
+    ? "another tool"
+    : undefined;
+  return tool && {
+    message: `is passed over: it is a migration of ${tool}, and no SQL`,
+    hint: "Write what it does as NNN_snake_case_name.sql.",
+  };
+}
+
+function isFolder(folder: string, { name, isDirectory, isSymlink }: Deno.DirEntry): boolean {
+  if (!isSymlink) return isDirectory;
+  try {
+    return Deno.statSync(join(folder, name)).isDirectory;
+  } catch {
+    return false;
+  }
+}
+
+function holdsSql(folder: string): boolean {
+  try {
+    return [...Deno.readDirSync(folder)].some(({ name }) => /\.sql$/i.test(name));
+  } catch {
+    return false;
+  }
+}
+
+/** The tool that keeps a migration in a folder of its own. */
+function toolOfFolder(folder: string): string | undefined {
+  const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
+  return names.includes("migration.sql") ? "Prisma" : names.includes("up.sql") ? "Diesel" : undefined;
 }
 
 function withDown(up: Migration, down: Migration | undefined): Migration {
@@ -138,7 +269,8 @@ function readMigration(
   });
   const match = FILE_NAME.exec(name);
   if (!match) {
-    return invalid("bad_name", "is not named like a migration", {
+    const tool = toolOfName(name);
+    return invalid("bad_name", `is not named like a migration${tool ? `, but like one of ${tool}` : ""}`, {
       hint: "Name it NNN_snake_case_name.sql: digits, then lower-case words, joined by underscores.",
     });
   }
@@ -156,17 +288,50 @@ function readMigration(
   if (sql.trim() === "") return invalid("empty", "is empty", { hint: "Write its SQL, or remove the file." });
   if (sql.includes("\0")) return invalid("zero_byte", "holds a zero byte, which PostgreSQL cannot take");
 
+  const [, version, bare] = match as unknown as [string, string, string];
+  if (source !== EMBEDDED && isReserved(version)) {
+    return invalid("reserved_version", "has a version of PipeWeave's own range, 90000 to 99999", {
+      hint: "Give it another number.",
+    });
+  }
   const { directives, problems } = readDirectives(sql);
   const findings = problems.map(({ line, message }): Finding => {
     const offset = sql.split("\n").slice(0, line - 1).join("\n").length + (line === 1 ? 0 : 1);
     return { severity: "error", code: "bad_directive", file, message, location: locate(file, sql, offset) };
   });
-  const [, version, bare] = match as unknown as [string, string, string];
   return {
     migration: { version, name: bare, checksum: checksumOf(sql), sql, file, source, directives },
     findings,
   };
 }
+
+/** Whose way of naming files this is. */
+function toolOfName(name: string): string | undefined {
+  if (/^[VR]\d*[\d._]*__/.test(name)) return "Flyway";
+  if (/^U[\d._]+__/.test(name)) return "Flyway, which undoes something";
+  if (/\.(?:up|down)\.sql$/.test(name)) return "golang-migrate";
+  return /-(?:up|down)\.sql$/.test(name) ? "db-migrate" : undefined;
+}
+
+/** Versions that are dates in part: numbers go before dates, whatever was meant. */
+function mixedVersions(sets: readonly SetFound[]): Finding[] {
+  return sets.flatMap(({ migrations }): Finding[] => {
+    const odd = migrations.find(({ version }, index) =>
+      index > 0 && classOf(version) !== classOf(migrations[index - 1]!.version)
+    );
+    if (!odd) return [];
+    return [{
+      severity: "warning",
+      code: "mixed_versions",
+      file: odd.file,
+      message: "has a version of another length than those before it: versions are compared as numbers",
+      hint: "See that the order of db:status is the one that is meant; give files of one kind of version.",
+    }];
+  });
+}
+
+/** Counted numbers are of one kind, whatever their length; dates are of another for each length. */
+const classOf = ({ length }: string): number => length < DATE_DIGITS ? 0 : length;
 
 function duplicates(migrations: readonly Migration[]): Finding[] {
   const seen = new Map<string, Migration>();
@@ -193,6 +358,10 @@ function gaps(migrations: readonly Migration[]): Finding[] {
   return migrations.slice(1).flatMap((migration, index): Finding[] => {
     const before = migrations[index]!;
     if (migration.version.length >= DATE_DIGITS) return [];
+    // PipeWeave's own go on in their range where the Node tool's numbers end.
+    if (migration.source === EMBEDDED && isReserved(migration.version) && !isReserved(before.version)) {
+      return [];
+    }
     if (Number(migration.version) <= Number(before.version) + 1) return [];
     return [{
       severity: migration.source === EMBEDDED ? "error" : "warning",

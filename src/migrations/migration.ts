@@ -9,6 +9,14 @@ import type { Directives } from "./directives.ts";
 /** The name that PipeWeave's own set has in messages. */
 export const EMBEDDED = "embedded";
 
+/** Which set a migration belongs to, as the history has it: wherever its folder stands, on whichever machine. */
+export type MigrationSet = "pipeweave" | "user";
+
+/** The set of a migration. */
+export function setOf({ source }: Pick<Migration, "source">): MigrationSet {
+  return source === EMBEDDED ? "pipeweave" : "user";
+}
+
 /** A migration file that was read and understood. */
 export interface Migration {
   /** The digits of the file name, as written. */
@@ -41,6 +49,8 @@ export interface AppliedMigration {
   readonly appliedAt: Date;
   /** Milliseconds; null where the tool that applied it did not say. */
   readonly executionTimeMs: number | null;
+  /** Whose it is; null where another tool applied it, such as PipeWeave's Node tool. */
+  readonly set: MigrationSet | null;
   /** Whether the file has changed since it was applied. */
   readonly drift: boolean;
 }
@@ -48,6 +58,17 @@ export interface AppliedMigration {
 /** `001_initial_schema`: how a migration is named in reports. */
 export function labelOf(migration: { readonly version: string; readonly name: string }): string {
   return `${migration.version}_${migration.name}`;
+}
+
+/** Migrations that a message names one by one; of more it names the last three. */
+const NAMED = 6;
+
+/** Migrations in a sentence: all of them, or how many and the last three. */
+export function listOf(migrations: readonly Pick<Migration, "version" | "name">[]): string {
+  const labels = migrations.map(labelOf);
+  return labels.length <= NAMED
+    ? labels.join(", ")
+    : `${labels.length} migrations, the last of them ${labels.slice(-3).join(", ")}`;
 }
 
 /** The number that a version stands for, as a key: versions are compared as numbers of any length. */

@@ -5,11 +5,34 @@
  */
 
 import { PipeweaveError } from "../errors.ts";
-import { type AppliedMigration, EMBEDDED, labelOf, type Migration, versionKey } from "./migration.ts";
+import { type AppliedMigration, EMBEDDED, labelOf, type Migration, setOf, versionKey } from "./migration.ts";
 import { isNodeToolChecksum } from "./node_tool.ts";
 
 /** A row of `schema_migrations` as it was read. */
 export type HistoryRow = Omit<AppliedMigration, "drift">;
+
+/** A migration outside a transaction of which some statements are done, and that is not in the history. */
+export interface PartialMigration {
+  readonly version: string;
+  readonly name: string;
+  /** Statements that are done; they are the first ones of the file. */
+  readonly done: number;
+  /** The statement that was begun and whose end nobody noted, counted from 1; null where there is none. */
+  readonly begun: number | null;
+}
+
+/** What a database knows of migrations. */
+export interface HistoryFacts {
+  readonly rows: readonly HistoryRow[];
+  /** Half-done migrations. */
+  readonly partial: readonly PartialMigration[];
+}
+
+/** A file whose number another migration has in the history. */
+export interface TakenNumber {
+  readonly migration: Migration;
+  readonly by: HistoryRow;
+}
 
 /** Where a database stands against a set of migrations. */
 export interface MigrationStatus {
@@ -19,27 +42,35 @@ export interface MigrationStatus {
   readonly applied: readonly AppliedMigration[];
   /** What is to be applied, in order. */
   readonly pending: readonly Migration[];
-  /** What the history holds and no file is for. */
+  /** What the history holds of PipeWeave's migrations or the user's, and no file is for. */
   readonly missing: readonly HistoryRow[];
+  /** What another tool has recorded in the same table, and no file is for. */
+  readonly others: readonly HistoryRow[];
+  /** Files whose numbers other migrations have. */
+  readonly taken: readonly TakenNumber[];
   /** Pending migrations of a set of which a later one is applied. */
   readonly outOfOrder: readonly Migration[];
+  /** Migrations that an earlier run left half-done. */
+  readonly partial: readonly PartialMigration[];
 }
 
-/** Compares files and history. */
+/** Compares files and history. A migration is known by its set, its version and its name. */
 export function planMigrations(
   migrations: readonly Migration[],
-  history: readonly HistoryRow[],
+  { rows: history, partial }: HistoryFacts,
 ): MigrationStatus {
   const rows = new Map(history.map((row) => [versionKey(row.version), row]));
   const applied: AppliedMigration[] = [];
   const pending: Migration[] = [];
+  const taken: TakenNumber[] = [];
   const outOfOrder: Migration[] = [];
   const behind = new Map<string, Migration[]>();
   for (const migration of migrations) {
     const key = versionKey(migration.version);
     const row = rows.get(key);
-    if (row) {
-      rows.delete(key);
+    rows.delete(key);
+    if (row && !isOf(row, migration)) taken.push({ migration, by: row });
+    else if (row) {
       applied.push({ ...row, drift: hasDrifted(migration, row) });
       outOfOrder.push(...behind.get(migration.source) ?? []);
       behind.delete(migration.source);
@@ -48,13 +79,23 @@ export function planMigrations(
       behind.set(migration.source, [...behind.get(migration.source) ?? [], migration]);
     }
   }
+  const rest = [...rows.values()];
   return {
     current: applied.at(-1)?.version ?? null,
     applied,
     pending,
-    missing: [...rows.values()],
+    missing: rest.filter(({ set }) => set !== null),
+    others: rest.filter(({ set }) => set === null),
+    taken,
     outOfOrder,
+    partial,
   };
+}
+
+/** Whether a row is a migration's. What the Node tool recorded has no set, and may be of any. */
+export function isOf(row: Pick<HistoryRow, "version" | "name" | "set">, migration: Migration): boolean {
+  return versionKey(row.version) === versionKey(migration.version) && row.name === migration.name &&
+    (row.set === null || row.set === setOf(migration));
 }
 
 function hasDrifted(migration: Migration, row: HistoryRow): boolean {
@@ -70,48 +111,167 @@ export interface Tolerance {
   readonly outOfOrder?: boolean | undefined;
 }
 
+/** Something in which files and history contradict each other. */
+export interface Contradiction {
+  /** Stable, for scripts. */
+  readonly code: "number_taken" | "half_done" | "changed" | "missing" | "out_of_order";
+  /** Which file, or the table where there is none. */
+  readonly file: string;
+  readonly version: string;
+  /** A sentence that begins with the migration's name. */
+  readonly message: string;
+  /** What to do, a sentence or two. */
+  readonly hint: string;
+}
+
+/** Everything in which files and history contradict each other, the gravest first. */
+export function contradictions(
+  migrations: readonly Migration[],
+  status: MigrationStatus,
+): readonly Contradiction[] {
+  const fileOf = (version: string) =>
+    migrations.find((migration) => versionKey(migration.version) === versionKey(version))?.file ??
+      "schema_migrations";
+  return [
+    ...status.taken.map(contradictionOfTaken),
+    ...status.partial.flatMap((partial) => contradictionOfPartial(migrations, partial)),
+    ...status.applied.filter(({ drift }) => drift).map((row): Contradiction => ({
+      code: "changed",
+      file: fileOf(row.version),
+      version: row.version,
+      message: `${labelOf(row)} was changed after it was applied`,
+      hint:
+        'Restore the files as they were, and put the change into a new migration; or accept a file as it is: pipeweave db:repair --version <version> --reason "…"',
+    })),
+    ...status.missing.map((row): Contradiction => ({
+      code: "missing",
+      file: "schema_migrations",
+      version: row.version,
+      message: `${labelOf(row)} is applied, but there is no file for it`,
+      hint:
+        "Restore the files or give their folder with --dir; if a newer release applied them, use that release, or --allow-missing to go on without them.",
+    })),
+    ...status.outOfOrder.map((migration): Contradiction => ({
+      code: "out_of_order",
+      file: migration.file,
+      version: migration.version,
+      message: `${labelOf(migration)} is pending, but a later one of its set is applied`,
+      hint:
+        "Give the pending files numbers after the last applied one, or apply them now with --out-of-order.",
+    })),
+  ];
+}
+
+function contradictionOfTaken({ migration, by }: TakenNumber): Contradiction {
+  const about = { code: "number_taken", file: migration.file, version: migration.version } as const;
+  const isSameText = by.checksum === migration.checksum && (by.set === null || by.set === setOf(migration));
+  if (isSameText) {
+    return {
+      ...about,
+      message: `${labelOf(migration)} was applied under another name: ${labelOf(by)}`,
+      hint:
+        `Give the file its name back; or record the new one: pipeweave db:repair --version ${migration.version} --reason "…"`,
+    };
+  }
+  const message = `${labelOf(migration)} is not applied: another migration has its number, ${labelOf(by)}${
+    by.set === null ? ", which another tool recorded" : ""
+  }`;
+  if (migration.source !== EMBEDDED) {
+    return {
+      ...about,
+      message,
+      hint: `Give ${labelOf(migration)} a number that is free, and restore the file of ${labelOf(by)}.`,
+    };
+  }
+  return {
+    ...about,
+    message,
+    hint:
+      `Give the other one a free number, in the history and as a file: pipeweave db:repair --version ${by.version} --renumber <number> --reason "…"`,
+  };
+}
+
+function contradictionOfPartial(
+  migrations: readonly Migration[],
+  partial: PartialMigration,
+): Contradiction[] {
+  const { version } = partial;
+  const migration = migrations.find((one) =>
+    versionKey(one.version) === versionKey(version) && one.name === partial.name
+  );
+  if (migration?.directives.noTransaction) return [];
+  const forget = `pipeweave db:repair --version ${version} --partial forget --reason "…"`;
+  const about = { code: "half_done", version, file: migration?.file ?? "migration_journal" } as const;
+  return [
+    migration
+      ? {
+        ...about,
+        message: `${describePartial(partial)}, and its file is not marked no-transaction any more`,
+        hint:
+          `Put the line "-- pipeweave: no-transaction" back, and db:migrate goes on where it stopped; or undo by hand what is done, and: ${forget}`,
+      }
+      : {
+        ...about,
+        message: `${describePartial(partial)}, and there is no file for it`,
+        hint: `Restore the file ${
+          labelOf(partial)
+        }.sql, and db:migrate goes on where it stopped; or undo by hand what is done, and: ${forget}`,
+      },
+  ];
+}
+
+/** `002_steps is half done (statements 1 to 2 are done)`. */
+export function describePartial(partial: PartialMigration): string {
+  return `${labelOf(partial)} is half done (${describeParts(partial)})`;
+}
+
+/** `statements 1 to 2 are done`. */
+export function describeParts({ done, begun }: PartialMigration): string {
+  return [
+    ...(done > 0 ? [done === 1 ? "statement 1 is done" : `statements 1 to ${done} are done`] : []),
+    ...(begun === null ? [] : [`statement ${begun} was begun, and its end is not known`]),
+  ].join(", ");
+}
+
 /**
  * Refuses to apply on top of a history that the files contradict.
  *
  * @throws {PipeweaveError} of kind `integrity`, naming every migration that is in the way
  */
-export function assertApplicable(status: MigrationStatus, tolerance: Tolerance = {}): void {
-  const drifted = status.applied.filter((row) => row.drift);
-  const missing = tolerance.missing ? [] : status.missing;
-  const outOfOrder = tolerance.outOfOrder ? [] : status.outOfOrder;
-  const problems = [
-    ...drifted.map((row) => `${labelOf(row)} was changed after it was applied`),
-    ...missing.map((row) => `${labelOf(row)} is applied, but there is no file for it`),
-    ...outOfOrder.map((migration) =>
-      `${labelOf(migration)} is pending, but a later one of its set is applied`
-    ),
-  ];
-  if (problems.length === 0) return;
-  const [code, hint] = drifted.length > 0
-    ? [
-      "changed",
-      'Restore the files as they were, and put the change into a new migration; or accept a file as it is: pipeweave db:repair --version <version> --reason "…"',
-    ]
-    : missing.length > 0
-    ? [
-      "missing",
-      "Restore the files or give their folder with --dir; if a newer release applied them, use that release, or --allow-missing to go on without them.",
-    ]
-    : [
-      "out_of_order",
-      "Give the pending files numbers after the last applied one, or apply them now with --out-of-order.",
-    ];
+export function assertApplicable(
+  migrations: readonly Migration[],
+  status: MigrationStatus,
+  tolerance: Tolerance = {},
+): void {
+  refuse(contradictions(migrations, status), tolerance);
+}
+
+/**
+ * Refuses contradictions.
+ *
+ * @throws {PipeweaveError} of kind `integrity`, naming every migration that is in the way
+ */
+export function refuse(all: readonly Contradiction[], tolerance: Tolerance = {}): void {
+  const found = all.filter(({ code }) =>
+    !(code === "missing" && tolerance.missing || code === "out_of_order" && tolerance.outOfOrder)
+  );
+  const [first] = found;
+  if (!first) return;
+  const versionsOf = (wanted: Contradiction["code"]) =>
+    found.filter(({ code }) => code === wanted).map(({ version }) => version);
   throw new PipeweaveError(
     "integrity",
-    code,
+    first.code,
     "The history and the migration files do not match. Nothing was applied.",
     {
-      problems,
-      hint,
+      problems: found.map(({ message }) => message),
+      hint: first.hint,
       data: {
-        changed: drifted.map((row) => row.version),
-        missing: missing.map((row) => row.version),
-        outOfOrder: outOfOrder.map((migration) => migration.version),
+        numberTaken: versionsOf("number_taken"),
+        halfDone: versionsOf("half_done"),
+        changed: versionsOf("changed"),
+        missing: versionsOf("missing"),
+        outOfOrder: versionsOf("out_of_order"),
       },
     },
   );

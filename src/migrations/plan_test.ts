@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { PipeweaveError } from "../errors.ts";
-import { compareVersions, type Migration } from "./migration.ts";
+import { compareVersions, labelOf, type Migration } from "./migration.ts";
 import { assertApplicable, type HistoryRow, planMigrations } from "./plan.ts";
 
 const NODE_000 = "47949e3ddde295a1fb054b563810ad0704db212a18aede25a774641c31e8de58";
@@ -14,13 +14,19 @@ const migration = (version: string, source = "dir"): Migration => ({
   source,
   directives: { noTransaction: false, requiresMaintenance: false },
 });
-const row = (version: string, checksum = `sum${version}`): HistoryRow => ({
+const row = (
+  version: string,
+  checksum = `sum${version}`,
+  set: HistoryRow["set"] = "user",
+): HistoryRow => ({
   version,
   name: "m",
   checksum,
   appliedAt: new Date(0),
   executionTimeMs: 1,
+  set,
 });
+const facts = (rows: readonly HistoryRow[]) => ({ rows, partial: [] });
 
 interface Expected {
   readonly current: string | null;
@@ -28,6 +34,8 @@ interface Expected {
   readonly drift?: string[];
   readonly missing?: string[];
   readonly outOfOrder?: string[];
+  readonly others?: string[];
+  readonly taken?: string[];
   /** The code of the refusal. */
   readonly refused?: string;
 }
@@ -58,8 +66,46 @@ Deno.test("planMigrations: what is applied, pending, changed, missing, out of or
       outOfOrder: ["002"],
       refused: "out_of_order",
     }],
+    ["another file under its number", [{ ...migration("001"), name: "beta", checksum: "b" }], [row("001")], {
+      current: null,
+      taken: ["001_beta by 001_m"],
+      refused: "number_taken",
+    }],
+    ["the same text under another name", [{ ...migration("001"), name: "beta" }], [row("001")], {
+      current: null,
+      taken: ["001_beta by 001_m"],
+      refused: "number_taken",
+    }],
+    ["a user's file under a number of PipeWeave's own", [migration("001")], [
+      row("001", "sum001", "pipeweave"),
+    ], {
+      current: null,
+      taken: ["001_m by 001_m"],
+      refused: "number_taken",
+    }],
+    [
+      "a row of another tool under the number of PipeWeave's own",
+      [
+        migration("001", "embedded"),
+      ],
+      [{ ...row("001", "x", null), name: "theirs" }],
+      {
+        current: null,
+        taken: ["001_m by 001_theirs"],
+        refused: "number_taken",
+      },
+    ],
+    ["a row of another tool, and no file for it", [migration("001")], [row("001"), row("100", "x", null)], {
+      current: "001",
+      others: ["100"],
+    }],
+    ["a row of another tool that a file is for", [migration("001")], [row("001", "sum001", null)], {
+      current: "001",
+    }],
     ["written otherwise", [migration("001")], [row("1", "sum001")], { current: "1" }],
-    ["the Node tool's checksum", [migration("000", "embedded")], [row("000", NODE_000)], { current: "000" }],
+    ["the Node tool's checksum", [migration("000", "embedded")], [row("000", NODE_000, null)], {
+      current: "000",
+    }],
     ["the Node tool's checksum for a user's file", [migration("000")], [row("000", NODE_000)], {
       current: "000",
       drift: ["000"],
@@ -68,12 +114,12 @@ Deno.test("planMigrations: what is applied, pending, changed, missing, out of or
     [
       "a new embedded migration is not out of order behind a user's",
       [migration("000", "embedded"), migration("001", "embedded"), migration("100")],
-      [row("000"), row("100")],
+      [row("000", "sum000", "pipeweave"), row("100")],
       { current: "100", pending: ["001"] },
     ],
   ];
   for (const [name, migrations, history, expected] of table) {
-    const status = planMigrations(migrations, history);
+    const status = planMigrations(migrations, facts(history));
     const versions = (rows: readonly { version: string }[]) => rows.map(({ version }) => version);
     assertEquals(
       {
@@ -82,6 +128,8 @@ Deno.test("planMigrations: what is applied, pending, changed, missing, out of or
         drift: versions(status.applied.filter(({ drift }) => drift)),
         missing: versions(status.missing),
         outOfOrder: versions(status.outOfOrder),
+        others: versions(status.others),
+        taken: status.taken.map(({ migration, by }) => `${labelOf(migration)} by ${labelOf(by)}`),
       },
       {
         current: expected.current,
@@ -89,12 +137,14 @@ Deno.test("planMigrations: what is applied, pending, changed, missing, out of or
         drift: expected.drift ?? [],
         missing: expected.missing ?? [],
         outOfOrder: expected.outOfOrder ?? [],
+        others: expected.others ?? [],
+        taken: expected.taken ?? [],
       },
       name,
     );
-    if (expected.refused === undefined) assertApplicable(status);
+    if (expected.refused === undefined) assertApplicable(migrations, status);
     else {assertEquals(
-        assertThrows(() => assertApplicable(status), PipeweaveError).code,
+        assertThrows(() => assertApplicable(migrations, status), PipeweaveError).code,
         expected.refused,
         name,
       );}
@@ -102,9 +152,10 @@ Deno.test("planMigrations: what is applied, pending, changed, missing, out of or
 });
 
 Deno.test("assertApplicable overlooks missing files when told to, and nothing else", () => {
-  assertApplicable(planMigrations([migration("001")], [row("000"), row("001")]), { missing: true });
-  const changed = planMigrations([migration("001")], [row("000"), row("001", "x")]);
-  assertThrows(() => assertApplicable(changed, { missing: true }), PipeweaveError);
+  const files = [migration("001")];
+  assertApplicable(files, planMigrations(files, facts([row("000"), row("001")])), { missing: true });
+  const changed = planMigrations(files, facts([row("000"), row("001", "x")]));
+  assertThrows(() => assertApplicable(files, changed, { missing: true }), PipeweaveError);
 });
 
 Deno.test("compareVersions compares as numbers of any length", () => {

@@ -7,7 +7,10 @@
 
 import { PipeweaveError } from "../errors.ts";
 import { type Finding, locate } from "./finding.ts";
+import type { Directives } from "./directives.ts";
 import type { Migration } from "./migration.ts";
+import { sessionProblemOf } from "../sql/session_state.ts";
+import { transactionClassOf } from "../sql/transactions.ts";
 import { type Node, SqlSyntaxError, type Statement, statementsOf } from "../sql/statements.ts";
 
 /** What a statement breaks, and the way out. */
@@ -43,7 +46,7 @@ export async function validateSql(migration: Migration): Promise<readonly Findin
     return [{ severity: "warning", code: "no_statement", file, message: "holds comments and no statement" }];
   }
   return statements.flatMap(({ node, start }): Finding[] => {
-    const misfit = findMisfit(node, migration.directives.noTransaction);
+    const misfit = findMisfit(node, migration.directives);
     return misfit ? [{ severity: "error", file, location: locate(file, sql, start, start), ...misfit }] : [];
   });
 }
@@ -93,7 +96,8 @@ export function formatFinding({ file, location, message, hint }: Finding): strin
   return [where, ...(location ? [location.excerpt] : []), ...(hint ? [`  fix: ${hint}`] : [])].join("\n");
 }
 
-function findMisfit({ type, fields }: Node, noTransaction: boolean): Misfit | undefined {
+function findMisfit(node: Node, { noTransaction }: Directives): Misfit | undefined {
+  const { type, fields } = node;
   if (type === "TransactionStmt") {
     return {
       code: "transaction_control",
@@ -120,7 +124,17 @@ function findMisfit({ type, fields }: Node, noTransaction: boolean): Misfit | un
         "Name the index: an attempt that fails leaves an INVALID one, which is found by its name and rebuilt.",
     };
   }
-  const outside = noTransaction ? undefined : needsNoTransaction(type, fields);
+  if (noTransaction) return sessionProblemOf(node);
+  if (type === "VariableSetStmt" && isOfTransaction(fields)) {
+    return {
+      code: "transaction_settings",
+      message:
+        "the settings of a migration's transaction cannot be chosen: it has begun when the file's text runs",
+      hint:
+        "Leave it out: it runs at READ COMMITTED. Where it must see one state of a table, LOCK TABLE first.",
+    };
+  }
+  const { outside } = transactionClassOf({ node });
   if (outside === undefined) return undefined;
   return {
     code: "not_in_transaction",
@@ -129,58 +143,13 @@ function findMisfit({ type, fields }: Node, noTransaction: boolean): Misfit | un
   };
 }
 
+/** SET TRANSACTION, and the parameters behind it. */
+function isOfTransaction({ kind, name }: Node["fields"]): boolean {
+  return kind === "VAR_SET_MULTI" && String(name).startsWith("TRANSACTION") ||
+    /^transaction_(?:isolation|read_only|deferrable)$/i.test(String(name));
+}
+
 function transactionWord(fields: Node["fields"]): string {
   const kind = String(fields["kind"]).replace("TRANS_STMT_", "").replaceAll("_", " ");
   return kind === "START" ? "START TRANSACTION" : kind;
-}
-
-/**
- * Whether a statement needs a message of its own: PostgreSQL refuses it in a transaction, or it may hold COMMITs, as
- * procedures and DO blocks do.
- */
-export function runsAlone({ type, fields }: Node): boolean {
-  return type === "CallStmt" || type === "DoStmt" || needsNoTransaction(type, fields) !== undefined;
-}
-
-/** The statement's name when PostgreSQL refuses it in a transaction (its PreventInTransactionBlock callers). */
-function needsNoTransaction(type: string, fields: Node["fields"]): string | undefined {
-  switch (type) {
-    case "IndexStmt":
-      return fields["concurrent"] ? "CREATE INDEX CONCURRENTLY" : undefined;
-    case "DropStmt":
-      return fields["concurrent"] ? "DROP INDEX CONCURRENTLY" : undefined;
-    case "ReindexStmt": {
-      const params = JSON.stringify(fields["params"] ?? []);
-      if (/"defname":"concurrently"/.test(params)) return "REINDEX CONCURRENTLY";
-      return /_(?:SCHEMA|SYSTEM|DATABASE)$/.test(String(fields["kind"]))
-        ? "REINDEX of a schema or database"
-        : undefined;
-    }
-    case "VacuumStmt":
-      return fields["is_vacuumcmd"] ? "VACUUM" : undefined;
-    case "ClusterStmt":
-      return fields["relation"] === undefined ? "CLUSTER of all tables" : undefined;
-    case "AlterTableStmt":
-      return /"concurrent":true/.test(JSON.stringify(fields["cmds"] ?? []))
-        ? "DETACH PARTITION CONCURRENTLY"
-        : undefined;
-    case "DiscardStmt":
-      return fields["target"] === "DISCARD_ALL" ? "DISCARD ALL" : undefined;
-    case "CreatedbStmt":
-      return "CREATE DATABASE";
-    case "DropdbStmt":
-      return "DROP DATABASE";
-    case "CreateTableSpaceStmt":
-      return "CREATE TABLESPACE";
-    case "DropTableSpaceStmt":
-      return "DROP TABLESPACE";
-    case "AlterSystemStmt":
-      return "ALTER SYSTEM";
-    case "CreateSubscriptionStmt":
-      return "CREATE SUBSCRIPTION";
-    case "DropSubscriptionStmt":
-      return "DROP SUBSCRIPTION";
-    default:
-      return undefined;
-  }
 }

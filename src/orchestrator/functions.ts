@@ -13,7 +13,7 @@ import {
 } from "../commands/maintenance.ts";
 import { deploy as deployOver, type DeployOptions, type DeployResult } from "../commands/deploy.ts";
 import { migrate, type MigrateOptions } from "../commands/migrate.ts";
-import { migrationStatus } from "../commands/status.ts";
+import { type DatabaseStatus, migrationStatus } from "../commands/status.ts";
 import {
   validateMigrations as validate,
   type ValidateOptions,
@@ -21,7 +21,6 @@ import {
 } from "../commands/validate.ts";
 import type { ApplyResult } from "../engine/apply.ts";
 import { discover, type Discovery, type MigrationSources } from "../migrations/discover.ts";
-import type { MigrationStatus } from "../migrations/plan.ts";
 import { type ChangeOptions, type OrchestratorState, readState } from "../maintenance/state.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import { Bell } from "../maintenance/wait.ts";
@@ -58,7 +57,7 @@ export function runMigrations(database: DatabaseTarget, options: MigrateOptions 
 export function getMigrationStatus(
   database: DatabaseTarget,
   sources: MigrationSources = {},
-): Promise<MigrationStatus> {
+): Promise<DatabaseStatus> {
   return withSession(database, (session) => migrationStatus(session, sources));
 }
 

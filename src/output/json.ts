@@ -10,7 +10,7 @@ import type { ApplyResult } from "../engine/apply.ts";
 import type { Finding } from "../migrations/finding.ts";
 import type { LintFinding } from "../lint/lint.ts";
 import type { Migration } from "../migrations/migration.ts";
-import type { MigrationStatus } from "../migrations/plan.ts";
+import type { DatabaseStatus } from "../commands/status.ts";
 import type { RollbackResult } from "../engine/rollback.ts";
 
 const shortly = ({ version, name, checksum }: Migration) => ({ version, name, checksum });
@@ -27,8 +27,21 @@ export function migrateJson({ applied, failed, status }: ApplyResult): object {
 }
 
 /** The document of `db:status`. */
-export function statusJson({ current, applied, pending, missing }: MigrationStatus): object {
-  return { current, applied: applied.map((row) => ({ ...row })), pending: pending.map(shortly), missing };
+export function statusJson(status: DatabaseStatus): object {
+  const { current, applied, pending, missing, others, taken, partial, sets } = status;
+  return {
+    current,
+    applied: applied.map((row) => ({ ...row })),
+    pending: pending.map(shortly),
+    missing,
+    others,
+    taken: taken.map(({ migration, by }) => ({
+      ...shortly(migration),
+      by: { version: by.version, name: by.name },
+    })),
+    partial,
+    sets,
+  };
 }
 
 /** A finding of `db:validate` or `db:lint`. */

@@ -5,6 +5,7 @@
  */
 
 import type { CleanupResult } from "../cleanup/cleanup.ts";
+import type { DatabaseStatus } from "../commands/status.ts";
 import type { ValidationResult } from "../commands/validate.ts";
 import type { MigrationPlan, PlannedMigration } from "../commands/dry_run.ts";
 import type { LintResult } from "../commands/lint.ts";
@@ -16,7 +17,8 @@ import { type ActiveTask, describeAge } from "../maintenance/tasks.ts";
 import type { LintFinding } from "../lint/lint.ts";
 import type { LogRow } from "../engine/log.ts";
 import { EMBEDDED, labelOf } from "../migrations/migration.ts";
-import type { MigrationStatus } from "../migrations/plan.ts";
+import type { SetOfFiles } from "../migrations/discover.ts";
+import { describeParts } from "../migrations/plan.ts";
 import { formatFinding } from "../migrations/validate.ts";
 
 /**
@@ -24,9 +26,14 @@ import { formatFinding } from "../migrations/validate.ts";
  *
  * @param columns of the terminal; Infinity where there is none
  */
-export function formatStatus(status: MigrationStatus, columns: number): string {
+export function formatStatus(status: DatabaseStatus, columns: number, all = true): string {
+  const hidden = all ? 0 : Math.max(0, status.applied.length - SHOWN_APPLIED);
+  const partial = new Map(status.partial.map((one) => [one.version, one]));
   const rows = [
-    ...status.applied.map((row) => ({
+    ...(hidden > 0
+      ? [{ sign: " ", label: `${hidden} earlier ones`, note: "applied; --all shows them" }]
+      : []),
+    ...status.applied.filter((row, index) => index >= hidden || row.drift).map((row) => ({
       sign: row.drift ? "!" : "✓",
       label: labelOf(row),
       note: `${row.drift ? "CHANGED since it was applied" : "applied"} ${row.appliedAt.toISOString()}` +
@@ -35,12 +42,35 @@ export function formatStatus(status: MigrationStatus, columns: number): string {
     ...status.pending.map((migration) => ({
       sign: "·",
       label: labelOf(migration),
-      note: status.outOfOrder.includes(migration) ? "pending, OUT OF ORDER" : "pending",
+      note: [
+        "pending",
+        ...(status.outOfOrder.includes(migration) ? ["OUT OF ORDER"] : []),
+        ...(partial.has(migration.version)
+          ? [`HALF DONE: ${describeParts(partial.get(migration.version)!)}`]
+          : []),
+      ].join(", "),
+    })),
+    ...status.taken.map(({ migration, by }) => ({
+      sign: "!",
+      label: labelOf(migration),
+      note: `not applied: its NUMBER IS TAKEN by ${printable(labelOf(by))}`,
+    })),
+    ...status.partial.filter(({ version }) => !status.pending.some((one) => one.version === version)).map((
+      one,
+    ) => ({
+      sign: "!",
+      label: printable(labelOf(one)),
+      note: `HALF DONE: ${describeParts(one)}, and there is NO FILE for it`,
     })),
     ...status.missing.map((row) => ({
       sign: "!",
       label: printable(labelOf(row)),
       note: `applied ${row.appliedAt.toISOString()}, but there is NO FILE for it`,
+    })),
+    ...status.others.map((row) => ({
+      sign: "·",
+      label: printable(labelOf(row)),
+      note: `applied ${row.appliedAt.toISOString()} by another tool`,
     })),
   ];
   const drifted = status.applied.filter(({ drift }) => drift).length;
@@ -52,11 +82,24 @@ export function formatStatus(status: MigrationStatus, columns: number): string {
     `Pending migrations: ${status.pending.length}`,
     ...(drifted > 0 ? [`Changed migrations: ${drifted}`] : []),
     ...(status.missing.length > 0 ? [`Missing migrations: ${status.missing.length}`] : []),
+    ...(status.partial.length > 0 ? [`Half-done migrations: ${status.partial.length}`] : []),
+    ...(status.taken.length > 0 ? [`Numbers taken: ${status.taken.length}`] : []),
+    ...(status.others.length > 0 ? [`Of another tool: ${status.others.length}`] : []),
+    `Sets: ${describeSets(status.sets)}`,
     "",
     ...rows.map(({ sign, label, note }) =>
       fits ? `${sign} ${label.padEnd(width)}  ${note}` : `${sign} ${label}\n    ${note}`
     ),
   ].join("\n");
+}
+
+/** Applied migrations that a report shows unless it is asked for all. */
+const SHOWN_APPLIED = 50;
+
+/** `PipeWeave's own (5), ./db (12)`. */
+export function describeSets(sets: readonly SetOfFiles[]): string {
+  return sets.map(({ source, files }) => `${source === EMBEDDED ? "PipeWeave's own" : source} (${files})`)
+    .join(", ");
 }
 
 /** A report of `db:validate`: every finding, then the verdict. */

@@ -1,5 +1,9 @@
 -- What the migration engine keeps beside schema_migrations: who did what, how far a migration outside a transaction
--- has come, and whose turn it is. Safe on a database that has these objects already.
+-- has come, and whose turn it is. Safe on a database that has these objects already. PipeWeave's own migrations are
+-- numbered from 90000 on where they are not those of the Node tool: a range that nobody else's files may use.
+
+-- Which set a migration belongs to; NULL in rows of the Node tool, which does not know of sets.
+ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS migration_set text;
 
 -- Append-only: what was done to the history, by whom, and how it ended.
 CREATE TABLE IF NOT EXISTS migration_log (
@@ -32,14 +36,17 @@ CREATE OR REPLACE TRIGGER migration_log_is_append_only
 -- Statements of migrations that run outside a transaction: the run after a crash goes on at the first unfinished one.
 CREATE TABLE IF NOT EXISTS migration_journal (
   version text NOT NULL,
+  name text NOT NULL,
   statement integer NOT NULL,
   hash text NOT NULL,
   fence bigint NOT NULL,
-  index_before oid,
+  before jsonb,
   started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
   finished_at timestamptz,
   PRIMARY KEY (version, statement)
 );
+-- A build before 2.0.0 made it with a column less.
+ALTER TABLE migration_journal ADD COLUMN IF NOT EXISTS name text, ADD COLUMN IF NOT EXISTS before jsonb;
 
 -- Who runs a migration outside a transaction. The fence counts the holders: a holder whose lease ran out finds that
 -- the number has moved on, and stops.
@@ -101,7 +108,10 @@ $$;
 -- The guard of a migration, and its two lines when it is done, in one query each. They are told the schema that they are
 -- in: a search_path would be wrong after the schema was renamed.
 DROP FUNCTION IF EXISTS migration_guard(bigint, text, text);
-CREATE OR REPLACE FUNCTION migration_guard(schema_name text, lock_key bigint, wanted text, predecessor text) RETURNS void
+DROP FUNCTION IF EXISTS migration_guard(text, bigint, text, text);
+CREATE OR REPLACE FUNCTION migration_guard(
+  schema_name text, lock_key bigint, wanted text, predecessor text, outside boolean
+) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   refusal text := 'PW001';
@@ -113,7 +123,8 @@ BEGIN
            WHEN EXISTS (SELECT FROM %1$I.schema_migrations WHERE version = $1) THEN 'PW002'
            WHEN $2 IS NOT NULL AND NOT EXISTS (SELECT FROM %1$I.schema_migrations WHERE version = $2) THEN 'PW003'
            WHEN EXISTS (SELECT FROM %1$I.migration_lease WHERE expires_at > clock_timestamp()) THEN 'PW001'
-         END$q$, schema_name) INTO refusal USING wanted, predecessor;
+           WHEN NOT $3 AND EXISTS (SELECT FROM %1$I.migration_journal WHERE version = $1) THEN 'PW008'
+         END$q$, schema_name) INTO refusal USING wanted, predecessor, outside;
   END IF;
   IF refusal IS NOT NULL THEN
     RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal;
@@ -122,15 +133,17 @@ END;
 $$;
 
 DROP FUNCTION IF EXISTS record_migration(text, text, text, integer, text, text, text, text, text, jsonb);
+DROP FUNCTION IF EXISTS record_migration(text, text, text, text, integer, text, text, text, text, text, jsonb);
 CREATE OR REPLACE FUNCTION record_migration(
-  schema_name text, version text, name text, checksum text, duration_ms integer,
+  schema_name text, migration_set text, version text, name text, checksum text, duration_ms integer,
   action text, os_user text, host text, tool text, reason text, details jsonb,
   OUT applied_at timestamptz, OUT execution_time_ms integer
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   EXECUTE format(
     $q$WITH recorded AS (
-         INSERT INTO %1$I.schema_migrations (version, name, checksum, execution_time_ms) VALUES ($1, $2, $3, $4)
+         INSERT INTO %1$I.schema_migrations (version, name, checksum, execution_time_ms, migration_set)
+         VALUES ($1, $2, $3, $4, $11)
          RETURNING applied_at, execution_time_ms
        ), logged AS (
          INSERT INTO %1$I.migration_log
@@ -139,7 +152,7 @@ BEGIN
        )
        SELECT applied_at, execution_time_ms FROM recorded$q$, schema_name)
     INTO applied_at, execution_time_ms
-    USING version, name, checksum, duration_ms, action, os_user, host, tool, reason, details;
+    USING version, name, checksum, duration_ms, action, os_user, host, tool, reason, details, migration_set;
 END;
 $$;
 
