@@ -86,12 +86,17 @@ BEGIN
 END;
 $$;
 
--- Puts the end of a lease off, if it still is the one of this number. As short a call as it can be: pg_stat_activity shows
+-- Puts the end of a lease off, if it still is the one of this number; told of a statement, it also fails where that is done
+-- already, by an attempt that its client lost and that went on here. As short a call as it can be: pg_stat_activity shows
 -- the first kilobyte of a message, and the migration's own text should begin in it.
-CREATE OR REPLACE FUNCTION migration_keep_lease(schema_name text, fence bigint, lease_ms integer) RETURNS void
+DROP FUNCTION IF EXISTS migration_keep_lease(text, bigint, integer);
+CREATE OR REPLACE FUNCTION migration_keep_lease(
+  schema_name text, fence bigint, lease_ms integer, of_version text DEFAULT NULL, of_statement integer DEFAULT NULL
+) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   kept integer;
+  is_done boolean;
 BEGIN
   EXECUTE format('SELECT %I.migration_lock_tables($1)', schema_name) USING schema_name;
   EXECUTE format(
@@ -101,6 +106,14 @@ BEGIN
   GET DIAGNOSTICS kept = ROW_COUNT;
   IF kept = 0 THEN
     RAISE EXCEPTION 'another migrator has taken over' USING ERRCODE = 'PW004';
+  END IF;
+  IF of_statement IS NOT NULL THEN
+    EXECUTE format(
+      'SELECT EXISTS (SELECT FROM %I.migration_journal WHERE version = $1 AND statement = $2 AND finished_at IS NOT NULL)',
+      schema_name) INTO is_done USING of_version, of_statement;
+    IF is_done THEN
+      RAISE EXCEPTION 'it is done already' USING ERRCODE = 'PW011';
+    END IF;
   END IF;
 END;
 $$;

@@ -9,7 +9,7 @@ import { type Session, StatementError } from "../database/session.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { notMigrated } from "../maintenance/state.ts";
-import { bounded } from "../maintenance/printable.ts";
+import { bounded } from "../printable.ts";
 import { BatchedDelete, type CleanupProgress, holdsAnyBlock, LeafGone } from "./batches.ts";
 import { findLeaves, type Target } from "./leaves.ts";
 

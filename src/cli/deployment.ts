@@ -9,7 +9,7 @@ import type { Ending } from "../commands/drain.ts";
 import type { MigrateOptions } from "../commands/migrate.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { DeploymentSeen } from "../maintenance/deployments.ts";
-import { printable } from "../maintenance/printable.ts";
+import { printable } from "../printable.ts";
 import { describeRequest } from "../maintenance/status.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { drainEvents, lookEveryMs, requestOptions } from "./drain.ts";

@@ -9,7 +9,7 @@ import type { RequestResult, StuckDrain } from "../commands/maintenance.ts";
 import { DRAIN_TIMEOUT_MS, type DrainEvents, type DrainWait, type Ending } from "../commands/drain.ts";
 import type { ChangeOptions, Drain } from "../maintenance/state.ts";
 import { countLeft, describeLeft, type Look } from "../maintenance/wait.ts";
-import { printable } from "../maintenance/printable.ts";
+import { printable } from "../printable.ts";
 import { tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { Step } from "../output/progress.ts";

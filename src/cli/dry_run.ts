@@ -26,10 +26,19 @@ export async function runDryRun(invocation: Invocation): Promise<void> {
   invocation.result(() => planJson(plan), () => formatPlan(plan, invocation.reportColumns));
   if (plan.failed) {
     const { migration, error } = plan.failed;
-    throw new PipeweaveError(error.kind, error.code, `${labelOf(migration)} would fail: ${error.message}`, {
-      ...error.details,
-      hint: error.details.hint ?? "Correct the file; nothing was applied.",
-    });
+    throw new PipeweaveError(
+      error.kind,
+      error.code,
+      `${labelOf(migration)} would fail: ${error.message}`,
+      {
+        ...error.details,
+        problems: [
+          ...(error.details.problems ?? []),
+          ...(plan.tried === 0 ? [] : [`It was tried in one transaction with the ${plan.tried} before it`]),
+        ],
+        hint: error.details.hint ?? "Correct the file; nothing was applied.",
+      },
+    );
   }
   if (!plan.refusal) return;
   // With --maintenance what would refuse is what it drains for.

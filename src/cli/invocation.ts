@@ -11,7 +11,7 @@ import { type Environment, osUserOf } from "../config/environment.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { Session } from "../database/session.ts";
 import type { MigrationSources } from "../migrations/discover.ts";
-import { printableLines } from "../maintenance/printable.ts";
+import { printableLines } from "../printable.ts";
 import { Progress } from "../output/progress.ts";
 import { type Style, styleFor } from "../output/style.ts";
 import { applicationName } from "../config/version.ts";

@@ -13,7 +13,7 @@ import type { Limits } from "../engine/message.ts";
 import { EMBEDDED, labelOf, listOf, type Migration } from "../migrations/migration.ts";
 import type { Step } from "../output/progress.ts";
 import { describeSets } from "../output/text.ts";
-import { printable } from "../maintenance/printable.ts";
+import { printable } from "../printable.ts";
 import { migrateJson } from "../output/json.ts";
 import { FailureReported } from "./failure_reported.ts";
 import type { Invocation } from "./invocation.ts";

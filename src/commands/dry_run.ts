@@ -40,6 +40,8 @@ export interface MigrationPlan {
   readonly executed: boolean;
   /** Why some were not run. */
   readonly untried: string | undefined;
+  /** How many were run to their end. */
+  readonly tried: number;
   /** The migration that failed when it was tried. */
   readonly failed: { readonly migration: Migration; readonly error: PipeweaveError } | null;
   /** Why the plan would be refused now. */
@@ -66,11 +68,13 @@ export async function planDryRun(
   if (toTry.length > 0 && session.parameter("in_hot_standby") === "on") {
     throw readOnlyServer(session, pending.length);
   }
-  const result = toTry.length === 0 ? { tried: [], failed: null } : await dryRun(session, toTry, {
-    predecessor: predecessorOf(toTry[0]!, migrations, history),
-    complete: history.complete,
-    outside: false,
-  }, options);
+  const result = toTry.length === 0
+    ? { tried: [], failed: null, untriable: null }
+    : await dryRun(session, toTry, {
+      predecessor: predecessorOf(toTry[0]!, migrations, history),
+      complete: history.complete,
+      outside: false,
+    }, options);
   const triedOf = (migration: Migration) =>
     result.tried.find((one) => one.migration === migration)?.statements;
   return {
@@ -81,7 +85,8 @@ export async function planDryRun(
       findings: migration.source === EMBEDDED ? [] : await lint(migration),
     }))),
     executed: execute,
-    untried: execute ? untriedReason(pending) : undefined,
+    untried: execute ? untriedReason(pending, result) : undefined,
+    tried: result.tried.length,
     failed: result.failed,
     refusal,
   };

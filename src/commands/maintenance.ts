@@ -19,7 +19,7 @@ import {
   type OrchestratorState,
   ownerIn,
 } from "../maintenance/state.ts";
-import { printable } from "../maintenance/printable.ts";
+import { printable } from "../printable.ts";
 import { type MaintenanceStatus, maintenanceStatus, tasks } from "../maintenance/status.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
 import {

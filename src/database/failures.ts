@@ -4,6 +4,7 @@
  * @module
  */
 
+import { excerptOf } from "../printable.ts";
 import { type ConnectionSettings, describeHost, type Host } from "../config/connection.ts";
 import { type ErrorDetails, messageOf, PipeweaveError } from "../errors.ts";
 import { identifier } from "./sql.ts";
@@ -31,9 +32,9 @@ export function isServerError(error: unknown): error is ServerError {
 export function serverDetails(error: ServerError): ErrorDetails {
   return {
     sqlstate: error.code,
-    ...(error.detail ? { detail: error.detail } : {}),
-    ...(error.hint ? { serverHint: error.hint } : {}),
-    ...(error.where ? { context: error.where } : {}),
+    ...(error.detail ? { detail: excerptOf(error.detail) } : {}),
+    ...(error.hint ? { serverHint: excerptOf(error.hint) } : {}),
+    ...(error.where ? { context: excerptOf(error.where) } : {}),
     cause: error,
   };
 }
@@ -179,8 +180,9 @@ export function mayComeUp(error: PipeweaveError): boolean {
 /** What to grant or set, where a SQLSTATE tells it. */
 export function adviceFor(
   { code, message }: Pick<ServerError, "code" | "message">,
-  { user, database, schema }: ConnectionSettings,
+  settings: ConnectionSettings,
 ): string | undefined {
+  const { user } = settings;
   switch (code) {
     case "42501":
       if (message.includes("row-level security")) {
@@ -192,17 +194,56 @@ export function adviceFor(
           "or hand the object over with ALTER … OWNER TO. Tables of PipeWeave, partitions of task_runs included, belong to " +
           "the role that migrates.";
       }
-      return "Grant what is missing, as the owner. To look: SELECT on the tables. To change the mode: UPDATE on " +
-        "orchestrator_state and task_runs too. To clean up: SELECT, UPDATE and DELETE on what is cleaned. To migrate: " +
-        `GRANT CREATE ON DATABASE "${database}" TO "${user}"; GRANT USAGE, CREATE ON SCHEMA "${schema}" TO "${user}"; ` +
-        "(some extensions need a superuser).";
+      return missingRight(message, settings);
     case "58P01":
+      return "Install the extension on the server: most are in PostgreSQL's contrib package.";
     case "0A000":
-      return "If an extension is missing, install it on the server: most are in PostgreSQL's contrib package.";
+      return /extension .* is not available/.test(message)
+        ? "Install the extension on the server: most are in PostgreSQL's contrib package."
+        : undefined;
+    case "53100":
+      return "The server's disk is full: make room there, and run it again.";
+    case "53200":
+    case "53300":
+    case "53400":
+      return "The server is at a limit of its own: see its log, and run it again when it has room.";
+    case "57014":
+      return /statement timeout/.test(message)
+        ? "A limit of the role or the database ended it (statement_timeout): raise it there."
+        : "Somebody cancelled it: find out why, and run it again.";
     case "25006":
       return "The server or the session is read-only: connect to the primary (PGTARGETSESSIONATTRS=read-write finds it).";
     default:
       return undefined;
+  }
+}
+
+/** What to grant, by what the server says is missing, and on what. */
+function missingRight(message: string, { user, database, schema }: ConnectionSettings): string {
+  const me = identifier(user).text;
+  const [, kind, name] = /^permission denied for (\w+) (.+)$/.exec(message) ?? [];
+  switch (kind) {
+    case "database":
+      return `Grant it, as the database's owner: GRANT CREATE ON DATABASE ${
+        identifier(database).text
+      } TO ${me};`;
+    case "schema":
+      return `Grant it, as the schema's owner: GRANT USAGE, CREATE ON SCHEMA ${
+        identifier(name!).text
+      } TO ${me};`;
+    case "table":
+    case "view":
+    case "relation":
+    case "sequence": {
+      const rights = kind === "sequence"
+        ? "USAGE, SELECT ON SEQUENCE"
+        : "SELECT, INSERT, UPDATE, DELETE ON TABLE";
+      return `Grant it, as its owner; to look, SELECT alone is enough: GRANT ${rights} ${
+        identifier(schema).text
+      }.${identifier(name!).text} TO ${me};`;
+    }
+    default:
+      return "Connect as a role that may do that, or have the right granted by who owns the object.";
   }
 }
 

@@ -7,6 +7,7 @@
  * @module
  */
 
+import { excerptOf } from "../printable.ts";
 import type net from "node:net";
 import process from "node:process";
 import postgres from "postgres";
@@ -32,6 +33,8 @@ import { type LastWord, WireObserver } from "./wire_observer.ts";
 
 /** How long a command's own statements wait for a lock; migrations have limits of their own. */
 export const LOCK_TIMEOUT_MS = 5000;
+/** How long a server that was lost is waited for, in milliseconds. */
+const RECONNECT_MS = 10_000;
 /** Pause between two attempts under `--wait-for-db`, and between two cancel requests. */
 const RETRY_MS = 250;
 const CANCEL_EVERY_MS = 200;
@@ -110,6 +113,7 @@ interface Connection {
 /** A session with one database. Connects when the first message is sent, and anew after a connection was lost. */
 export class Session {
   #connection: Connection | undefined;
+  #wasConnected = false;
   /** While the first message of a connection is under way; never fails. */
   #connecting: Promise<void> | undefined;
   #inFlight = 0;
@@ -228,7 +232,9 @@ export class Session {
 
   async #connectAndSend(message: string): Promise<Row[][]> {
     const { settings, options: { signal } } = this;
-    const deadline = Date.now() + settings.waitForDbMs;
+    // A server that was there a moment ago may be recovering from a crash, or another one takes over from it.
+    const waitMs = Math.max(settings.waitForDbMs, this.#wasConnected ? RECONNECT_MS : 0);
+    const deadline = Date.now() + waitMs;
     for (;;) {
       const problems: PipeweaveError[] = [];
       // prefer-standby: first a round for a standby, then one for anything.
@@ -250,8 +256,9 @@ export class Session {
         }
       }
       const problem = summary(problems, settings);
-      if (settings.waitForDbMs === 0 || !problems.some(mayComeUp)) throw problem;
+      if (waitMs === 0 || !problems.some(mayComeUp)) throw problem;
       const left = deadline - Date.now();
+      if (left <= 0 && settings.waitForDbMs === 0) throw problem;
       if (left <= 0) {
         const waited = formatDuration(settings.waitForDbMs);
         throw new PipeweaveError(
@@ -302,6 +309,7 @@ export class Session {
         throw either.aborted ? either.reason : failed;
       }
       this.#connection = opened;
+      this.#wasConnected = true;
       if (wanted === "any") return { ok: true, answer };
       await answer;
       const role = await this.#role(opened);
@@ -482,7 +490,7 @@ export class Session {
       return new StatementError("database", "foreign_owner", message, completed, details);
     }
     const hint = adviceFor(error, this.settings);
-    return new StatementError("database", "statement_failed", error.message, completed, {
+    return new StatementError("database", "statement_failed", excerptOf(error.message), completed, {
       ...details,
       ...(hint ? { hint } : {}),
     });

@@ -11,9 +11,10 @@ import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Row, type Session } from "../database/session.ts";
 import { sql, type SqlText } from "../database/sql.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
+import { hasCrashed } from "../database/server_identity.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Activity, Watch } from "./activity.ts";
-import { explainFailure, isRefusedByGuard, wasEndedOnPurpose } from "./explain.ts";
+import { crashed, explainFailure, isRefusedByGuard, wasEndedOnPurpose } from "./explain.ts";
 import {
   GUARD,
   type GuardTerms,
@@ -31,6 +32,7 @@ import { EMBEDDED, labelOf, listOf, type Migration, setOf, versionKey } from "..
 import {
   assertApplicable,
   type HistoryRow,
+  isOf,
   type MigrationStatus,
   planMigrations,
   type Tolerance,
@@ -281,6 +283,7 @@ class Migrator {
         lockRetries: options.lockRetries ?? LOCK_RETRIES,
         waitMs: options.lockWaitMs ?? LOCK_WAIT_MS,
         deadline: this.#deadline,
+        isFirst: this.#isFirst(),
         signal: options.signal,
         onNote,
         onActivity: options.onActivity,
@@ -384,9 +387,20 @@ class Migrator {
     if (error instanceof ConnectionLost && mayGoOn && ++this.#lost <= LOST_CONNECTIONS) {
       options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
       this.#unanswered.add(migration);
-      return "look again";
+      const { server } = this.#history;
+      this.#history = await readHistory(this.session);
+      const isRecorded = this.#history.rows.some((row) => isOf(row, migration));
+      if (isRecorded || !hasCrashed(server, this.#history.server)) return "look again";
+      this.#unanswered.delete(migration);
+      return await this.#failed(migration, crashed(migration, error), rolledBack(migration));
     }
     return await this.#failure(error, migration, message, heldBy);
+  }
+
+  /** Whether none of the user's migrations was applied before. */
+  #isFirst(): boolean {
+    return !this.#history.rows.some(({ set }) => set === "user") &&
+      !this.#applied.some(({ migration }) => setOf(migration) === "user");
   }
 
   /** Throws the condition's own error where it is what failed. */
@@ -406,6 +420,7 @@ class Migrator {
     heldBy: string | undefined,
   ): Promise<ApplyResult> {
     const explained = await explainFailure(error, migration, "text" in message ? message : undefined, {
+      ...{ session: this.session, isFirst: this.#isFirst() },
       heldBy,
       again: "db:migrate",
     });
@@ -413,7 +428,7 @@ class Migrator {
     return await this.#failed(
       migration,
       explained,
-      `${labelOf(migration)} was rolled back: nothing of it stays`,
+      rolledBack(migration),
     );
   }
 
@@ -457,6 +472,11 @@ class Migrator {
     const place = ({ migration }: AppliedNow) => this.migrations.indexOf(migration);
     return this.#applied.toSorted((a, b) => place(a) - place(b));
   }
+}
+
+/** The state that a migration in a transaction is in when it failed. */
+function rolledBack(migration: Migration): string {
+  return `${labelOf(migration)} was rolled back: nothing of it stays`;
 }
 
 /** How many of them can be sent in one go. */

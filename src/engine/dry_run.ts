@@ -6,11 +6,19 @@
  * @module
  */
 
-import { type Notice, Session, StatementError } from "../database/session.ts";
+import { type Notice, OWN_SQL, Session, StatementError } from "../database/session.ts";
 import { sequence, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { explainFailure, isRefusedByGuard } from "./explain.ts";
-import { createBookkeeping, GUARD, guard, type GuardTerms, lockKey } from "./history.ts";
+import {
+  createBookkeeping,
+  ENGINE_TABLES,
+  GUARD,
+  guard,
+  type GuardTerms,
+  historyTable,
+  lockKey,
+} from "./history.ts";
 import {
   END_OF_MESSAGE,
   endOfBody,
@@ -22,8 +30,9 @@ import {
   ownershipChecks,
   settingsOf,
 } from "./message.ts";
-import { labelOf, type Migration } from "../migrations/migration.ts";
+import { labelOf, type Migration, setOf } from "../migrations/migration.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
+import { unitsBefore } from "../sql/offsets.ts";
 import { weave, type Woven } from "../sql/weave.ts";
 
 /** SQLSTATE of the statement that ends a dry run, and of what its probes report. */
@@ -58,6 +67,8 @@ export interface TriedMigration {
 export interface DryRunResult {
   readonly tried: readonly TriedMigration[];
   readonly failed: { readonly migration: Migration; readonly error: PipeweaveError } | null;
+  /** One that cannot be tried in one transaction with those before it, and why; it may be applied all the same. */
+  readonly untriable: { readonly migration: Migration; readonly reason: string } | null;
 }
 
 /** What a probe reports. */
@@ -65,8 +76,8 @@ interface Report {
   /** When it was asked, and when its answer was ready: seconds of the epoch. */
   readonly from: number;
   readonly until: number;
-  /** By oid: the table's name, the locks on it, and the file that its rows are in. */
-  readonly tables: Readonly<Record<string, readonly [name: string, modes: readonly string[], file: number]>>;
+  /** By oid, where the last report had something else: the locks, and the file that the rows are in; null where it is gone. */
+  readonly tables: Readonly<Record<string, readonly [modes: readonly string[], file: number | null]>>;
 }
 
 /** One migration's part of the message. */
@@ -91,35 +102,76 @@ export async function dryRun(
   terms: Omit<GuardTerms, "key" | "version">,
   limits: Limits,
 ): Promise<DryRunResult> {
+  const known = await knownTables(session);
   const reports: Report[] = [];
+  const last = new Map<string, string>();
   const { options, settings } = session;
   const onNotice = (notice: Notice) => {
-    if (notice.code === PROBE) reports.push(JSON.parse(notice.message));
-    else options.onNotice?.(notice);
+    if (notice.code !== PROBE) return options.onNotice?.(notice);
+    const report = JSON.parse(notice.message) as Report;
+    const changed = Object.entries(report.tables).filter(([oid, seen]) => {
+      const text = JSON.stringify(seen);
+      if (!known.tables.has(oid) || last.get(oid) === text) return false;
+      last.set(oid, text);
+      return true;
+    });
+    reports.push({ ...report, tables: Object.fromEntries(changed) });
   };
   const own = new Session(settings, { ...options, onNotice });
   try {
-    const { text, parts, guardAt } = await build(session, migrations, terms, limits);
+    const { text, parts, guardAt } = await build(session, migrations, terms, limits, known);
     const error = await own.send(text).then(() => undefined, (error: unknown) => error);
     if (isRefusedByGuard(error, { statementsBeforeGuard: guardAt }, GUARD)) throw refused(error);
     if (error instanceof StatementError && error.details.sqlstate === ROLLED_BACK) {
-      return { tried: evaluate(parts, reports), failed: null };
+      return { tried: evaluate(parts, reports, known), failed: null, untriable: null };
     }
-    const part = error instanceof StatementError
-      ? parts.findLast(({ statementsBefore }) => statementsBefore <= error.completed) ?? parts[0]!
-      : undefined;
-    const explained = part &&
-      await explainFailure(error, part.migration, { ...part, text }, {
-        heldBy: undefined,
-        again: "the dry run",
-      });
-    if (!explained) throw error;
-    return {
-      tried: evaluate(parts.slice(0, parts.indexOf(part)), reports),
-      failed: { migration: part.migration, error: explained },
-    };
+    if (!(error instanceof StatementError) || error.kind === "interrupted") throw error;
+    const part = partOf(error, text, parts);
+    const tried = evaluate(parts.slice(0, parts.indexOf(part)), reports, known);
+    const { migration } = part;
+    const reason = part === parts[0] ? undefined : reasonOfOneTransaction(error, part);
+    if (reason) return { tried, failed: null, untriable: { migration, reason } };
+    const explained = await explainFailure(error, migration, { ...part, text }, {
+      ...{ session, heldBy: undefined, isFirst: false, again: "the dry run" },
+    });
+    return { tried, failed: { migration, error: explained! }, untriable: null };
   } finally {
     await own.close();
+  }
+}
+
+/** The part of the message that failed: by the place that PostgreSQL names, or by the statements that were done. */
+function partOf(error: StatementError, text: string, parts: readonly Part[]): Part {
+  const { position = 0 } = (error.details.cause ?? {}) as { position?: number | string };
+  // The place is in the whole message where PostgreSQL read it and refused all of it.
+  const at = error.completed === 0 && Number(position) > 0
+    ? unitsBefore(text, Number(position) - 1)
+    : undefined;
+  return (at === undefined
+    ? parts.findLast(({ statementsBefore }) => statementsBefore <= error.completed)
+    : parts.findLast(({ bodyStart }) => bodyStart <= at)) ?? parts[0]!;
+}
+
+/** Why a failure is one of trying it in the transaction of others; undefined where it is the migration's own. */
+function reasonOfOneTransaction(error: StatementError, { statements }: Part): string | undefined {
+  switch (error.details.sqlstate) {
+    case "55P04": {
+      const value = /new value "(.*)" of enum/.exec(error.message)?.[1];
+      const addsIt = statements.some(({ node }) =>
+        node.type === "AlterEnumStmt" && node.fields["newVal"] === value
+      );
+      return addsIt
+        ? undefined
+        : "it uses a value of an enum that one before it adds, and that has to be committed first";
+    }
+    case "55006":
+      return /pending trigger events|used by active queries in this session/.test(error.message)
+        ? "what one before it did has to be committed first"
+        : undefined;
+    case "53200":
+      return "the locks of so many migrations do not fit into one transaction of this server (max_locks_per_transaction)";
+    default:
+      return undefined;
   }
 }
 
@@ -128,18 +180,19 @@ async function build(
   migrations: readonly Migration[],
   terms: Omit<GuardTerms, "key" | "version">,
   limits: Limits,
+  known: Known,
 ): Promise<{ text: string; parts: readonly Part[]; guardAt: number }> {
   const fresh = [...freshSession(limitsOf(migrations[0]!, limits)), ...ownershipChecks(schema, terms)];
   const before = [
     ...fresh,
     guard(schema, { ...terms, key: lockKey(schema), version: migrations[0]!.version }),
-    probe("all"),
     ...(terms.complete ? [] : [createBookkeeping(schema)]),
   ];
   let text = `-- pipeweave: dry run\n${before.map((part) => part.text).join("\n")}\n`;
   let count = before.length;
   const parts: Part[] = [];
-  const held = probe("held").text;
+  const probe = probeOf(known);
+  const held = probe.text;
   for (const migration of migrations) {
     const statements = await statementsOf(migration);
     const settings = [
@@ -151,14 +204,19 @@ async function build(
     const body = weave(migration.sql, statements, () => `${held} `);
     count += settings.length;
     parts.push({ migration, statements, body, bodyStart: text.length, statementsBefore: count });
-    const after = `${held}\n${endOfBody().text}${END_OF_MESSAGE.text}\n`;
-    text += `${body.text}\n;\n${after}`;
-    count += statements.length * (1 + body.each) + 1 + statementsIn(endOfBody()) +
-      statementsIn(END_OF_MESSAGE);
+    const after = [
+      // What is checked at a commit is checked at each.
+      sql`SET CONSTRAINTS ALL IMMEDIATE;`,
+      probe,
+      endOfBody(),
+      recordTrial(schema, migration, parts.length),
+      END_OF_MESSAGE,
+    ];
+    text += `${body.text}\n;\n${sequence(after).text}\n`;
+    count += statements.length * (1 + body.each) + AFTER;
   }
   const end = sql`BEGIN RAISE EXCEPTION 'end of the dry run' USING ERRCODE = ${ROLLED_BACK}; END`;
-  // What is checked at the commit has to be checked here too.
-  text += sql`SET CONSTRAINTS ALL IMMEDIATE; DO ${end.text};`.text;
+  text += sql`DO ${end.text};`.text;
   return { text, parts, guardAt: fresh.length };
 }
 
@@ -166,42 +224,71 @@ function statementsIn({ text }: SqlText): number {
   return text.split(";").length - 1;
 }
 
+/** Statements behind a file's own. */
+const AFTER = 3 + statementsIn(endOfBody()) + statementsIn(END_OF_MESSAGE);
+
 /**
- * A statement that reports, without changing anything.
- *
- * @param which all tables, or those that this transaction holds locks on
+ * Puts into the history what the migration would put there, so that what keeps it out is found. Under ids that nobody has:
+ * a sequence would not be rolled back.
  */
-function probe(which: "all" | "held"): SqlText {
-  const locks = new SqlText(
-    which === "all" ? "'[]'::pg_catalog.json" : `pg_catalog.json_agg(DISTINCT l.mode)`,
-  );
-  const join = new SqlText(
-    which === "all"
-      ? ""
-      : `JOIN pg_catalog.pg_locks l ON l.relation = c.oid AND l.pid = pg_catalog.pg_backend_pid()
-       AND l.granted AND l.locktype = 'relation'
-       AND l.database = (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database())`,
-  );
-  const body = sql`
+function recordTrial(schema: string, migration: Migration, place: number): SqlText {
+  const { version, name, checksum } = migration;
+  return sql`INSERT INTO ${historyTable(schema)} (id, version, name, checksum, migration_set)
+    VALUES (${-place - 1}, ${version}, ${name}, ${checksum}, ${setOf(migration)});`;
+}
+
+/** Tables that were there before anything was tried. */
+interface Known {
+  /** By oid: the name, as the connection's search_path has it, and the file that the rows are in. */
+  readonly tables: ReadonlyMap<string, { readonly name: string; readonly file: number }>;
+  /** The largest oid of them; 0 where there are none. What is made later has a larger one. */
+  readonly last: number;
+}
+
+async function knownTables(session: Session): Promise<Known> {
+  const { schema } = session.settings;
+  const engine = sql`ANY (${`{${ENGINE_TABLES.join(",")}}`}::name[])`;
+  const sets = await session.transaction(sql`
+    SET LOCAL search_path TO DEFAULT;
+    SELECT pg_catalog.set_config('pipeweave.visible', pg_catalog.current_schemas(false)::pg_catalog.text, true);
+    ${sequence(OWN_SQL)}
+    SELECT c.oid::int8 AS oid, c.relfilenode::int8 AS file,
+           CASE WHEN n.nspname = ANY (current_setting('pipeweave.visible')::name[]) THEN quote_ident(c.relname)
+             ELSE c.oid::regclass::text END AS name
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+       AND NOT (n.nspname = ${schema} AND c.relname = ${engine});`);
+  const rows = sets.at(-1)!;
+  return {
+    tables: new Map(
+      rows.map((row) => [String(row["oid"]), { name: String(row["name"]), file: Number(row["file"]) }]),
+    ),
+    last: Math.max(0, ...rows.map((row) => Number(row["oid"]))),
+  };
+}
+
+/** A statement that reports the locks of this transaction on tables that were there before, and the files of those. */
+function probeOf({ last }: Known): SqlText {
+  // In a database without tables there is nothing to be held up, and to look through thousands of locks takes its time.
+  const look = last === 0 ? sql`` : sql`
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  SELECT jsonb_object_agg(t.relation, jsonb_build_array(t.modes, c.relfilenode::int8)) INTO tables FROM (
+    SELECT l.relation, jsonb_agg(DISTINCT l.mode) AS modes FROM pg_locks l
+     WHERE l.pid = pg_backend_pid() AND l.granted AND l.locktype = 'relation' AND l.relation BETWEEN 16384 AND ${last}
+       AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+     GROUP BY l.relation) t LEFT JOIN pg_class c ON c.oid = t.relation;
+  PERFORM set_config('search_path', path, true);`;
+  return sql`DO ${
+    sql`
 DECLARE
   since timestamptz := pg_catalog.clock_timestamp();
   path text := pg_catalog.current_setting('search_path');
-  visible name[] := pg_catalog.current_schemas(false);
-  tables json;
-BEGIN
-  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-  SELECT pg_catalog.json_object_agg(t.oid, pg_catalog.json_build_array(t.name, t.modes, t.file)) INTO tables FROM (
-    SELECT c.oid, CASE WHEN n.nspname = ANY (visible) THEN pg_catalog.quote_ident(c.relname)
-                    ELSE c.oid::pg_catalog.regclass::text END AS name, ${locks} AS modes, c.relfilenode::int8 AS file
-      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace ${join}
-     WHERE c.relkind IN ('r', 'p', 'm') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
-     GROUP BY c.oid, n.nspname) t;
-  RAISE INFO USING ERRCODE = ${PROBE}, MESSAGE = pg_catalog.json_build_object(
-    'from', extract(epoch FROM since), 'tables', coalesce(tables, '{}'),
-    'until', extract(epoch FROM pg_catalog.clock_timestamp()))::text;
-  PERFORM pg_catalog.set_config('search_path', path, true);
-END`;
-  return sql`DO ${body.text};`;
+  tables jsonb;
+BEGIN${look}
+  RAISE INFO USING ERRCODE = ${PROBE}, MESSAGE = pg_catalog.jsonb_build_object('from', extract(epoch FROM since),
+    'tables', coalesce(tables, '{}'), 'until', extract(epoch FROM pg_catalog.clock_timestamp()))::pg_catalog.text;
+END`.text
+  };`;
 }
 
 /** PostgreSQL's table-level locks, the weakest first (documentation, 13.3.1), as `pg_locks` names them. */
@@ -225,33 +312,36 @@ function modeName(mode: string): string {
   return mode.replace(/Lock$/, "").replace(/(?<=.)([A-Z])/g, " $1").toUpperCase();
 }
 
-function evaluate(parts: readonly Part[], reports: readonly Report[]): readonly TriedMigration[] {
-  const [start, ...rest] = reports;
+function evaluate(
+  parts: readonly Part[],
+  reports: readonly Report[],
+  { tables }: Known,
+): readonly TriedMigration[] {
   const strongest = new Map<string, number>();
-  const files = new Map(Object.entries(start!.tables).map(([oid, [, , file]]) => [oid, file]));
+  const files = new Map([...tables].map(([oid, { file }]) => [oid, file]));
   let next = 0;
   return parts.map(({ migration, statements }) => {
     // One probe before each statement, and one behind the last.
-    const own = rest.slice(next, next += statements.length + 1);
+    const own = reports.slice(next, next += statements.length + 1);
     // What the guard holds by then is none of the file's.
-    for (const [oid, [, modes]] of Object.entries(own[0]!.tables)) {
+    for (const [oid, [modes]] of Object.entries(own[0]!.tables)) {
       strongest.set(oid, Math.max(strongest.get(oid) ?? -1, levelOf(modes)));
     }
     return {
       migration,
       statements: statements.map((_, index): TriedStatement => {
         const [before, after] = [own[index]!, own[index + 1]!];
-        const existing = Object.entries(after.tables).filter(([oid]) => files.has(oid));
-        const locks = existing.flatMap(([oid, [table, modes]]): LockTaken[] => {
+        const existing = Object.entries(after.tables);
+        const locks = existing.flatMap(([oid, [modes]]): LockTaken[] => {
           const level = levelOf(modes);
           if (level <= (strongest.get(oid) ?? -1)) return [];
           strongest.set(oid, level);
-          return [{ table, mode: modeName(MODES[level]!) }];
+          return [{ table: tables.get(oid)!.name, mode: modeName(MODES[level]!) }];
         });
-        const rewritten = existing.flatMap(([oid, [table, , file]]) => {
-          if (files.get(oid) === file) return [];
+        const rewritten = existing.flatMap(([oid, [, file]]) => {
+          if (file === null || files.get(oid) === file) return [];
           files.set(oid, file);
-          return [table];
+          return [tables.get(oid)!.name];
         });
         return { durationMs: Math.max(0, (after.from - before.until) * 1000), locks, rewritten };
       }),
@@ -280,7 +370,15 @@ export function triable(pending: readonly Migration[]): readonly Migration[] {
 }
 
 /** Why the rest was not tried; undefined when nothing was left out. */
-export function untriedReason(pending: readonly Migration[]): string | undefined {
+export function untriedReason(
+  pending: readonly Migration[],
+  { untriable }: Pick<DryRunResult, "untriable">,
+): string | undefined {
+  if (untriable) {
+    return `${
+      labelOf(untriable.migration)
+    } cannot be tried in one transaction with those before it, since ${untriable.reason}; nor can what follows it`;
+  }
   const first = pending.find(({ directives }) => directives.noTransaction);
   return first &&
     `${labelOf(first)} runs outside a transaction, so neither it nor what follows it can be tried`;

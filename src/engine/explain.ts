@@ -4,10 +4,11 @@
  * @module
  */
 
-import { ConnectionLost, StatementError } from "../database/session.ts";
+import { ConnectionLost, type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { locateFailure, type Message } from "./message.ts";
-import type { Migration } from "../migrations/migration.ts";
+import { adviceAbout } from "./advice.ts";
+import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
 
 /** What the server says when it ends a session for a reason: an administrator, a crash, a limit. */
@@ -27,6 +28,14 @@ export function wasEndedOnPurpose(error: unknown): boolean {
   return error instanceof ConnectionLost && (sqlstateOf(error) ?? "") in REASONS;
 }
 
+/** The error of a server that crashed while a migration ran, and goes on: once more it might crash again. */
+export function crashed(migration: Migration, cause: PipeweaveError): PipeweaveError {
+  return new PipeweaveError("database", "crashed", `The server crashed while ${labelOf(migration)} ran`, {
+    ...cause.details,
+    hint: "See the server's log for the reason before you run db:migrate again.",
+  });
+}
+
 /** Whether the guard refused, and not the migration itself with a SQLSTATE of the same name. */
 export function isRefusedByGuard(
   error: unknown,
@@ -41,6 +50,7 @@ export function isRefusedByGuard(
  * The error of a migration that failed, with its place in the file.
  *
  * @param message absent where the file's own text was not sent yet
+ * @param isFirst whether none of the user's migrations was applied before
  * @param again the command to run then
  * @returns undefined for what is not about one migration
  */
@@ -48,7 +58,12 @@ export async function explainFailure(
   error: unknown,
   migration: Migration,
   message: Pick<Message, "text" | "body" | "bodyStart" | "statementsBefore"> | undefined,
-  { heldBy, again }: { readonly heldBy: string | undefined; readonly again: string },
+  { session, heldBy, isFirst, again }: {
+    readonly session: Session;
+    readonly heldBy: string | undefined;
+    readonly isFirst: boolean;
+    readonly again: string;
+  },
 ): Promise<PipeweaveError | undefined> {
   if (error instanceof ConnectionLost && wasEndedOnPurpose(error)) {
     const sqlstate = sqlstateOf(error)!;
@@ -66,11 +81,15 @@ export async function explainFailure(
   }
   if (!(error instanceof StatementError)) return undefined;
   const location = message && await locateFailure(error, migration, message);
+  const { hint, context, ...details } = error.details;
+  const advice = isLockConflict(error)
+    ? heldBy ? `The lock was held by ${heldBy}. Wait for it or end it, and run ${again} again.` : hint
+    : await adviceAbout(error, { session, migration, isInFile: location !== undefined, isFirst, again });
   return new PipeweaveError(error.kind, error.code, error.message, {
-    ...error.details,
+    ...details,
+    // A page of our own SQL says nothing to anybody.
+    ...(context && location && migration.source !== EMBEDDED ? { context } : {}),
     ...(location ? { location } : {}),
-    ...(isLockConflict(error) && heldBy
-      ? { hint: `The lock was held by ${heldBy}. Wait for it or end it, and run ${again} again.` }
-      : {}),
+    ...(advice ? { hint: advice } : {}),
   });
 }

@@ -80,12 +80,12 @@ function note(
   finishedAt: SqlText,
 ): SqlText {
   return sql`
-INSERT INTO ${journalTable(schema)} (version, name, statement, hash, fence, before, finished_at)
+INSERT INTO ${journalTable(schema)} AS j (version, name, statement, hash, fence, before, finished_at)
 VALUES (${version}, ${name}, ${statement}, ${hash}, ${fence}::bigint, ${
     before && JSON.stringify(before)
   }::jsonb, ${finishedAt})
 ON CONFLICT (version, statement) DO UPDATE
-   SET name = excluded.name, hash = excluded.hash, fence = excluded.fence, before = excluded.before,
+   SET name = excluded.name, hash = excluded.hash, fence = excluded.fence, before = CASE WHEN excluded.finished_at IS NULL THEN excluded.before ELSE j.before END,
        finished_at = excluded.finished_at;`;
 }
 

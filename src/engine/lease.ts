@@ -20,6 +20,8 @@ import { type EffectiveLimits, freshSession, ownershipChecks } from "./message.t
 export const LEASE_MS = 30_000;
 /** SQLSTATE of a step of a holder whose turn is over. */
 export const FENCED_OFF = "PW004";
+/** SQLSTATE of a step that is done already. */
+export const DONE_ALREADY = "PW011";
 const QUERY_CANCELED = "57014";
 
 /** The turn of one run. {@linkcode Lease.acquire} takes it; disposing of it gives it back. */
@@ -97,12 +99,16 @@ RETURNING l.fence::text AS fence, ${SERVER_IDENTITY} AS server, (SELECT holder F
     return Lease.#beforeGuard(schema, terms).length;
   }
 
-  /** A statement that fails when this turn is over, and puts its end off otherwise. To be first in every step. */
-  check(): SqlText {
+  /**
+   * A statement that fails when this turn is over, and puts its end off otherwise. To be first in every step.
+   *
+   * @param step one that must not be done already: an attempt that was lost may have gone on, and is waited for here
+   */
+  check(step?: { readonly version: string; readonly statement: number }): SqlText {
     const { schema } = this.session.settings;
     const call = sql`${identifier(schema)}.migration_keep_lease(${schema}::text, ${this.fence}::bigint, ${
       Math.round(this.leaseMs)
-    }::integer)`;
+    }::integer${step ? sql`, ${step.version}, ${step.statement}` : sql``})`;
     return sql`DO ${`BEGIN PERFORM ${call.text}; END`};`;
   }
 

@@ -22,6 +22,7 @@ import {
 } from "./history.ts";
 import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
+import { unitsBefore } from "../sql/offsets.ts";
 import { unwoven, weave, type Woven } from "../sql/weave.ts";
 
 /** How the message of a migration starts: pg_stat_activity shows it, so there one sees what is running. */
@@ -256,9 +257,7 @@ export async function locateFailure(
   const statements = await statementsOf(migration).catch(() => []);
   const position = Number((error.details.cause as { position?: string } | undefined)?.position ?? 0);
   // PostgreSQL counts characters, from 1.
-  const inBody = position === 0
-    ? -1
-    : [...message.text].slice(0, position - 1).join("").length - message.bodyStart;
+  const inBody = position === 0 ? -1 : unitsBefore(message.text, position - 1) - message.bodyStart;
   if (inBody >= 0 && inBody <= message.body.text.length) {
     const offset = message.body.toFile(inBody);
     const statement = statements.findLast(({ start }) => start <= offset);

@@ -256,7 +256,9 @@ class OneRollback {
       this.#unanswered = true;
       return;
     }
-    const explained = await explainFailure(error, down, message, { heldBy, again: "db:rollback" });
+    const explained = await explainFailure(error, down, message, {
+      ...{ session: this.session, heldBy, isFirst: false, again: "db:rollback" },
+    });
     throw explained ? new RollbackFailure(explained) : error;
   }
 }

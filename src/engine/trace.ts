@@ -154,7 +154,8 @@ const INTERIM = "_cc(new|old)[0-9]*$";
 
 function reindexed(kind: string, fields: Statement["node"]["fields"]): Trace {
   const target = tableOf(fields["relation"]);
-  const tree = (oid: SqlText) => sql`SELECT relid FROM pg_partition_tree(${oid})`;
+  // It has no rows for what is neither a partition nor partitioned.
+  const tree = (oid: SqlText) => sql`SELECT relid FROM pg_partition_tree(${oid}) UNION SELECT ${oid}`;
   const isIndex = /_INDEX$/.test(kind);
   const tables = (oid: SqlText) =>
     isIndex

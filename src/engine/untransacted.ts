@@ -24,7 +24,8 @@ import { isSetting } from "../sql/session_state.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
 import { type TransactionClass, transactionClassOf, whenRefused } from "../sql/transactions.ts";
 import { type Activity, firstLineOf, Watch } from "./activity.ts";
-import { wasEndedOnPurpose } from "./explain.ts";
+import { adviceAbout } from "./advice.ts";
+import { crashed, explainFailure, wasEndedOnPurpose } from "./explain.ts";
 import { recordMigration } from "./history.ts";
 import {
   begin,
@@ -36,7 +37,7 @@ import {
   readJournal,
   unbegin,
 } from "./journal.ts";
-import { fencedOff, type Lease } from "./lease.ts";
+import { DONE_ALREADY, fencedOff, type Lease } from "./lease.ts";
 import {
   type EffectiveLimits,
   END_OF_MESSAGE,
@@ -58,6 +59,8 @@ export interface UntransactedOptions extends OutsideOptions {
   readonly actor: Actor;
   readonly details: Readonly<Record<string, unknown>> | undefined;
   readonly lockRetries: number;
+  /** Whether none of the user's migrations was applied before. */
+  readonly isFirst: boolean;
   readonly onActivity: ((migration: Migration, activity: Activity) => void) | undefined;
 }
 
@@ -136,7 +139,17 @@ class UntransactedRun {
       );
       return sets[0]![0]!;
     } catch (error) {
-      throw lease.ended(error) ? fencedOff(labelOf(migration), error) : error;
+      if (lease.ended(error)) throw fencedOff(labelOf(migration), error);
+      if (!(error instanceof StatementError)) throw error;
+      const cause = await explainFailure(error, migration, undefined, {
+        ...{ session, heldBy: undefined, isFirst: options.isFirst, again: "db:migrate" },
+      });
+      throw new UntransactedFailure(
+        cause!,
+        `all statements of ${
+          labelOf(migration)
+        } are done, and stay; only its row in the history is missing, which the next db:migrate adds`,
+      );
     }
   }
 
@@ -185,6 +198,7 @@ class UntransactedRun {
         return;
       } catch (error) {
         if (this.lease.ended(error)) throw fencedOff(labelOf(migration), error);
+        if (sqlstateOf(error) === DONE_ALREADY) return;
         const { atomicity } = this.#classOf(statement);
         if (atomicity === "atomic" && sqlstateOf(error) === ACTIVE_TRANSACTION) {
           // It was rolled back before it did anything.
@@ -203,10 +217,7 @@ class UntransactedRun {
           if (atomicity === "opaque") begun = undefined;
           if (!hasCrashed(this.lease.server, await readServerIdentity(session))) continue;
           throw await this.#failure(
-            new PipeweaveError("database", "crashed", `The server crashed while statement ${number} ran`, {
-              ...error.details,
-              hint: "See the server's log for the reason before you run db:migrate again.",
-            }),
+            crashed(migration, error as PipeweaveError),
             ...[number, statement, begun, undefined] as const,
           );
         }
@@ -241,7 +252,7 @@ class UntransactedRun {
     const watched = key.statement < this.statements.length && !isSetting(statement.node);
     const before = [
       ...freshSession(this.options.limits),
-      lease.check(),
+      lease.check(key),
       ...(this.options.condition ? [this.options.condition] : []),
       ...userSettings("transaction"),
       ...this.#outside.settingsBefore(statement),
@@ -404,12 +415,21 @@ class UntransactedRun {
     // A session of its own, since the run's may have been interrupted.
     const session = new Session(this.session.settings);
     const place = this.#placeOf(number, statement);
+    const { hint: given, context, ...details } = error.details;
+    const isInFile = details.location !== undefined;
+    const again = "db:migrate";
+    const { isFirst } = this.options;
+    const hint = isLockConflict(error) && heldBy
+      ? `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.`
+      : wasEndedOnPurpose(error)
+      ? "Find out why before you run db:migrate again."
+      : error instanceof StatementError && !isLockConflict(error) && error.kind === "database"
+      ? await adviceAbout(error, { session, migration: this.migration, isInFile, isFirst, again })
+      : given;
     const cause = new PipeweaveError(error.kind, error.code, error.message, {
-      ...error.details,
-      ...(isLockConflict(error) && heldBy
-        ? { hint: `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.` }
-        : {}),
-      ...(wasEndedOnPurpose(error) ? { hint: "Find out why before you run db:migrate again." } : {}),
+      ...details,
+      ...(context && isInFile ? { context } : {}),
+      ...(hint ? { hint } : {}),
     });
     try {
       const left = await this.#whatIsLeft(session, error, cause, number, statement, begun);
@@ -489,7 +509,7 @@ function isFoundBeforeItRan({ details }: StatementError): boolean {
 
 /** Keeps what unqualified names and rights go by, under whatever search_path there is. */
 const noteSettings = (when: "before" | "after") =>
-  sql`SELECT pg_catalog.set_config(${`pipeweave.${when}`}, pg_catalog.concat_ws(' as ', pg_catalog.current_setting('search_path'), current_user), true);`;
+  sql`SELECT pg_catalog.set_config(${`pipeweave.${when}`}, pg_catalog.concat(pg_catalog.current_setting('search_path'), ' as ', current_user), true);`;
 
 const assertSameSettings = sql`DO ${
   sql`

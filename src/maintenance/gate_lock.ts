@@ -11,7 +11,7 @@ import type { Session } from "../database/session.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { identifier, sql } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
-import { bounded, printable } from "./printable.ts";
+import { bounded, printable } from "../printable.ts";
 
 /** How long one attempt may hold up writers of `task_runs`, in milliseconds. */
 export const ATTEMPT_MS = 200;

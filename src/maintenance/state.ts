@@ -12,7 +12,7 @@ import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { sqlstateOf } from "../database/conflict.ts";
 import { BLOCKS, GATE_FITS, inSchema, IS_ACTIVE, RUNS, SETTLES_IN_MS, SIGN_OF_LIFE } from "./definitions.ts";
 import { ATTEMPT_MS, type GateLockOptions, heldBy, tryForGateLock } from "./gate_lock.ts";
-import { bounded } from "./printable.ts";
+import { bounded } from "../printable.ts";
 import {
   effectiveModeSql,
   type Intent,

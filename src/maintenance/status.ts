@@ -6,7 +6,7 @@
 
 import { formatDuration } from "../config/duration.ts";
 import { activeCount, type Drain, isSafe, type OrchestratorState } from "./state.ts";
-import { printable } from "./printable.ts";
+import { printable } from "../printable.ts";
 import type { OrchestratorMode } from "./transitions.ts";
 
 /** What `maintenance:status` tells. */

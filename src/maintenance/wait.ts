@@ -12,7 +12,7 @@ import type { Session } from "../database/session.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { activeCount, type LookOptions, lookWith, type OrchestratorState } from "./state.ts";
 import { tasks } from "./status.ts";
-import { printable } from "./printable.ts";
+import { printable } from "../printable.ts";
 import { type ActiveTask, describeAge, listStatement, taskOf } from "./tasks.ts";
 
 /** How many of the oldest tasks are told, of those that are waited for. */

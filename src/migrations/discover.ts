@@ -26,6 +26,7 @@ export interface MigrationSources {
 export interface SetOfFiles {
   /** `embedded`, or the folder as it was given. */
   readonly source: string;
+  /** Migrations in it; down files do not count. */
   readonly files: number;
 }
 

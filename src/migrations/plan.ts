@@ -13,7 +13,9 @@ export type HistoryRow = Omit<AppliedMigration, "drift">;
 
 /** A migration outside a transaction of which some statements are done, and that is not in the history. */
 export interface PartialMigration {
+  /** As its file had it. */
   readonly version: string;
+  /** As its file had it. */
   readonly name: string;
   /** Statements that are done; they are the first ones of the file. */
   readonly done: number;
@@ -30,7 +32,9 @@ export interface HistoryFacts {
 
 /** A file whose number another migration has in the history. */
 export interface TakenNumber {
+  /** The file. */
   readonly migration: Migration;
+  /** What the history has under its number. */
   readonly by: HistoryRow;
 }
 
@@ -117,6 +121,7 @@ export interface Contradiction {
   readonly code: "number_taken" | "half_done" | "changed" | "missing" | "out_of_order";
   /** Which file, or the table where there is none. */
   readonly file: string;
+  /** Of what it is about. */
   readonly version: string;
   /** A sentence that begins with the migration's name. */
   readonly message: string;

@@ -5,7 +5,7 @@
  */
 
 import { messageOf, PipeweaveError } from "../errors.ts";
-import { printableLines } from "../maintenance/printable.ts";
+import { printableLines } from "../printable.ts";
 
 /** How to print. */
 export interface ErrorTextOptions {

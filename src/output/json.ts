@@ -52,7 +52,7 @@ export function findingJson(finding: Finding | LintFinding): object {
 }
 
 /** The document of `db:migrate --dry-run`. */
-export function planJson({ current, migrations, executed, untried, failed }: MigrationPlan): object {
+export function planJson({ current, migrations, executed, untried, tried, failed }: MigrationPlan): object {
   return {
     dryRun: true,
     executed,
@@ -65,6 +65,7 @@ export function planJson({ current, migrations, executed, untried, failed }: Mig
       findings: findings.map(findingJson),
     })),
     untried,
+    tried,
     failed: failed &&
       { version: failed.migration.version, name: failed.migration.name, error: errorJson(failed.error) },
   };

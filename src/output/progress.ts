@@ -5,7 +5,7 @@
  */
 
 import { formatDuration } from "../config/duration.ts";
-import { printable } from "../maintenance/printable.ts";
+import { printable } from "../printable.ts";
 import { cellsOf, fitted } from "./cells.ts";
 
 /** Work shorter than this shows no progress. */

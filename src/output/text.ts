@@ -12,7 +12,7 @@ import type { LintResult } from "../commands/lint.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
-import { printable, printableLines } from "../maintenance/printable.ts";
+import { printable, printableLines } from "../printable.ts";
 import { type ActiveTask, describeAge } from "../maintenance/tasks.ts";
 import type { LintFinding } from "../lint/lint.ts";
 import type { LogRow } from "../engine/log.ts";
@@ -230,12 +230,13 @@ function formatLintFinding({ code, file, location, message, blocks, why, hint }:
  * @param columns of the terminal; Infinity where there is none
  */
 export function formatPlan(plan: MigrationPlan, columns: number): string {
-  const { current, migrations, executed, untried, failed } = plan;
+  const { current, migrations, executed, untried, tried, failed } = plan;
   return [
     `Current version: ${current ?? "none"}`,
     `Pending migrations: ${migrations.length}`,
     ...migrations.flatMap((planned) => ["", ...linesOfPlanned(planned, columns)]),
     "",
+    ...(executed ? [`Tried: ${tried} of ${migrations.length}`] : []),
     ...(untried ? [`Not tried: ${untried}.`] : []),
     ...(failed ? [`${labelOf(failed.migration)} failed; what follows it was not tried.`] : []),
     executed ? "Everything was rolled back: nothing is applied." : "Nothing was applied.",

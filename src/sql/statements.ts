@@ -6,6 +6,9 @@
  * @module
  */
 
+import { unitsBefore, unitsByBytes } from "./offsets.ts";
+import { excerptOf } from "../printable.ts";
+
 /** A parse tree node: its type, and its fields as libpg-query names them. */
 export interface Node {
   readonly type: string;
@@ -27,7 +30,7 @@ export class SqlSyntaxError extends Error {
 
   /** @param offset where it gave up, in UTF-16 units */
   constructor(message: string, readonly offset: number) {
-    super(message);
+    super(excerptOf(message));
   }
 }
 
@@ -43,7 +46,7 @@ export async function parseStatements(text: string): Promise<readonly Statement[
   try {
     const { stmts = [] } = await parse(text);
     // Where all characters are of one byte, as in most files, bytes are units.
-    const units = bytes.length === text.length ? (at: number) => at : (at: number) => unitsIn(bytes, at);
+    const units = bytes.length === text.length ? (at: number) => at : unitsByBytes(text);
     return stmts.map(({ stmt, stmt_location: from = 0, stmt_len: length }) => {
       const to = length ? from + length : bytes.length;
       const [type, fields] = Object.entries(stmt as object as Record<string, Record<string, unknown>>)[0]!;
@@ -54,7 +57,7 @@ export async function parseStatements(text: string): Promise<readonly Statement[
   } catch (error) {
     if (!hasSqlDetails(error)) throw error;
     // The parser counts characters here, and bytes in its tree.
-    const offset = [...text].slice(0, error.sqlDetails!.cursorPosition).join("").length;
+    const offset = unitsBefore(text, error.sqlDetails!.cursorPosition);
     throw new SqlSyntaxError(error.sqlDetails!.message, offset);
   }
 }
@@ -89,13 +92,6 @@ export function statementsOf(migration: { readonly sql: string }): Promise<reado
   let statements = parsed.get(migration);
   if (!statements) parsed.set(migration, statements = parseStatements(migration.sql));
   return statements;
-}
-
-const decoder = new TextDecoder();
-
-/** UTF-16 units that the first `count` bytes stand for. */
-function unitsIn(bytes: Uint8Array, count: number): number {
-  return decoder.decode(bytes.subarray(0, count)).length;
 }
 
 /** Length of the white space and comments at the start; comments nest, as in PostgreSQL. */

@@ -25,6 +25,20 @@ export function printableLines(text: string): string {
   return text.split("\n").map((line) => line.split("\t").map(printable).join("\t")).join("\n");
 }
 
+/** Lines, and characters of a line, of what a message quotes of a server's or a parser's. */
+const QUOTED = { lines: 10, characters: 500 } as const;
+
+/** A text of a server's or a parser's, cut to a few lines: it may quote a whole file. */
+export function excerptOf(text: string): string {
+  const lines = text.split("\n", QUOTED.lines + 1);
+  const shown = lines.slice(0, QUOTED.lines).map((line) =>
+    line.length <= QUOTED.characters
+      ? line
+      : `${[...line.slice(0, QUOTED.characters)].slice(0, -1).join("")}…`
+  );
+  return [...shown, ...(lines.length > QUOTED.lines ? ["…"] : [])].join("\n");
+}
+
 /** {@linkcode printable}, and no longer than fits where it is stored. The database cuts what other clients write. */
 export function bounded(text: string, most: number): string {
   const characters = [...printable(text)];
