@@ -60,7 +60,7 @@ export async function planDryRun(
   options: MigrateOptions,
 ): Promise<MigrationPlan> {
   const { migrations, history, status, pending } = await planMigrate(session, options);
-  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED));
+  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED), session.settings);
   const needs = await needsOf(pending);
   const refusal = await assertMaintenance(session, needs, options.allowOnline === true)
     .then(() => undefined, (error: PipeweaveError) => error);

@@ -40,7 +40,10 @@ export async function lintMigrations(
   const { migrations, some } = await candidates(session, options);
   const looked = since(options.since, some, migrations)
     .filter(({ source }) => source !== EMBEDDED || (options.dirs ?? []).length === 0);
-  assertNoErrors((await Promise.all(looked.map(validateSql))).flat(), "Nothing was looked at");
+  assertNoErrors(
+    (await Promise.all(looked.map((one) => validateSql(one, { schema: session?.settings.schema })))).flat(),
+    "Nothing was looked at",
+  );
   return {
     files: looked.length,
     pendingOnly: session !== undefined,

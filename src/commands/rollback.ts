@@ -37,7 +37,7 @@ export async function rollback(session: Session, options: RollbackCommandOptions
   const steps = planRollback(migrations, history, options);
   if (steps.length === 0) return { rolledBack: [], failed: null };
   const downs = steps.map(({ down }) => down);
-  await assertRunnable(downs);
+  await assertRunnable(downs, session.settings);
   const needs = await needsOf(downs);
   const { overridden } = await assertMaintenance(session, needs, options.allowOnline === true);
   await options.confirm?.(steps);

@@ -40,11 +40,15 @@ export async function validateMigrations(
   session: Session | undefined,
   options: ValidateOptions = {},
 ): Promise<ValidationResult> {
+  const schema = session?.settings.schema;
   const read = readFiles(options);
   const history = session && await readHistory(session);
   const { migrations, findings: fileFindings } = read.takingPart(history?.rows ?? []);
   const files = migrations.flatMap((migration) => migration.down ? [migration, migration.down] : [migration]);
-  const findings = [...fileFindings, ...(await Promise.all(files.map(validateSql))).flat()];
+  const findings = [
+    ...fileFindings,
+    ...(await Promise.all(files.map((file) => validateSql(file, { schema })))).flat(),
+  ];
   if (options.lint) {
     const user = migrations.filter(({ source }) => source !== EMBEDDED || !options.dirs?.length);
     findings.push(...(await Promise.all(user.map(lint))).flat());

@@ -52,6 +52,10 @@ async function adopt({ session, again }: Failing): Promise<string> {
 
 /** What is about our own statements around a file. */
 function aroundTheFile(error: StatementError, { session: { settings } }: Failing): string | undefined {
+  // What was deferred is checked behind the file's last statement.
+  if (error.details.sqlstate?.startsWith("23") && error.completed > 0 && !isOfHistory(error)) {
+    return "A constraint that the file deferred does not hold at its end: correct the file, or the rows; nothing of it stays.";
+  }
   const { cause } = error.details as { cause?: { constraint_name?: string } };
   if (cause?.constraint_name === "schema_migrations_pkey") {
     const table = `${settings.schema}.schema_migrations`;
@@ -59,6 +63,11 @@ function aroundTheFile(error: StatementError, { session: { settings } }: Failing
       `SELECT setval(pg_get_serial_sequence('${table}', 'id'), (SELECT max(id) FROM ${table}));`;
   }
   return undefined;
+}
+
+function isOfHistory(error: StatementError): boolean {
+  const { cause } = error.details as { cause?: { table_name?: string } };
+  return cause?.table_name === "schema_migrations";
 }
 
 function inTheFile(sqlstate: string, message: string, { migration, again }: Failing): string | undefined {

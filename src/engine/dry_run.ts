@@ -29,6 +29,7 @@ import {
   messageHead,
   ownershipChecks,
   settingsOf,
+  STATEMENTS_AT_END,
 } from "./message.ts";
 import { labelOf, type Migration, setOf } from "../migrations/migration.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
@@ -220,12 +221,8 @@ async function build(
   return { text, parts, guardAt: fresh.length };
 }
 
-function statementsIn({ text }: SqlText): number {
-  return text.split(";").length - 1;
-}
-
 /** Statements behind a file's own. */
-const AFTER = 3 + statementsIn(endOfBody()) + statementsIn(END_OF_MESSAGE);
+const AFTER = 3 + STATEMENTS_AT_END.body + STATEMENTS_AT_END.message;
 
 /**
  * Puts into the history what the migration would put there, so that what keeps it out is found. Under ids that nobody has:

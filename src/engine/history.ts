@@ -115,8 +115,9 @@ const READ_ATTEMPTS = 3;
 async function readOnce(session: Session, alongside: SqlText): Promise<History> {
   const { schema } = session.settings;
   try {
-    const [[facts] = [], rows = []] = await session.transaction(sql`${alongside}
+    const [[facts] = [], rows = []] = await session.transaction(sql`
       ${lookAround(schema)}
+      ${alongside}
       ${assertTrusted(schema, [TABLE], "read")}
       SELECT ${SERVER_IDENTITY} AS server, pg_catalog.current_setting('pipeweave.partial', true) AS partial,
              pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete,
@@ -190,21 +191,22 @@ function lookAround(schema: string): SqlText {
              min(statement) FILTER (WHERE finished_at IS NULL) AS begun FROM ${journal} GROUP BY version) p`;
   const body = sql`
 DECLARE
-  found text;
+  odd text;
+  partial text;
 BEGIN
-  SELECT format('%I.%I', n.nspname, c.relname) INTO found
+  SELECT format('%I.%I', n.nspname, c.relname) INTO odd
     FROM (VALUES ${new SqlText(needs.join(", "))}) need(name, columns)
     JOIN pg_namespace n ON n.nspname = ${schema}
     JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = need.name
    WHERE EXISTS (SELECT FROM unnest(need.columns) u(name) WHERE NOT EXISTS (
      SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = u.name AND NOT a.attisdropped));
   IF FOUND THEN
-    RAISE EXCEPTION '%', found USING ERRCODE = ${FOREIGN_TABLE};
+    RAISE EXCEPTION '%', odd USING ERRCODE = ${FOREIGN_TABLE};
   END IF;
   IF EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass(${journal.text}) AND attname = 'name') THEN
     EXECUTE ${assertTrusted(schema, ["migration_journal"], "read").text};
-    EXECUTE ${read.text} INTO found;
-    PERFORM set_config('pipeweave.partial', coalesce(found, ''), true);
+    EXECUTE ${read.text} INTO partial;
+    PERFORM set_config('pipeweave.partial', coalesce(partial, ''), true);
   END IF;
 END`;
   return sql`DO ${body.text};`;

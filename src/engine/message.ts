@@ -243,9 +243,20 @@ const RESET_IDENTITY = [sql`RESET SESSION AUTHORIZATION;`, sql`RESET ROLE;`];
  * standard_conforming_strings, before it runs the first statement of it.
  */
 export const RESET_SETTINGS = sql`RESET ALL;`;
-/** What else a migration may leave in the session. */
-const DISCARD_TEMPORARY = sql`DISCARD TEMP;`;
-export const END_OF_MESSAGE = new SqlText(`${RESET_SETTINGS.text}\n${DISCARD_TEMPORARY.text}`);
+/** What else a migration may leave in the session; what it has deferred is checked first, as at a commit. */
+const DISCARD_STATE: readonly SqlText[] = [
+  sql`CLOSE ALL;`,
+  sql`SET CONSTRAINTS ALL IMMEDIATE;`,
+  sql`DISCARD TEMP;`,
+  sql`DEALLOCATE ALL;`,
+  sql`UNLISTEN *;`,
+  // In a block, since what it returns would be taken for the migration's answer.
+  sql`DO ${"BEGIN PERFORM pg_catalog.pg_advisory_unlock_all(); END"};`,
+];
+/** What ends a message: nothing of it holds for the next one. */
+export const END_OF_MESSAGE = sequence([RESET_SETTINGS, ...DISCARD_STATE]);
+/** Statements in {@linkcode endOfBody} and in {@linkcode END_OF_MESSAGE}. */
+export const STATEMENTS_AT_END = { body: 2 + OWN_SQL.length, message: 1 + DISCARD_STATE.length } as const;
 
 /** The place in the file that an error is about: PostgreSQL's position, or else the statement that was running. */
 export async function locateFailure(

@@ -470,6 +470,10 @@ class UntransactedRun {
     const trace = traceOf(statement);
     const left = trace && row?.before ? await this.#lookAtRemains(session, trace, statement, row.before) : "";
     if (left === undefined) return `was carried out all the same; ${goesOn.replace("with it", "behind it")}`;
+    // The server has ended it, and nothing is there that it began.
+    if (left === "" && row && error instanceof StatementError) {
+      await session.transaction(unbegin(this.#schema, version));
+    }
     return `is not done, ${doneBefore(number)}; ${goesOn}${left}`;
   }
 

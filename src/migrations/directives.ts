@@ -65,7 +65,8 @@ export function readDirectives(
 function commentLines(text: string): { index: number; line: string }[] {
   const found: { index: number; line: string }[] = [];
   let depth = 0;
-  for (const [index, raw] of text.split("\n").entries()) {
+  // PostgreSQL ends a comment at a lone CR too.
+  for (const [index, raw] of text.split(/[\n\r]/).entries()) {
     let line = raw.trim();
     if (depth === 0 && line.startsWith("--")) {
       found.push({ index, line });

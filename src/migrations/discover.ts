@@ -150,6 +150,9 @@ function readSet(source: string, folder: string): SetFound {
       },
     );
   }
+  if (names.length === 0 && passedOver.some(({ severity }) => severity === "error")) {
+    return { source, migrations: [], findings: passedOver };
+  }
   if (names.length === 0) {
     throw new PipeweaveError("usage", "empty_folder", `The folder ${folder} holds no .sql file`, {
       problems: passedOver.map(({ file, message }) => `${file} ${message}`),
@@ -179,7 +182,7 @@ function readSet(source: string, folder: string): SetFound {
 function reasonToPassOver(
   folder: string,
   entry: Deno.DirEntry,
-): Pick<Finding, "message" | "hint"> | undefined {
+): Partial<Finding> & Pick<Finding, "message" | "hint"> | undefined {
   const { name } = entry;
   if (/^\._|^\.#|^#.*#$|~$|\.sw[a-p]$|\.(?:bak|orig|rej|tmp|old)$/i.test(name)) {
     return /\.sql|^\d/i.test(name)
@@ -189,13 +192,17 @@ function reasonToPassOver(
   if (isFolder(folder, entry)) {
     if (!holdsSql(join(folder, name))) return undefined;
     const layout = /^\d/.test(name) ? toolOfFolder(join(folder, name)) : undefined;
+    if (layout) {
+      return {
+        severity: "error",
+        code: "foreign_dialect",
+        message: `is a migration of ${layout}, which keeps each in a folder of its own`,
+        hint: "Move each into files of the folder above: NNN_name.sql, and NNN_name.down.sql.",
+      };
+    }
     return {
-      message: `is passed over: files are read from the folder itself, not from those in it${
-        layout ? ` (${layout}'s layout)` : ""
-      }`,
-      hint: layout
-        ? "Move each migration into one file of the folder: NNN_name.sql, and NNN_name.down.sql."
-        : "Name each folder with a --dir of its own, or move the files.",
+      message: "is passed over: files are read from the folder itself, not from those in it",
+      hint: "Name each folder with a --dir of its own, or move the files.",
     };
   }
   if (name.endsWith(".sql")) return undefined;
@@ -275,16 +282,37 @@ function readMigration(
       hint: "Name it NNN_snake_case_name.sql: digits, then lower-case words, joined by underscores.",
     });
   }
+  let bytes: Uint8Array;
+  try {
+    bytes = Deno.readFileSync(join(folder, name));
+  } catch (error) {
+    const dangling = error instanceof Deno.errors.FilesystemLoop || error instanceof Deno.errors.NotFound;
+    return invalid(
+      "unreadable",
+      `cannot be read: ${dangling ? "it is a link to nothing" : messageOf(error)}`,
+    );
+  }
+  if (bytes.length > LARGEST_FILE) {
+    return invalid(
+      "too_large",
+      `is ${megabytes(bytes.length)}, and more than ${megabytes(LARGEST_FILE)} cannot be read`,
+      { hint: "Split it into several migrations, or load the data with psql's \\copy outside of them." },
+    );
+  }
+  const encoding = utf16Of(bytes);
+  if (encoding) {
+    return invalid("not_utf8", "is UTF-16, and not UTF-8", {
+      hint: `Convert it: iconv -f ${encoding} -t utf-8 ${file}`,
+    });
+  }
   let sql: string;
   try {
-    sql = canonicalText(Deno.readFileSync(join(folder, name)));
+    sql = canonicalText(bytes);
   } catch (error) {
-    if (error instanceof NotUtf8Error) {
-      return invalid("not_utf8", `is not UTF-8 (byte ${error.offset})`, {
-        hint: `Convert it: iconv -f latin1 -t utf-8 ${file}`,
-      });
-    }
-    return invalid("unreadable", `cannot be read: ${messageOf(error)}`);
+    if (!(error instanceof NotUtf8Error)) throw error;
+    return invalid("not_utf8", `is not UTF-8 (byte ${error.offset})`, {
+      hint: `Convert it: iconv -f latin1 -t utf-8 ${file}`,
+    });
   }
   if (sql.trim() === "") return invalid("empty", "is empty", { hint: "Write its SQL, or remove the file." });
   if (sql.includes("\0")) return invalid("zero_byte", "holds a zero byte, which PostgreSQL cannot take");
@@ -304,6 +332,24 @@ function readMigration(
     migration: { version, name: bare, checksum: checksumOf(sql), sql, file, source, directives },
     findings,
   };
+}
+
+/** The largest file whose statements PostgreSQL's parser can read in the memory that WebAssembly has. */
+const LARGEST_FILE = 64 * 1024 * 1024;
+
+const megabytes = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(0)} MB`;
+
+/** The name that iconv has for what a text in UTF-16 is in: by its byte-order mark, or by every second byte being zero. */
+function utf16Of(bytes: Uint8Array): string | undefined {
+  if (bytes[0] === 0xff && bytes[1] === 0xfe || bytes[0] === 0xfe && bytes[1] === 0xff) return "utf-16";
+  const head = bytes.subarray(0, 64);
+  if (head.length < 4 || head.length % 2 !== 0) return undefined;
+  const zeros = (from: number) => head.filter((byte, index) => index % 2 === from && byte === 0).length * 2;
+  return zeros(1) > head.length * 0.8 && zeros(0) === 0
+    ? "utf-16le"
+    : zeros(0) > head.length * 0.8 && zeros(1) === 0
+    ? "utf-16be"
+    : undefined;
 }
 
 /** Whose way of naming files this is. */

@@ -7,8 +7,9 @@
 
 import { PipeweaveError } from "../errors.ts";
 import { type Finding, locate } from "./finding.ts";
-import type { Directives } from "./directives.ts";
-import type { Migration } from "./migration.ts";
+import { foreignMark, type Mark } from "./dialects.ts";
+import { ownTableChangedBy } from "./own_tables.ts";
+import { EMBEDDED, type Migration } from "./migration.ts";
 import { sessionProblemOf } from "../sql/session_state.ts";
 import { transactionClassOf } from "../sql/transactions.ts";
 import { type Node, SqlSyntaxError, type Statement, statementsOf } from "../sql/statements.ts";
@@ -20,14 +21,26 @@ interface Misfit {
   readonly hint: string;
 }
 
+/** What files are held against besides PostgreSQL's grammar. */
+export interface ValidationTerms {
+  /** Schema of PipeWeave's tables. Default: public */
+  readonly schema?: string | undefined;
+}
+
 /** All that is wrong with one file's SQL. */
-export async function validateSql(migration: Migration): Promise<readonly Finding[]> {
+export async function validateSql(
+  migration: Migration,
+  { schema = "public" }: ValidationTerms = {},
+): Promise<readonly Finding[]> {
   const { file, sql } = migration;
   let statements: readonly Statement[];
   try {
     statements = await statementsOf(migration);
   } catch (error) {
     if (!(error instanceof SqlSyntaxError)) throw error;
+    const foreign = await foreignMark(sql, undefined);
+    if (foreign) return [foreignDialect(migration, foreign)];
+    const invisible = invisibleNear(sql, error.offset);
     const copied = /^\s*copy\b[^;]*\bfrom\s+stdin\b/im.test(sql.slice(0, error.offset));
     const meta = /^\s*\\\w/.test(sql.slice(sql.lastIndexOf("\n", error.offset) + 1));
     return [{
@@ -39,16 +52,68 @@ export async function validateSql(migration: Migration): Promise<readonly Findin
       ...(copied && !meta
         ? { hint: "COPY … FROM STDIN needs a client that streams data: use INSERT … VALUES." }
         : {}),
-      ...(meta ? { hint: "Commands that start with a backslash are psql's own; write SQL instead." } : {}),
+      ...(meta ? { hint: hintAboutMeta(sql, error.offset) } : {}),
+      ...(invisible ? { hint: `There is an invisible character (${invisible}): remove it.` } : {}),
     }];
   }
   if (statements.length === 0) {
     return [{ severity: "warning", code: "no_statement", file, message: "holds comments and no statement" }];
   }
+  const foreign = await foreignMark(sql, statements);
+  if (foreign) return [foreignDialect(migration, foreign)];
   return statements.flatMap(({ node, start }): Finding[] => {
-    const misfit = findMisfit(node, migration.directives);
-    return misfit ? [{ severity: "error", file, location: locate(file, sql, start, start), ...misfit }] : [];
+    const misfit = findMisfit(node, migration, schema);
+    const found = misfit ?? findHazard(node);
+    return found
+      ? [{
+        severity: misfit ? "error" : "warning",
+        file,
+        location: locate(file, sql, start, start),
+        ...found,
+      }]
+      : [];
   });
+}
+
+function foreignDialect({ file, sql }: Migration, { tool, line, offset, hint }: Mark): Finding {
+  return {
+    severity: "error",
+    code: "foreign_dialect",
+    file,
+    message: `is a migration of ${tool}: "${line}" would be a comment here, and everything would run`,
+    location: locate(file, sql, offset, offset),
+    hint,
+  };
+}
+
+/** The first invisible character that PostgreSQL takes for a part of a word, near a place; as `U+00A0`. */
+function invisibleNear(sql: string, offset: number): string | undefined {
+  const found = /[\u00a0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f\u2060\u3000\ufeff]/.exec(
+    sql.slice(Math.max(0, offset - 40), offset + 40),
+  );
+  return found ? `U+${found[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}` : undefined;
+}
+
+function hintAboutMeta(sql: string, offset: number): string {
+  const line = sql.slice(sql.lastIndexOf("\n", offset) + 1).trimStart();
+  return /^\\(?:un)?restrict\b/.test(line)
+    ? "pg_dump writes these lines for psql: delete those that start with \\restrict and \\unrestrict."
+    : "Commands that start with a backslash are psql's own; write SQL instead.";
+}
+
+/** What runs, and hurts. */
+function findHazard({ type, fields }: Node): Misfit | undefined {
+  if (type !== "VariableSetStmt" || fields["name"] !== "lock_timeout") return undefined;
+  const value = JSON.stringify(fields["args"] ?? []);
+  if (fields["kind"] === "VAR_SET_VALUE" && !/"ival":\{\}|"ival":0|"sval":"0\D*"/.test(value)) {
+    return undefined;
+  }
+  return {
+    code: "no_lock_timeout",
+    message:
+      "it switches the limit for locks off: others queue behind each lock that it waits for, without an end",
+    hint: "Leave it out; for a longer wait: -- pipeweave: lock-timeout 1min",
+  };
 }
 
 /**
@@ -56,8 +121,11 @@ export async function validateSql(migration: Migration): Promise<readonly Findin
  *
  * @throws {PipeweaveError} of kind `integrity`, listing everything that is wrong
  */
-export async function assertRunnable(migrations: readonly Migration[]): Promise<void> {
-  const findings = (await Promise.all(migrations.map(validateSql))).flat();
+export async function assertRunnable(
+  migrations: readonly Migration[],
+  terms: ValidationTerms,
+): Promise<void> {
+  const findings = (await Promise.all(migrations.map((one) => validateSql(one, terms)))).flat();
   assertNoErrors(findings, "Nothing was applied");
 }
 
@@ -96,7 +164,11 @@ export function formatFinding({ file, location, message, hint }: Finding): strin
   return [where, ...(location ? [location.excerpt] : []), ...(hint ? [`  fix: ${hint}`] : [])].join("\n");
 }
 
-function findMisfit(node: Node, { noTransaction }: Directives): Misfit | undefined {
+function findMisfit(
+  node: Node,
+  { directives: { noTransaction }, file, source }: Migration,
+  schema: string,
+): Misfit | undefined {
   const { type, fields } = node;
   if (type === "TransactionStmt") {
     return {
@@ -124,6 +196,15 @@ function findMisfit(node: Node, { noTransaction }: Directives): Misfit | undefin
         "Name the index: an attempt that fails leaves an INVALID one, which is found by its name and rebuilt.",
     };
   }
+  const own = source === EMBEDDED ? undefined : ownTableChangedBy(node, schema);
+  if (own) {
+    return {
+      code: "own_table",
+      message: `it changes ${own}, in which PipeWeave keeps its books`,
+      hint:
+        "Leave it out. Where a table of another tool is meant, give PipeWeave's a schema of their own: --schema pipeweave",
+    };
+  }
   if (noTransaction) return sessionProblemOf(node);
   if (type === "VariableSetStmt" && isOfTransaction(fields)) {
     return {
@@ -139,7 +220,9 @@ function findMisfit(node: Node, { noTransaction }: Directives): Misfit | undefin
   return {
     code: "not_in_transaction",
     message: `${outside} cannot run inside a transaction`,
-    hint: "Put it in a migration of its own that starts with the line: -- pipeweave: no-transaction",
+    hint: file.endsWith(".down.sql")
+      ? "Roll-backs run in a transaction: write it without CONCURRENTLY. With requires maintenance it hurts nobody."
+      : "Put it in a migration of its own that starts with the line: -- pipeweave: no-transaction",
   };
 }
 
