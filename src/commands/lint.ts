@@ -10,7 +10,7 @@ import { lint, type LintFinding } from "../lint/lint.ts";
 import { compare } from "./status.ts";
 import { noSuchVersion } from "../migrations/plan.ts";
 import { compareVersions, EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
-import { assertNoErrors, validateSql } from "../migrations/validate.ts";
+import { assertNoErrors, validateAll } from "../migrations/validate.ts";
 
 /** Which migrations to look at. */
 export interface LintOptions extends MigrationSources {
@@ -41,7 +41,7 @@ export async function lintMigrations(
   const looked = since(options.since, some, migrations)
     .filter(({ source }) => source !== EMBEDDED || (options.dirs ?? []).length === 0);
   assertNoErrors(
-    (await Promise.all(looked.map((one) => validateSql(one, { schema: session?.settings.schema })))).flat(),
+    await validateAll(looked, { schema: session?.settings.schema }),
     "Nothing was looked at",
   );
   return {

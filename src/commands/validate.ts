@@ -11,7 +11,7 @@ import { readHistory } from "../engine/history.ts";
 import { lint } from "../lint/lint.ts";
 import { EMBEDDED } from "../migrations/migration.ts";
 import { contradictions, planMigrations } from "../migrations/plan.ts";
-import { validateSql } from "../migrations/validate.ts";
+import { validateAll } from "../migrations/validate.ts";
 
 /** What to check. */
 export interface ValidateOptions extends MigrationSources {
@@ -47,7 +47,7 @@ export async function validateMigrations(
   const files = migrations.flatMap((migration) => migration.down ? [migration, migration.down] : [migration]);
   const findings = [
     ...fileFindings,
-    ...(await Promise.all(files.map((file) => validateSql(file, { schema })))).flat(),
+    ...await validateAll(files, { schema }),
   ];
   if (options.lint) {
     const user = migrations.filter(({ source }) => source !== EMBEDDED || !options.dirs?.length);

@@ -33,6 +33,8 @@ import { type LastWord, WireObserver } from "./wire_observer.ts";
 
 /** How long a command's own statements wait for a lock; migrations have limits of their own. */
 export const LOCK_TIMEOUT_MS = 5000;
+/** Rows of a statement that are kept of a message that may hold a file of the user's. */
+const ROWS_KEPT = 100;
 /** How long a server that was lost is waited for, in milliseconds. */
 const RECONNECT_MS = 10_000;
 /** Pause between two attempts under `--wait-for-db`, and between two cancel requests. */
@@ -154,17 +156,26 @@ export class Session {
    * @throws {PipeweaveError} of kind `connection` when there is no connecting
    */
   transaction(statements: SqlText, lockTimeoutMs?: number): Promise<Row[][]> {
-    return this.send(transactionMessage(statements, lockTimeoutMs));
+    return this.#send(transactionMessage(statements, lockTimeoutMs), Infinity);
   }
 
-  /** Sends a message just as it is. See {@linkcode transaction}. */
-  async send(message: string): Promise<Row[][]> {
+  /**
+   * Sends a message just as it is. See {@linkcode transaction}. It may hold a file of the user's, whose rows nobody reads:
+   * of each statement's some are kept, and the others go as they come.
+   */
+  send(message: string): Promise<Row[][]> {
+    return this.#send(message, ROWS_KEPT);
+  }
+
+  async #send(message: string, rows: number): Promise<Row[][]> {
     const { signal } = this.options;
     if (signal?.aborted) throw interrupted("Interrupted before anything was sent");
     // One of several connects, and the others go after it: a connection for each would be nobody's to close.
     while (this.#connecting) await this.#connecting;
-    if (this.#connection && !this.#connection.lost) return await this.#sendOver(this.#connection, message);
-    const answer = this.#connectAndSend(message);
+    if (this.#connection && !this.#connection.lost) {
+      return await this.#sendOver(this.#connection, message, rows);
+    }
+    const answer = this.#connectAndSend(message, rows);
     this.#connecting = answer.then(() => {}, () => {}).finally(() => this.#connecting = undefined);
     return await answer;
   }
@@ -184,7 +195,9 @@ export class Session {
     if (this.options.signal?.aborted) throw interrupted("Interrupted before anything was sent");
     const connection = this.#connection;
     if (!connection || connection.lost) throw new ConnectionLost(this.target, undefined);
-    return await Promise.allSettled(messages.map((message) => this.#sendOver(connection, message)));
+    return await Promise.allSettled(
+      messages.map((message) => this.#sendOver(connection, message, ROWS_KEPT)),
+    );
   }
 
   /** Asks the server to cancel what runs now. Comes to nothing when nothing does. */
@@ -230,7 +243,7 @@ export class Session {
     })();
   }
 
-  async #connectAndSend(message: string): Promise<Row[][]> {
+  async #connectAndSend(message: string, rows: number): Promise<Row[][]> {
     const { settings, options: { signal } } = this;
     // A server that was there a moment ago may be recovering from a crash, or another one takes over from it.
     const waitMs = Math.max(settings.waitForDbMs, this.#wasConnected ? RECONNECT_MS : 0);
@@ -244,7 +257,7 @@ export class Session {
       for (const wanted of rounds) {
         for (const host of settings.hosts) {
           for (const encryption of encryptionAttempts(settings, host)) {
-            const outcome = await this.#attempt(host, encryption, wanted, message);
+            const outcome = await this.#attempt(host, encryption, wanted, message, rows);
             if (outcome.ok) return await outcome.answer;
             if (signal?.aborted) {
               throw interrupted(`Interrupted while connecting to ${describeTarget(settings)}`);
@@ -282,6 +295,7 @@ export class Session {
     encryption: Encryption,
     wanted: ConnectionSettings["targetSession"],
     message: string,
+    rows: number,
   ): Promise<{ ok: true; answer: Promise<Row[][]> } | { ok: false; problem: PipeweaveError }> {
     const { settings, options: { signal } } = this;
     const limit = new AbortController();
@@ -298,7 +312,7 @@ export class Session {
       either.addEventListener("abort", abort, { once: true });
       // A server of the wrong role must not see the message: ask it first, and only then.
       const first = wanted === "any" ? message : "";
-      const answer = this.#sendOver(opened, first);
+      const answer = this.#sendOver(opened, first, rows);
       answer.catch(() => {});
       const failed = await Promise.race([
         opened.observer.ready.then(() => undefined),
@@ -313,7 +327,7 @@ export class Session {
       if (wanted === "any") return { ok: true, answer };
       await answer;
       const role = await this.#role(opened);
-      if (role[wanted]) return { ok: true, answer: this.#sendOver(opened, message) };
+      if (role[wanted]) return { ok: true, answer: this.#sendOver(opened, message, rows) };
       throw new PipeweaveError(
         "connection",
         "wrong_role",
@@ -365,6 +379,7 @@ export class Session {
         connection,
         "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END AS standby, " +
           "pg_catalog.current_setting('default_transaction_read_only') AS readonly",
+        Infinity,
       );
       standby = String(row?.["standby"]);
       readOnly = String(row?.["readonly"]);
@@ -440,12 +455,17 @@ export class Session {
     return { driver, socket, observer, host, encryption, parameters, sent: 1, lost: false };
   }
 
-  async #sendOver(connection: Connection, message: string): Promise<Row[][]> {
+  async #sendOver(connection: Connection, message: string, most: number): Promise<Row[][]> {
     const index = connection.sent++;
     this.#inFlight++;
+    const kept = new Map<unknown, Row[]>();
     try {
-      const answer = await connection.driver.unsafe(message).simple() as unknown;
-      return rowSets(answer);
+      const answer = await connection.driver.unsafe(message).simple().forEach((row, result) => {
+        const rows = kept.get(result) ?? [];
+        if (rows.length === 0) kept.set(result, rows);
+        if (rows.length < most) rows.push(row);
+      }) as unknown;
+      return rowSets(answer, kept);
     } catch (error) {
       throw this.#messageProblem(error, connection, index);
     } finally {
@@ -519,13 +539,13 @@ export const OWN_SQL: readonly SqlText[] = [
 ];
 
 /** The rows of every statement that returns some; the driver merges or pads what others return. */
-function rowSets(answer: unknown): Row[][] {
+function rowSets(answer: unknown, kept: ReadonlyMap<unknown, Row[]>): Row[][] {
   const results = (Array.isArray(answer) && !("command" in answer) ? answer : [answer]) as (Row[] & {
     columns?: unknown;
   })[];
   return results.filter((result) => result.columns !== undefined && result.columns !== null).map((
     result,
-  ) => [...result]);
+  ) => kept.get(result) ?? []);
 }
 
 /**

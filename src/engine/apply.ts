@@ -187,7 +187,7 @@ class Migrator {
         if (pending.length === 0) return { applied: this.#inOrder(), failed: null, status };
         const result = pending[0]!.directives.noTransaction
           ? await this.#passUntransacted(pending[0]!)
-          : await this.#pass(pending.slice(0, firstUntransacted(pending)));
+          : await this.#pass(sentTogether(pending));
         if (result === "look again") this.#history = await readHistory(this.session);
         else if (result === "applied") this.#history = this.#historyNow();
         else return result;
@@ -479,10 +479,17 @@ function rolledBack(migration: Migration): string {
   return `${labelOf(migration)} was rolled back: nothing of it stays`;
 }
 
-/** How many of them can be sent in one go. */
-function firstUntransacted(pending: readonly Migration[]): number {
-  const index = pending.findIndex(({ directives }) => directives.noTransaction);
-  return index === -1 ? pending.length : index;
+/** UTF-16 units of the texts that are sent before the first of them is answered. */
+const SENT_AHEAD = 8 * 1024 * 1024;
+
+/** The first of them that can be sent in one go: they run in transactions, and fit into memory. */
+function sentTogether(pending: readonly Migration[]): readonly Migration[] {
+  let units = 0;
+  const index = pending.findIndex(({ directives, size }, place) => {
+    units += size;
+    return directives.noTransaction || place > 0 && units > SENT_AHEAD;
+  });
+  return index === -1 ? pending : pending.slice(0, index);
 }
 
 function outcomeOf(answer: Promise<Row[][]>): Promise<Outcome> {

@@ -6,7 +6,16 @@ import type { Migration } from "../migrations/migration.ts";
 
 function migrationOf(sql: string): Migration {
   const { directives } = readDirectives(sql);
-  return { version: "001", name: "a", checksum: "", sql, file: "m/001_a.sql", source: "m", directives };
+  return {
+    version: "001",
+    name: "a",
+    checksum: "",
+    size: sql.length,
+    sql,
+    file: "m/001_a.sql",
+    source: "m",
+    directives,
+  };
 }
 
 const rulesIn = async (sql: string) => (await lint(migrationOf(sql))).map(({ code }) => code as string);

@@ -66,7 +66,9 @@ function commentLines(text: string): { index: number; line: string }[] {
   const found: { index: number; line: string }[] = [];
   let depth = 0;
   // PostgreSQL ends a comment at a lone CR too.
-  for (const [index, raw] of text.split(/[\n\r]/).entries()) {
+  let index = -1;
+  for (const [raw] of text.matchAll(/^[^\n\r]*/gm)) {
+    index++;
     let line = raw.trim();
     if (depth === 0 && line.startsWith("--")) {
       found.push({ index, line });

@@ -247,8 +247,43 @@ function toolOfFolder(folder: string): string | undefined {
   return names.includes("migration.sql") ? "Prisma" : names.includes("up.sql") ? "Diesel" : undefined;
 }
 
+/** UTF-16 units from which on a text is read again when it is asked for: memory grows with the largest, not with all. */
+const KEPT_IN_MEMORY = 1024 * 1024;
+
+/** A migration with its text, which is read again where it is too large to be kept all the time. */
+function withText(migration: Omit<Migration, "sql">, text: string, path: string): Migration {
+  if (text.length < KEPT_IN_MEMORY) return { ...migration, sql: text };
+  let kept: WeakRef<{ text: string }> | undefined;
+  const read = () => {
+    const again = canonicalText(Deno.readFileSync(path));
+    if (checksumOf(again) === migration.checksum) return again;
+    throw new PipeweaveError(
+      "integrity",
+      "changed_while_read",
+      `${migration.file} was changed while it was being read`,
+      { hint: "Run it again, when nobody writes to it." },
+    );
+  };
+  return Object.defineProperty({ ...migration }, "sql", {
+    enumerable: true,
+    get: () => {
+      const known = kept?.deref();
+      if (known) return known.text;
+      const holder = { text: read() };
+      kept = new WeakRef(holder);
+      return holder.text;
+    },
+  }) as Migration;
+}
+
 function withDown(up: Migration, down: Migration | undefined): Migration {
-  return down ? { ...up, down } : up;
+  // By its properties, since to ask for the text of a large file is to read it.
+  return down
+    ? Object.defineProperties({} as Migration, {
+      ...Object.getOwnPropertyDescriptors(up),
+      down: { value: down, enumerable: true },
+    })
+    : up;
 }
 
 function problemsOfDown(down: Migration, labels: ReadonlySet<string>): Finding[] {
@@ -329,7 +364,11 @@ function readMigration(
     return { severity: "error", code: "bad_directive", file, message, location: locate(file, sql, offset) };
   });
   return {
-    migration: { version, name: bare, checksum: checksumOf(sql), sql, file, source, directives },
+    migration: withText(
+      { version, name: bare, checksum: checksumOf(sql), size: sql.length, file, source, directives },
+      sql,
+      join(folder, name),
+    ),
     findings,
   };
 }

@@ -25,8 +25,10 @@ export interface Migration {
   readonly name: string;
   /** SHA-256 of {@linkcode sql} in hex. */
   readonly checksum: string;
-  /** The file's text without a byte-order mark and with LF line ends. */
+  /** The file's text without a byte-order mark and with LF line ends. Of a large file it is read when it is asked for. */
   readonly sql: string;
+  /** Length of {@linkcode sql}, in UTF-16 units. */
+  readonly size: number;
   /** The file, for messages. */
   readonly file: string;
   /** The set that it belongs to: `embedded`, or the folder as it was given. */

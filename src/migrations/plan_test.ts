@@ -10,6 +10,7 @@ const migration = (version: string, source = "dir"): Migration => ({
   name: "m",
   checksum: `sum${version}`,
   sql: "",
+  size: 0,
   file: `${version}_m.sql`,
   source,
   directives: { noTransaction: false, requiresMaintenance: false },

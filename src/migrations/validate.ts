@@ -116,6 +116,16 @@ function findHazard({ type, fields }: Node): Misfit | undefined {
   };
 }
 
+/** All that is wrong with several files: one after the other, since each may be large. */
+export async function validateAll(
+  migrations: readonly Migration[],
+  terms: ValidationTerms,
+): Promise<readonly Finding[]> {
+  const findings: Finding[] = [];
+  for (const migration of migrations) findings.push(...await validateSql(migration, terms));
+  return findings;
+}
+
 /**
  * Refuses migrations whose SQL must not be sent.
  *
@@ -125,7 +135,7 @@ export async function assertRunnable(
   migrations: readonly Migration[],
   terms: ValidationTerms,
 ): Promise<void> {
-  const findings = (await Promise.all(migrations.map((one) => validateSql(one, terms)))).flat();
+  const findings = await validateAll(migrations, terms);
   assertNoErrors(findings, "Nothing was applied");
 }
 

@@ -8,6 +8,7 @@ function check(sql: string) {
     version: "001",
     name: "x",
     checksum: "",
+    size: sql.length,
     sql,
     file: "001_x.sql",
     source: "dir",
