@@ -11,6 +11,7 @@ import { dryRun, triable, type TriedStatement, untriedReason } from "../engine/d
 import { predecessorOf } from "../engine/history.ts";
 import { lint, type LintFinding } from "../lint/lint.ts";
 import { EMBEDDED, type Migration } from "../migrations/migration.ts";
+import { lineOf } from "../migrations/finding.ts";
 import { statementsOf } from "../sql/statements.ts";
 import { assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";
@@ -97,7 +98,7 @@ async function plannedStatements(
   tried: readonly TriedStatement[] | undefined,
 ): Promise<readonly PlannedStatement[]> {
   return (await statementsOf(migration)).map((statement, index) => ({
-    line: migration.sql.slice(0, statement.start).split("\n").length,
+    line: lineOf(migration.sql, statement.start),
     firstLine: firstLineOf(migration, statement),
     ...(tried?.[index] ? { tried: tried[index] } : {}),
   }));

@@ -35,12 +35,14 @@ const EXCERPT_COLUMNS = 100;
  */
 export function locate(file: string, text: string, offset: number, from = 0): SqlLocation {
   const at = Math.max(0, Math.min(offset, text.length));
-  const before = text.slice(0, at).split("\n");
-  const line = before.length;
-  const column = [...before[line - 1]!].length + 1;
-  const first = Math.max(text.slice(0, from).split("\n").length, line - LINES_BEFORE);
+  const starts = lineStarts(text);
+  const line = lineOf(text, at);
+  const before = text.slice(starts[line - 1]!, at);
+  const column = [...before].length + 1;
+  const first = Math.max(lineOf(text, from), line - LINES_BEFORE);
   const width = String(line).length;
-  const shown = text.split("\n").slice(first - 1, line);
+  const shown = text.slice(starts[first - 1]!, starts[line] === undefined ? undefined : starts[line]! - 1)
+    .split("\n");
   const rows = shown.map((content, i) => {
     const number = first + i;
     const cut = number === line ? Math.max(0, column - EXCERPT_COLUMNS) : 0;
@@ -53,9 +55,33 @@ export function locate(file: string, text: string, offset: number, from = 0): Sq
   const cut = rows.at(-1)?.cut ?? 0;
   const excerpt = [
     ...rows.map(({ number, content }) => `  ${String(number).padStart(width)} | ${content}`.trimEnd()),
-    `  ${" ".repeat(width)} | ${" ".repeat(columnsOf([...before[line - 1]!].slice(cut)))}^`,
+    `  ${" ".repeat(width)} | ${" ".repeat(columnsOf([...before].slice(cut)))}^`,
   ].join("\n");
   return { file, line, column, excerpt };
+}
+
+/** The text that was asked about last, and where its lines begin: files are asked about statement by statement. */
+let known: { readonly text: string; readonly starts: readonly number[] } = { text: "", starts: [0] };
+
+function lineStarts(text: string): readonly number[] {
+  if (known.text !== text) {
+    const starts = [0];
+    for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) starts.push(at + 1);
+    known = { text, starts };
+  }
+  return known.starts;
+}
+
+/** The line of a character, counted from 1. */
+export function lineOf(text: string, offset: number): number {
+  const starts = lineStarts(text);
+  let [low, high] = [0, starts.length - 1];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (starts[middle]! <= offset) low = middle;
+    else high = middle - 1;
+  }
+  return low + 1;
 }
 
 /** Characters that a terminal draws two columns wide (Unicode's East Asian Width W and F, in broad ranges). */
