@@ -600,6 +600,29 @@ Deno.test("a sequence that is behind its rows is what the hint is about; what fa
   }
 });
 
+Deno.test("a character that the database's encoding has not: its place, whichever file it is in", async () => {
+  await using database = await TestDatabase.empty();
+  const name = `latin_${database.name}`;
+  await database.sql.unsafe(
+    `CREATE DATABASE ${name} ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`,
+  );
+  try {
+    await using folder = await folderWith({
+      "001_a.sql": UP,
+      "002_b.sql": "SELECT 1;\n-- costs 5 €\nSELECT 2;",
+    });
+    const env = { DATABASE_URL: database.url.replace(database.name, name) };
+    for (const more of [["--dry-run=execute"], []]) {
+      const { code, stderr } = await pipeweave(["db:migrate", ...more, "--dir", folder.path], { env });
+      assertEquals(code, 1);
+      assertStringIncludes(stderr, "002_b.sql:2:12");
+      assertStringIncludes(stderr, "the database's encoding has not");
+    }
+  } finally {
+    await database.sql.unsafe(`DROP DATABASE ${name} WITH (FORCE)`);
+  }
+});
+
 Deno.test("long lists and long messages are cut", async () => {
   await using database = await TestDatabase.empty();
   const files = Object.fromEntries(

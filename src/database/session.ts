@@ -156,18 +156,16 @@ export class Session {
    * @throws {PipeweaveError} of kind `connection` when there is no connecting
    */
   transaction(statements: SqlText, lockTimeoutMs?: number): Promise<Row[][]> {
-    return this.#send(transactionMessage(statements, lockTimeoutMs), Infinity);
+    return this.send(transactionMessage(statements, lockTimeoutMs), Infinity);
   }
 
   /**
    * Sends a message just as it is. See {@linkcode transaction}. It may hold a file of the user's, whose rows nobody reads:
    * of each statement's some are kept, and the others go as they come.
+   *
+   * @param rows of a statement that are kept at most
    */
-  send(message: string): Promise<Row[][]> {
-    return this.#send(message, ROWS_KEPT);
-  }
-
-  async #send(message: string, rows: number): Promise<Row[][]> {
+  async send(message: string, rows: number = ROWS_KEPT): Promise<Row[][]> {
     const { signal } = this.options;
     if (signal?.aborted) throw interrupted("Interrupted before anything was sent");
     // One of several connects, and the others go after it: a connection for each would be nobody's to close.

@@ -30,6 +30,7 @@ import {
   ownershipChecks,
   settingsOf,
   STATEMENTS_AT_END,
+  unknownCharacter,
 } from "./message.ts";
 import { labelOf, type Migration, setOf } from "../migrations/migration.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
@@ -148,6 +149,9 @@ function partOf(error: StatementError, text: string, parts: readonly Part[]): Pa
   const at = error.completed === 0 && Number(position) > 0
     ? unitsBefore(text, Number(position) - 1)
     : undefined;
+  const odd = unknownCharacter(error);
+  const holder = odd && parts.find(({ migration }) => migration.sql.includes(odd));
+  if (holder) return holder;
   return (at === undefined
     ? parts.findLast(({ statementsBefore }) => statementsBefore <= error.completed)
     : parts.findLast(({ bodyStart }) => bodyStart <= at)) ?? parts[0]!;
@@ -317,9 +321,10 @@ function evaluate(
   const strongest = new Map<string, number>();
   const files = new Map([...tables].map(([oid, { file }]) => [oid, file]));
   let next = 0;
-  return parts.map(({ migration, statements }) => {
-    // One probe before each statement, and one behind the last.
+  return parts.flatMap(({ migration, statements }) => {
+    // One probe before each statement, and one behind the last; none where the server refused the whole message.
     const own = reports.slice(next, next += statements.length + 1);
+    if (own.length <= statements.length) return [];
     // What the guard holds by then is none of the file's.
     for (const [oid, [modes]] of Object.entries(own[0]!.tables)) {
       strongest.set(oid, Math.max(strongest.get(oid) ?? -1, levelOf(modes)));

@@ -258,6 +258,12 @@ export const END_OF_MESSAGE = sequence([RESET_SETTINGS, ...DISCARD_STATE]);
 /** Statements in {@linkcode endOfBody} and in {@linkcode END_OF_MESSAGE}. */
 export const STATEMENTS_AT_END = { body: 2 + OWN_SQL.length, message: 1 + DISCARD_STATE.length } as const;
 
+/** The character that an error says the database's encoding has not. */
+export function unknownCharacter({ details: { sqlstate }, message }: StatementError): string | undefined {
+  const bytes = sqlstate === "22P05" ? /byte sequence ((?:0x[0-9a-f]{2} ?)+)/.exec(message)?.[1] : undefined;
+  return bytes && new TextDecoder().decode(Uint8Array.from(bytes.trim().split(" "), Number));
+}
+
 /** The place in the file that an error is about: PostgreSQL's position, or else the statement that was running. */
 export async function locateFailure(
   error: StatementError,
@@ -266,6 +272,8 @@ export async function locateFailure(
 ): Promise<SqlLocation | undefined> {
   const { file, sql: text } = migration;
   const statements = await statementsOf(migration).catch(() => []);
+  const odd = unknownCharacter(error);
+  if (odd && text.includes(odd)) return locate(file, text, text.indexOf(odd), text.indexOf(odd));
   const position = Number((error.details.cause as { position?: string } | undefined)?.position ?? 0);
   // PostgreSQL counts characters, from 1.
   const inBody = position === 0 ? -1 : unitsBefore(message.text, position - 1) - message.bodyStart;

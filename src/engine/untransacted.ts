@@ -74,6 +74,14 @@ export class UntransactedFailure extends Error {
   }
 }
 
+/** How far it is with a statement that was sent alone. */
+interface SentAlone {
+  /** Whether it has left. */
+  begun: boolean;
+  /** Whether the server said that it is done, and it was seen to be so. */
+  answered: boolean;
+}
+
 /** SQLSTATE of a statement that PostgreSQL does not run inside a transaction. */
 const ACTIVE_TRANSACTION = "25001";
 /** SQLSTATE of a statement that changed what cannot be set again for the next one. */
@@ -188,8 +196,8 @@ class UntransactedRun {
     };
     let begun = row;
     let lost = 0;
+    const sent: SentAlone = { begun: false, answered: false };
     for (let attempt = 1;; attempt++) {
-      const sent = { alone: false };
       await using watch = new Watch(session, migration, options.onActivity, number);
       try {
         await (this.#classOf(statement).atomicity === "atomic"
@@ -205,7 +213,8 @@ class UntransactedRun {
           this.#refused.add(statement);
           continue;
         }
-        const mayGoOn = !options.signal?.aborted && !(atomicity === "opaque" && sent.alone);
+        const isUnknown = atomicity === "opaque" && sent.begun && !sent.answered;
+        const mayGoOn = !options.signal?.aborted && !isUnknown;
         if (
           error instanceof ConnectionLost && mayGoOn && !wasEndedOnPurpose(error) &&
           ++lost <= LOST_CONNECTIONS
@@ -213,7 +222,7 @@ class UntransactedRun {
           options.onNote(`${error.message}; connecting again to see what became of statement ${number}`);
           begun = (await readJournal(session, migration.version)).get(number);
           if (begun?.finished) return;
-          // Nothing was sent of it.
+          // Nothing was sent of it, or it was answered.
           if (atomicity === "opaque") begun = undefined;
           if (!hasCrashed(this.lease.server, await readServerIdentity(session))) continue;
           throw await this.#failure(
@@ -281,8 +290,9 @@ class UntransactedRun {
     key: JournalKey,
     statement: Statement,
     begun: JournalRow | undefined,
-    sent: { alone: boolean },
+    sent: SentAlone,
   ): Promise<void> {
+    if (sent.answered) return await this.#finish(key);
     const { lease, session, options } = this;
     const outside = this.#outside;
     const { atomicity, blocksNobody } = this.#classOf(statement);
@@ -310,7 +320,7 @@ class UntransactedRun {
       sql`${lease.check()} ${options.condition ?? sql``} ${begin(this.#schema, key, trace ? before : null)}`,
     );
     const head = messageHead(this.migration);
-    sent.alone = true;
+    sent.begun = true;
     const answer = outside.send(`${head}${text}`, outside.settingsBefore(statement), limits);
     await this.#located(
       answer,
@@ -323,6 +333,7 @@ class UntransactedRun {
       const problem = trace.problem(before, now);
       if (problem) throw this.#notSo(key.statement, statement, problem);
     }
+    sent.answered = true;
     await this.#finish(key);
   }
 
