@@ -41,6 +41,7 @@ export type {
 export type { Drained, DrainEvents, Ending } from "./commands/drain.ts";
 export type { RequestResult, StuckDrain } from "./commands/maintenance.ts";
 export type { MaintenanceEntry, MigrateOptions } from "./commands/migrate.ts";
+export type { OtherHistory } from "./engine/other_tools.ts";
 export type { DatabaseStatus } from "./commands/status.ts";
 export type { ValidateOptions, ValidationResult } from "./commands/validate.ts";
 export type { Activity } from "./engine/activity.ts";

@@ -1,7 +1,7 @@
 /** `db:migrate --dry-run`, by the binary: a plan, and what each statement takes; nothing is written. */
 
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { folderWith, type Outcome, pipeweave } from "./support/binary.ts";
+import { folderWith, type Outcome, pipeweave, Run, until } from "./support/binary.ts";
 import { queueTasks, TestDatabase } from "./support/database.ts";
 
 interface Planned {
@@ -106,6 +106,94 @@ Deno.test("--dry-run=execute: what is checked at the commit is checked", async (
   const { code, stderr } = await run(database, "--dir", folder.path, "--dry-run=execute");
   assertEquals(code, 1);
   assertStringIncludes(stderr, "foreign key");
+});
+
+Deno.test("--dry-run=execute never calls a failure what is one of its one transaction alone; what follows is counted", async () => {
+  for (
+    const [files, tried] of [
+      [{
+        "001_a.sql": "SELECT 1;",
+        "002_b.sql": "ALTER TYPE mood ADD VALUE 'b';",
+        "003_c.sql": "INSERT INTO m VALUES ('b');",
+        "004_d.sql": "SELECT 1;",
+      }, 2],
+      [{
+        "001_a.sql":
+          "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED);",
+        "002_b.sql": "INSERT INTO p VALUES (1); INSERT INTO c VALUES (1);",
+        "003_c.sql": "ALTER TABLE c ADD COLUMN more int; TRUNCATE c, p;",
+        "004_d.sql": "CREATE TEMP TABLE t (id int); SELECT 1;",
+        "005_e.sql": "CREATE TEMP TABLE t (id int); PREPARE q AS SELECT 1;",
+        "006_f.sql": "PREPARE q AS SELECT 1;",
+      }, 6],
+    ] as [Record<string, string>, number][]
+  ) {
+    await using database = await TestDatabase.empty();
+    await database.sql.unsafe("CREATE TYPE mood AS ENUM ('a'); CREATE TABLE m (x mood)");
+    await using folder = await folderWith(files);
+    const dry = await run(database, "--dir", folder.path, "--dry-run=execute");
+    assertEquals(dry.code, 0, dry.stderr);
+    assertStringIncludes(dry.stdout, `Tried: ${tried} of ${Object.keys(files).length}`);
+    if (tried === 2) {
+      assertStringIncludes(dry.stdout, "003_c cannot be tried in one transaction with those before it");
+    }
+    const real = await run(database, "--dir", folder.path);
+    assertEquals(real.code, 0, real.stderr);
+  }
+  await using database = await TestDatabase.empty();
+  await database.sql.unsafe("CREATE TYPE mood AS ENUM ('a')");
+  await using folder = await folderWith({
+    "001_a.sql": "SELECT 1;",
+    "002_b.sql": "ALTER TYPE mood ADD VALUE 'b'; SELECT 'b'::mood;",
+  });
+  for (const more of [["--dry-run=execute"], []]) {
+    assertEquals((await run(database, "--dir", folder.path, ...more)).code, 1, more.join());
+  }
+});
+
+Deno.test("--dry-run=execute refuses what db:migrate refuses: a history that takes no row", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({ "001_a.sql": "SELECT 1;" });
+  assertEquals((await run(database, "--dir", folder.path)).code, 0);
+  await database.sql.unsafe("ALTER TABLE schema_migrations ADD CONSTRAINT no_more CHECK (version < '002')");
+  await Deno.writeTextFile(`${folder.path}/002_b.sql`, "SELECT 2;");
+  for (const more of [["--dry-run=execute"], []]) {
+    const { code, stderr } = await run(database, "--dir", folder.path, ...more);
+    assertEquals(code, 1, stderr);
+    assertStringIncludes(stderr, "no_more");
+  }
+});
+
+Deno.test("--dry-run=execute shows the lock of a table that is dropped, in the words of the search_path", async () => {
+  await using database = await TestDatabase.empty();
+  await database.sql.unsafe(
+    'CREATE TABLE old_one (id int); CREATE SCHEMA app; CREATE TABLE app."Other" (id int)',
+  );
+  await using folder = await folderWith({
+    "001_a.sql": 'DROP TABLE old_one;\nALTER TABLE app."Other" ADD x int;',
+  });
+  const { code, stdout } = await run(database, "--dir", folder.path, "--dry-run=execute");
+  assertEquals(code, 0);
+  assertStringIncludes(stdout, "locks old_one: ACCESS EXCLUSIVE");
+  assertStringIncludes(stdout, 'locks app."Other": ACCESS EXCLUSIVE');
+});
+
+Deno.test("a dry run that is interrupted is not a file that fails", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({ "001_a.sql": "SELECT pg_sleep(60);" });
+  const process = new Run(["db:migrate", "--dry-run=execute", "--dir", folder.path], {
+    env: { DATABASE_URL: database.url },
+  });
+  await until(async () => {
+    const rows = await database
+      .sql`SELECT FROM pg_stat_activity WHERE query LIKE '-- pipeweave: dry run%' AND wait_event = 'PgSleep'
+      AND datname = current_database()`;
+    return rows.length > 0;
+  }, "it runs");
+  process.kill("SIGINT");
+  const { code, stderr } = await process.outcome;
+  assertEquals(code, 130);
+  assert(!/would fail|Correct the file/.test(stderr), stderr);
 });
 
 Deno.test("--dry-run=execute leaves out what runs outside a transaction, and says so", async () => {

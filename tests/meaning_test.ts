@@ -379,6 +379,8 @@ Deno.test("a database with another tool's history: the first thing that is there
     assertEquals(code, 1);
     assertMatch(stderr, /next: .*pipeweave db:baseline/);
     if (tool) assertStringIncludes(stderr, `a history of ${tool}`);
+    const status = await on(database, "db:status", { "001_a.sql": "CREATE TABLE accounts (id int);" });
+    assertEquals(status.stdout.includes(`History of ${tool}: `), tool !== undefined, status.stdout);
   }
 });
 

@@ -8,7 +8,8 @@ import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { type Discovery, type MigrationSources, readFiles, type SetOfFiles } from "../migrations/discover.ts";
 import { type History, readHistory } from "../engine/history.ts";
-import { listOf } from "../migrations/migration.ts";
+import { findOtherHistory, type OtherHistory } from "../engine/other_tools.ts";
+import { listOf, setOf } from "../migrations/migration.ts";
 import {
   type Contradiction,
   contradictions,
@@ -28,13 +29,19 @@ export async function migrationStatus(
   sources: MigrationSources = {},
 ): Promise<DatabaseStatus> {
   const { migrations, sets, status } = await compare(session, sources);
-  return { ...status, sets, contradictions: contradictions(migrations, status) };
+  // Only a database in which nothing of this tool's is applied may be another tool's.
+  const isNew = status.applied.every((row) => row.set !== "user") &&
+    status.pending.some((one) => setOf(one) === "user");
+  const otherHistories = isNew ? await findOtherHistory(session) : [];
+  return { ...status, sets, contradictions: contradictions(migrations, status), otherHistories };
 }
 
 /** Where a database stands, and against what. */
 export interface DatabaseStatus extends MigrationStatus {
   /** The sets of files that take part. */
   readonly sets: readonly SetOfFiles[];
+  /** Histories of other tools, where nothing of the user's was applied by this one. */
+  readonly otherHistories: readonly OtherHistory[];
   /** In what files and history contradict each other. */
   readonly contradictions: readonly Contradiction[];
 }

@@ -32,6 +32,7 @@ const TABLES: readonly (readonly [table: string, column: string, tool: string])[
 export interface OtherHistory {
   /** Schema and name. */
   readonly table: string;
+  /** Its name. */
   readonly tool: string;
 }
 

@@ -28,7 +28,7 @@ export function migrateJson({ applied, failed, status }: ApplyResult): object {
 
 /** The document of `db:status`. */
 export function statusJson(status: DatabaseStatus): object {
-  const { current, applied, pending, missing, others, taken, partial, sets } = status;
+  const { current, applied, pending, missing, others, taken, partial, sets, otherHistories } = status;
   return {
     current,
     applied: applied.map((row) => ({ ...row })),
@@ -41,6 +41,7 @@ export function statusJson(status: DatabaseStatus): object {
     })),
     partial,
     sets,
+    otherHistories,
   };
 }
 

@@ -86,6 +86,9 @@ export function formatStatus(status: DatabaseStatus, columns: number, all = true
     ...(status.taken.length > 0 ? [`Numbers taken: ${status.taken.length}`] : []),
     ...(status.others.length > 0 ? [`Of another tool: ${status.others.length}`] : []),
     `Sets: ${describeSets(status.sets)}`,
+    ...status.otherHistories.map(({ table, tool }) =>
+      `History of ${tool}: ${printable(table)}; take over what it applied with db:baseline`
+    ),
     "",
     ...rows.map(({ sign, label, note }) =>
       fits ? `${sign} ${label.padEnd(width)}  ${note}` : `${sign} ${label}\n    ${note}`
