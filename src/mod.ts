@@ -45,7 +45,7 @@ export type { OtherHistory } from "./engine/other_tools.ts";
 export type { DatabaseStatus } from "./commands/status.ts";
 export type { ValidateOptions, ValidationResult } from "./commands/validate.ts";
 export type { Activity } from "./engine/activity.ts";
-export type { AppliedNow, ApplyOptions, ApplyResult, FailedMigration } from "./engine/apply.ts";
+export type { AppliedNow, ApplyOptions, ApplyResult, FailedMigration } from "./engine/apply_types.ts";
 export type { Actor } from "./config/actor.ts";
 export type { LockWaitOptions } from "./engine/lock_wait.ts";
 export type { Limits } from "./engine/message.ts";

@@ -1,5 +1,5 @@
 import { PipeweaveError } from "../errors.ts";
-import type { ApplyResult } from "../engine/apply.ts";
+import type { ApplyResult } from "../engine/apply_types.ts";
 import { labelOf, listOf } from "../migrations/migration.ts";
 
 /** A failed migration, with the state that things are in now. */

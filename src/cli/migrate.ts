@@ -8,7 +8,7 @@ import { formatDuration } from "../config/duration.ts";
 import type { MigrateOptions } from "../commands/migrate.ts";
 import type { Session } from "../database/session.ts";
 import type { Activity } from "../engine/activity.ts";
-import type { ApplyOptions, ApplyResult } from "../engine/apply.ts";
+import type { ApplyOptions, ApplyResult } from "../engine/apply_types.ts";
 import type { Limits } from "../engine/message.ts";
 import { EMBEDDED, labelOf, listOf, type Migration } from "../migrations/migration.ts";
 import type { Step } from "../output/progress.ts";

@@ -12,7 +12,7 @@ import { adoptRequest, type ChangeOptions, ownerIn } from "../maintenance/state.
 import { describeRequest, type MaintenanceStatus } from "../maintenance/status.ts";
 import { answered, Bell } from "../maintenance/wait.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
-import type { ApplyResult } from "../engine/apply.ts";
+import type { ApplyResult } from "../engine/apply_types.ts";
 import {
   drain,
   DRAIN_TIMEOUT_MS,

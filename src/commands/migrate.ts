@@ -14,7 +14,8 @@ import {
   stillNothingActive,
   TASKS_ACTIVE,
 } from "../maintenance/state.ts";
-import { applyMigrations, type ApplyOptions, type ApplyResult, type RunCondition } from "../engine/apply.ts";
+import { applyMigrations } from "../engine/apply.ts";
+import type { ApplyOptions, ApplyResult, RunCondition } from "../engine/apply_types.ts";
 import { type MigrationSources, readFiles, type SetOfFiles } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import {

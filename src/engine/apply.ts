@@ -6,14 +6,14 @@
  * @module
  */
 
-import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
+import { UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
 import { ConnectionLost, type Row, type Session } from "../database/session.ts";
-import { sql, type SqlText } from "../database/sql.ts";
+import { sql } from "../database/sql.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { hasCrashed } from "../database/server_identity.ts";
 import { PipeweaveError } from "../errors.ts";
-import { type Activity, Watch } from "./activity.ts";
+import { Watch } from "./activity.ts";
 import { crashed, explainFailure, isRefusedByGuard, wasEndedOnPurpose } from "./explain.ts";
 import {
   GUARD,
@@ -25,104 +25,25 @@ import {
   readHistory,
 } from "./history.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
-import { LOCK_WAIT_MS, LockWait, type LockWaitOptions } from "./lock_wait.ts";
+import { LOCK_WAIT_MS, LockWait } from "./lock_wait.ts";
 import { writeLog } from "./log.ts";
-import { type Limits, limitsOf, type Message, messageFor } from "./message.ts";
-import { EMBEDDED, labelOf, listOf, type Migration, setOf, versionKey } from "../migrations/migration.ts";
+import { limitsOf, type Message, messageFor } from "./message.ts";
+import { EMBEDDED, type Migration, setOf, versionKey } from "../migrations/migration.ts";
 import {
   assertApplicable,
   type HistoryRow,
   isOf,
   type MigrationStatus,
   planMigrations,
-  type Tolerance,
   upTo,
 } from "../migrations/plan.ts";
 import { isLockConflict, sqlstateOf } from "../database/conflict.ts";
 import { describeConflict, LOCK_RETRIES, LOST_CONNECTIONS } from "./retry.ts";
 import { statementsOf } from "../sql/statements.ts";
-import { runUntransacted, UntransactedFailure } from "./untransacted.ts";
-
-/** A migration that was applied by this run. */
-export interface AppliedNow {
-  /** What was applied. */
-  readonly migration: Migration;
-  /** Milliseconds, as the server measured and recorded them; null when only the history told that it is applied. */
-  readonly executionTimeMs: number | null;
-  /** When its transaction began; null when only the history told. */
-  readonly appliedAt: Date | null;
-}
-
-/** A migration that was not applied. */
-export interface FailedMigration {
-  /** What failed. */
-  readonly migration: Migration;
-  /** Why, with the place in the file. */
-  readonly error: PipeweaveError;
-  /** The state that it is in now, in a sentence. */
-  readonly left: string;
-}
-
-/** What happened: what is applied stays applied, whether or not something failed after it. */
-export interface ApplyResult {
-  /** In the order in which they were applied. */
-  readonly applied: readonly AppliedNow[];
-  /** The migration that failed, why, and what is left of it. */
-  readonly failed: FailedMigration | null;
-  /** Where the database stands now. */
-  readonly status: MigrationStatus;
-}
-
-/** What has to hold while migrations are applied. */
-export interface RunCondition {
-  /** Fails where it does not hold any more; keeps it from ending before the transaction has ended. */
-  readonly statement: SqlText;
-  /** The SQLSTATEs that it fails with. */
-  readonly sqlstates: readonly string[];
-  /** The error that ends the run then. */
-  readonly error: (migration: Migration, sqlstate: string) => PipeweaveError;
-}
-
-/** What to heed, and whom to tell. */
-export interface ApplyOptions extends Limits, LockWaitOptions {
-  /** How often a migration is tried again when a lock was not free in time. Default: 20 */
-  readonly lockRetries?: number | undefined;
-  /** Limit for all of it, in milliseconds: no attempt starts after that. Default: none */
-  readonly timeoutMs?: number | undefined;
-  /** What may be overlooked in the history. */
-  readonly tolerance?: Tolerance;
-  /** The last version to apply. Default: all */
-  readonly to?: string | undefined;
-  /** Who applies, for the log. */
-  readonly actor?: Actor | undefined;
-  /** What the log notes beside a migration. */
-  readonly detailsOf?: (migration: Migration) => Readonly<Record<string, unknown>> | undefined;
-  /**
-   * How long the turn of a run outside a transaction stays its own without a sign of life, in milliseconds.
-   * Default: 30 000
-   */
-  readonly leaseMs?: number | undefined;
-  /** Told before each migration. */
-  readonly onApplying?: (migration: Migration) => void;
-  /** Told after each migration was committed. */
-  readonly onApplied?: (applied: AppliedNow) => void;
-  /** Told once a second what a migration is at, when it takes longer than that. */
-  readonly onActivity?: (migration: Migration, activity: Activity) => void;
-  /** Told what is worth knowing of a migration besides. */
-  readonly onNote?: (migration: Migration, text: string) => void;
-  /** Told when another migrator turns out to apply what was announced. */
-  readonly onTaken?: (migration: Migration) => void;
-  /** Told before a migration is tried again. */
-  readonly onRetry?: (migration: Migration, reason: string) => void;
-  /** Ends what runs: the server rolls it back. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** {@linkcode ApplyOptions}, and what has to hold. */
-export interface ConditionalOptions extends ApplyOptions {
-  /** Checked in a migration's own transaction. Default: none */
-  readonly conditionOf?: (migration: Migration) => RunCondition | undefined;
-}
+import { outOfTime, rolledBack, withOutcome } from "./run_outcome.ts";
+import { UntransactedFailure } from "./aftermath.ts";
+import type { AppliedNow, ApplyResult, ConditionalOptions } from "./apply_types.ts";
+import { runUntransacted } from "./untransacted.ts";
 
 /** How a pass ended: all of it was applied, another look at the history is worth while, or it is over. */
 type PassResult = "applied" | "look again" | ApplyResult;
@@ -474,11 +395,6 @@ class Migrator {
   }
 }
 
-/** The state that a migration in a transaction is in when it failed. */
-function rolledBack(migration: Migration): string {
-  return `${labelOf(migration)} was rolled back: nothing of it stays`;
-}
-
 /** UTF-16 units of the texts that are sent before the first of them is answered. */
 const SENT_AHEAD = 8 * 1024 * 1024;
 
@@ -506,42 +422,4 @@ function isRecordedTwice(error: unknown): boolean {
     ? error.details.cause as { table_name?: string } | undefined
     : undefined;
   return state === "23505" && cause?.table_name === "schema_migrations";
-}
-
-/** What happened before an error that is not about one migration. */
-function withOutcome(
-  error: PipeweaveError,
-  applied: readonly AppliedNow[],
-  unanswered: Set<Migration>,
-): PipeweaveError {
-  if (applied.length === 0 && unanswered.size === 0) return error;
-  const names = applied.map(({ migration }) => labelOf(migration));
-  const unknown = [...unanswered].map(labelOf);
-  return new PipeweaveError(error.kind, error.code, error.message, {
-    ...error.details,
-    problems: [
-      ...(error.details.problems ?? []),
-      names.length === 0
-        ? "this run applied nothing that it knows of"
-        : `applied by this run: ${listOf(applied.map(({ migration }) => migration))}`,
-      ...(unknown.length === 0
-        ? []
-        : [`sent, and not known to be applied or not: ${listOf([...unanswered])}; db:status tells`]),
-    ],
-    data: { ...error.details.data, applied: names, unanswered: unknown },
-    cause: error,
-  });
-}
-
-function outOfTime(migration: Migration, heldBy: string | undefined): PipeweaveError {
-  return new PipeweaveError(
-    "timeout",
-    "timeout",
-    `The time for applying ran out while ${labelOf(migration)} waited for a lock: nothing of it was applied`,
-    {
-      hint: `${
-        heldBy ? `The lock was held by ${heldBy}. ` : ""
-      }Run db:migrate again, with a longer --timeout.`,
-    },
-  );
 }

@@ -23,20 +23,11 @@ import { labelOf, type Migration } from "../migrations/migration.ts";
 import { isSetting } from "../sql/session_state.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
 import { type TransactionClass, transactionClassOf, whenRefused } from "../sql/transactions.ts";
-import { type Activity, firstLineOf, Watch } from "./activity.ts";
-import { adviceAbout } from "./advice.ts";
+import { Aftermath, UntransactedFailure } from "./aftermath.ts";
+import { type Activity, Watch } from "./activity.ts";
 import { crashed, explainFailure, wasEndedOnPurpose } from "./explain.ts";
 import { recordMigration } from "./history.ts";
-import {
-  begin,
-  finish,
-  forget,
-  hashOf,
-  type JournalKey,
-  type JournalRow,
-  readJournal,
-  unbegin,
-} from "./journal.ts";
+import { begin, finish, forget, hashOf, type JournalKey, type JournalRow, readJournal } from "./journal.ts";
 import { DONE_ALREADY, fencedOff, type Lease } from "./lease.ts";
 import {
   type EffectiveLimits,
@@ -50,7 +41,7 @@ import {
 } from "./message.ts";
 import { Outside, type OutsideOptions } from "./outside.ts";
 import { describeConflict, LOST_CONNECTIONS } from "./retry.ts";
-import { type State, type Trace, traceOf } from "./trace.ts";
+import { traceOf } from "./trace.ts";
 
 /** How to run, and whom to tell. */
 export interface UntransactedOptions extends OutsideOptions {
@@ -62,16 +53,6 @@ export interface UntransactedOptions extends OutsideOptions {
   /** Whether none of the user's migrations was applied before. */
   readonly isFirst: boolean;
   readonly onActivity: ((migration: Migration, activity: Activity) => void) | undefined;
-}
-
-/** A migration outside a transaction failed: what was done before stays done. */
-export class UntransactedFailure extends Error {
-  override readonly name = "UntransactedFailure";
-
-  /** @param left the state that things are in now, in a sentence */
-  constructor(override readonly cause: PipeweaveError, readonly left: string) {
-    super(cause.message, { cause });
-  }
 }
 
 /** How far it is with a statement that was sent alone. */
@@ -106,6 +87,7 @@ export async function runUntransacted(
 class UntransactedRun {
   readonly #schema: string;
   readonly #outside: Outside;
+  readonly #aftermath: Aftermath;
   /** Those that PostgreSQL refused to run in a transaction. */
   readonly #refused = new Set<Statement>();
 
@@ -118,6 +100,8 @@ class UntransactedRun {
   ) {
     this.#schema = session.settings.schema;
     this.#outside = new Outside(session, migration, statements, options);
+    const classOf = (statement: Statement) => this.#classOf(statement);
+    this.#aftermath = new Aftermath(session, this.#outside, classOf, options.isFirst);
   }
 
   async run(): Promise<Row> {
@@ -225,7 +209,7 @@ class UntransactedRun {
           // Nothing was sent of it, or it was answered.
           if (atomicity === "opaque") begun = undefined;
           if (!hasCrashed(this.lease.server, await readServerIdentity(session))) continue;
-          throw await this.#failure(
+          throw await this.#aftermath.of(
             crashed(migration, error as PipeweaveError),
             ...[number, statement, begun, undefined] as const,
           );
@@ -245,7 +229,7 @@ class UntransactedRun {
         }
         if (error instanceof UntransactedFailure) throw error;
         if (!(error instanceof StatementError) && !(error instanceof ConnectionLost)) throw error;
-        throw await this.#failure(error, number, statement, begun, watch.lastBlockers);
+        throw await this.#aftermath.of(error, number, statement, begun, watch.lastBlockers);
       }
     }
   }
@@ -297,7 +281,7 @@ class UntransactedRun {
     const outside = this.#outside;
     const { atomicity, blocksNobody } = this.#classOf(statement);
     if (begun) await outside.waitForLeftovers();
-    if (begun && atomicity === "opaque") throw this.#unknownEnd(key.statement, statement);
+    if (begun && atomicity === "opaque") throw this.#aftermath.unknownEnd(key.statement, statement);
     const trace = traceOf(statement);
     const limits = blocksNobody ? this.#unlimited() : options.limits;
     const from = begun?.hash === key.hash ? begun.before : null;
@@ -331,7 +315,7 @@ class UntransactedRun {
     if (trace) {
       const now = await outside.look(trace, statement, before);
       const problem = trace.problem(before, now);
-      if (problem) throw this.#notSo(key.statement, statement, problem);
+      if (problem) throw this.#aftermath.notSo(key.statement, statement, problem);
     }
     sent.answered = true;
     await this.#finish(key);
@@ -375,151 +359,6 @@ class UntransactedRun {
       });
     }
   }
-
-  /** The server said that it is done, and it is not so. */
-  #notSo(number: number, statement: Statement, problem: string): UntransactedFailure {
-    return new UntransactedFailure(
-      new PipeweaveError("database", "not_as_asked", `PostgreSQL reported success, but ${problem}`, {
-        hint: "See what else changes that object; then run db:migrate again.",
-      }),
-      `${this.#placeOf(number, statement)} is not done, ${doneBefore(number)}`,
-    );
-  }
-
-  /** An earlier run was cut off in a statement that may have committed a part. */
-  #unknownEnd(number: number, statement: Statement): UntransactedFailure {
-    return new UntransactedFailure(
-      new PipeweaveError(
-        "integrity",
-        "end_unknown",
-        `Statement ${number} of ${
-          labelOf(this.migration)
-        } was begun by an earlier run, and how it ended is not known`,
-        { hint: this.#decide(number) },
-      ),
-      `${
-        this.#placeOf(number, statement)
-      } can commit inside, so a part of it may be committed; it was not run again, ${doneBefore(number)}`,
-    );
-  }
-
-  #decide(number: number): string {
-    const command = `pipeweave db:repair --version ${this.migration.version} --reason "…" --partial`;
-    return `See what statement ${number} has done; then say so: ${command} done (all of it), or: ${command} again (run it once more).`;
-  }
-
-  #placeOf(number: number, statement: Statement): string {
-    return `${
-      labelOf(this.migration)
-    } runs outside a transaction: statement ${number} of ${this.statements.length} ` +
-      `(${firstLineOf(this.migration, statement)})`;
-  }
-
-  /** What a failure has left, looked at. */
-  async #failure(
-    error: PipeweaveError,
-    number: number,
-    statement: Statement,
-    begun: JournalRow | undefined,
-    heldBy: string | undefined,
-  ): Promise<UntransactedFailure> {
-    // A session of its own, since the run's may have been interrupted.
-    const session = new Session(this.session.settings);
-    const place = this.#placeOf(number, statement);
-    const { hint: given, context, ...details } = error.details;
-    const isInFile = details.location !== undefined;
-    const again = "db:migrate";
-    const { isFirst } = this.options;
-    const hint = isLockConflict(error) && heldBy
-      ? `The lock was held by ${heldBy}. Wait for it or end it, and run db:migrate again.`
-      : wasEndedOnPurpose(error)
-      ? "Find out why before you run db:migrate again."
-      : error instanceof StatementError && !isLockConflict(error) && error.kind === "database"
-      ? await adviceAbout(error, { session, migration: this.migration, isInFile, isFirst, again })
-      : given;
-    const cause = new PipeweaveError(error.kind, error.code, error.message, {
-      ...details,
-      ...(context && isInFile ? { context } : {}),
-      ...(hint ? { hint } : {}),
-    });
-    try {
-      const left = await this.#whatIsLeft(session, error, cause, number, statement, begun);
-      return new UntransactedFailure(cause, `${place} ${left}`);
-    } catch {
-      return new UntransactedFailure(
-        cause,
-        `${place} failed; what is left of it could not be looked at, ${doneBefore(number)}`,
-      );
-    } finally {
-      await session.close();
-    }
-  }
-
-  async #whatIsLeft(
-    session: Session,
-    error: PipeweaveError,
-    cause: PipeweaveError,
-    number: number,
-    statement: Statement,
-    begun: JournalRow | undefined,
-  ): Promise<string> {
-    const { version } = this.migration;
-    const row = (await readJournal(session, version)).get(number);
-    const { atomicity } = this.#classOf(statement);
-    const goesOn = "the next db:migrate goes on with it";
-    if (row?.finished) return `is done; ${goesOn.replace("with it", "behind it")}`;
-    if (atomicity === "opaque" && row) {
-      if (!begun && error instanceof StatementError && isFoundBeforeItRan(error)) {
-        await session.transaction(unbegin(this.#schema, version));
-        return `is not done, ${doneBefore(number)}; ${goesOn}`;
-      }
-      cause.hint(this.#decide(number));
-      return `can commit inside, so a part of it may be committed; db:migrate does not run it again by itself, ${
-        doneBefore(number)
-      }`;
-    }
-    const trace = traceOf(statement);
-    const left = trace && row?.before ? await this.#lookAtRemains(session, trace, statement, row.before) : "";
-    if (left === undefined) return `was carried out all the same; ${goesOn.replace("with it", "behind it")}`;
-    // The server has ended it, and nothing is there that it began.
-    if (left === "" && row && error instanceof StatementError) {
-      await session.transaction(unbegin(this.#schema, version));
-    }
-    return `is not done, ${doneBefore(number)}; ${goesOn}${left}`;
-  }
-
-  /** What a failed attempt has left, for the end of a sentence; undefined where all of it is done. */
-  async #lookAtRemains(
-    session: Session,
-    trace: Trace,
-    statement: Statement,
-    before: State,
-  ): Promise<string | undefined> {
-    let now = await this.#outside.look(trace, statement, before, session);
-    if (trace.wasDone(before, now)) return undefined;
-    if (trace.remains(before, now).length > 0 && !this.options.signal?.aborted) {
-      await this.#outside.tidy(trace.remains(before, now), session);
-      now = await this.#outside.look(trace, statement, before, session);
-    }
-    const names = trace.remains(before, now).map(({ name }) => name).join(", ");
-    if (names !== "") return `, after dropping what is left and INVALID: ${names}`;
-    return trace.goOn?.(now) ? `, with ${trace.goOn(now)!.text}: ${trace.problem(before, now)}` : "";
-  }
-}
-
-/** What is done of a file before one of its statements. */
-function doneBefore(number: number): string {
-  return number === 1
-    ? "nothing of the file was done before"
-    : number === 2
-    ? "statement 1 is done and stays"
-    : `statements 1 to ${number - 1} are done and stay`;
-}
-
-/** Whether PostgreSQL refused a statement while it read it: it names the place in the statement itself, and no function. */
-function isFoundBeforeItRan({ details }: StatementError): boolean {
-  const { position, where, internal_position } = (details.cause ?? {}) as Record<string, unknown>;
-  return position !== undefined && where === undefined && internal_position === undefined;
 }
 
 /** Keeps what unqualified names and rights go by, under whatever search_path there is. */

@@ -9,6 +9,8 @@ import { join } from "@std/path/join";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import { canonicalText, checksumOf, NotUtf8Error } from "./checksum.ts";
 import { readDirectives } from "./directives.ts";
+import { reasonToPassOver, toolOfName } from "./folder.ts";
+import { LARGEST_FILE, megabytes, utf16Of, withText } from "./text.ts";
 import type { Finding } from "./finding.ts";
 import { locate } from "./finding.ts";
 import { type HistoryRow, isOf } from "./plan.ts";
@@ -178,104 +180,6 @@ function readSet(source: string, folder: string): SetFound {
   };
 }
 
-/** Why an entry of a folder is no migration, although somebody may take it for one; undefined where nobody would. */
-function reasonToPassOver(
-  folder: string,
-  entry: Deno.DirEntry,
-): Partial<Finding> & Pick<Finding, "message" | "hint"> | undefined {
-  const { name } = entry;
-  if (/^\._|^\.#|^#.*#$|~$|\.sw[a-p]$|\.(?:bak|orig|rej|tmp|old)$/i.test(name)) {
-    return /\.sql|^\d/i.test(name)
-      ? { message: "is passed over: it is what an editor or a copy has left", hint: "Remove it." }
-      : undefined;
-  }
-  if (isFolder(folder, entry)) {
-    if (!holdsSql(join(folder, name))) return undefined;
-    const layout = /^\d/.test(name) ? toolOfFolder(join(folder, name)) : undefined;
-    if (layout) {
-      return {
-        severity: "error",
-        code: "foreign_dialect",
-        message: `is a migration of ${layout}, which keeps each in a folder of its own`,
-        hint: "Move each into files of the folder above: NNN_name.sql, and NNN_name.down.sql.",
-      };
-    }
-    return {
-      message: "is passed over: files are read from the folder itself, not from those in it",
-      hint: "Name each folder with a --dir of its own, or move the files.",
-    };
-  }
-  if (name.endsWith(".sql")) return undefined;
-  const isAlmost = /\.sql$/i.test(name) || /\.sql\.[a-z0-9]+$/i.test(name) || /^\d+_.*sql/i.test(name);
-  if (isAlmost) {
-    return {
-      message: "is passed over: its name does not end in .sql",
-      hint: "Name it NNN_snake_case_name.sql.",
-    };
-  }
-  const tool = /\.fizz$/.test(name)
-    ? "pop"
-    : /^\d+.*\.(?:js|ts|mjs|cjs|go|py|rb|exs|xml|ya?ml)$/.test(name)
-    ? "another tool"
-    : undefined;
-  return tool && {
-    message: `is passed over: it is a migration of ${tool}, and no SQL`,
-    hint: "Write what it does as NNN_snake_case_name.sql.",
-  };
-}
-
-function isFolder(folder: string, { name, isDirectory, isSymlink }: Deno.DirEntry): boolean {
-  if (!isSymlink) return isDirectory;
-  try {
-    return Deno.statSync(join(folder, name)).isDirectory;
-  } catch {
-    return false;
-  }
-}
-
-function holdsSql(folder: string): boolean {
-  try {
-    return [...Deno.readDirSync(folder)].some(({ name }) => /\.sql$/i.test(name));
-  } catch {
-    return false;
-  }
-}
-
-/** The tool that keeps a migration in a folder of its own. */
-function toolOfFolder(folder: string): string | undefined {
-  const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
-  return names.includes("migration.sql") ? "Prisma" : names.includes("up.sql") ? "Diesel" : undefined;
-}
-
-/** UTF-16 units from which on a text is read again when it is asked for: memory grows with the largest, not with all. */
-const KEPT_IN_MEMORY = 1024 * 1024;
-
-/** A migration with its text, which is read again where it is too large to be kept all the time. */
-function withText(migration: Omit<Migration, "sql">, text: string, path: string): Migration {
-  if (text.length < KEPT_IN_MEMORY) return { ...migration, sql: text };
-  let kept: WeakRef<{ text: string }> | undefined;
-  const read = () => {
-    const again = canonicalText(Deno.readFileSync(path));
-    if (checksumOf(again) === migration.checksum) return again;
-    throw new PipeweaveError(
-      "integrity",
-      "changed_while_read",
-      `${migration.file} was changed while it was being read`,
-      { hint: "Run it again, when nobody writes to it." },
-    );
-  };
-  return Object.defineProperty({ ...migration }, "sql", {
-    enumerable: true,
-    get: () => {
-      const known = kept?.deref();
-      if (known) return known.text;
-      const holder = { text: read() };
-      kept = new WeakRef(holder);
-      return holder.text;
-    },
-  }) as Migration;
-}
-
 function withDown(up: Migration, down: Migration | undefined): Migration {
   // By its properties, since to ask for the text of a large file is to read it.
   return down
@@ -371,32 +275,6 @@ function readMigration(
     ),
     findings,
   };
-}
-
-/** The largest file whose statements PostgreSQL's parser can read in the memory that WebAssembly has. */
-const LARGEST_FILE = 64 * 1024 * 1024;
-
-const megabytes = (bytes: number): string => `${(bytes / 1024 / 1024).toFixed(0)} MB`;
-
-/** The name that iconv has for what a text in UTF-16 is in: by its byte-order mark, or by every second byte being zero. */
-function utf16Of(bytes: Uint8Array): string | undefined {
-  if (bytes[0] === 0xff && bytes[1] === 0xfe || bytes[0] === 0xfe && bytes[1] === 0xff) return "utf-16";
-  const head = bytes.subarray(0, 64);
-  if (head.length < 4 || head.length % 2 !== 0) return undefined;
-  const zeros = (from: number) => head.filter((byte, index) => index % 2 === from && byte === 0).length * 2;
-  return zeros(1) > head.length * 0.8 && zeros(0) === 0
-    ? "utf-16le"
-    : zeros(0) > head.length * 0.8 && zeros(1) === 0
-    ? "utf-16be"
-    : undefined;
-}
-
-/** Whose way of naming files this is. */
-function toolOfName(name: string): string | undefined {
-  if (/^[VR]\d*[\d._]*__/.test(name)) return "Flyway";
-  if (/^U[\d._]+__/.test(name)) return "Flyway, which undoes something";
-  if (/\.(?:up|down)\.sql$/.test(name)) return "golang-migrate";
-  return /-(?:up|down)\.sql$/.test(name) ? "db-migrate" : undefined;
 }
 
 /** Versions that are dates in part: numbers go before dates, whatever was meant. */

@@ -19,7 +19,7 @@ import {
   type ValidateOptions,
   type ValidationResult,
 } from "../commands/validate.ts";
-import type { ApplyResult } from "../engine/apply.ts";
+import type { ApplyResult } from "../engine/apply_types.ts";
 import { discover, type Discovery, type MigrationSources } from "../migrations/discover.ts";
 import { type ChangeOptions, type OrchestratorState, readState } from "../maintenance/state.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";

@@ -6,7 +6,7 @@
 
 import type { MigrationPlan } from "../commands/dry_run.ts";
 import { PipeweaveError } from "../errors.ts";
-import type { ApplyResult } from "../engine/apply.ts";
+import type { ApplyResult } from "../engine/apply_types.ts";
 import type { Finding } from "../migrations/finding.ts";
 import type { LintFinding } from "../lint/lint.ts";
 import type { Migration } from "../migrations/migration.ts";
