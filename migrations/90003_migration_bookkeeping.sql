@@ -118,6 +118,7 @@ BEGIN
 END;
 $$;
 
+-- Versions are numbers, however many zeros they are written with.
 -- The guard of a migration, and its two lines when it is done, in one query each. They are told the schema that they are
 -- in: a search_path would be wrong after the schema was renamed.
 DROP FUNCTION IF EXISTS migration_guard(bigint, text, text);
@@ -133,10 +134,10 @@ BEGIN
     EXECUTE format('SELECT %I.migration_lock_tables($1)', schema_name) USING schema_name;
     EXECUTE format(
       $q$SELECT CASE
-           WHEN EXISTS (SELECT FROM %1$I.schema_migrations WHERE version = $1) THEN 'PW002'
-           WHEN $2 IS NOT NULL AND NOT EXISTS (SELECT FROM %1$I.schema_migrations WHERE version = $2) THEN 'PW003'
+           WHEN EXISTS (SELECT FROM %1$I.schema_migrations WHERE ltrim(version, '0') = ltrim($1, '0')) THEN 'PW002'
+           WHEN $2 IS NOT NULL AND NOT EXISTS (SELECT FROM %1$I.schema_migrations WHERE ltrim(version, '0') = ltrim($2, '0')) THEN 'PW003'
            WHEN EXISTS (SELECT FROM %1$I.migration_lease WHERE expires_at > clock_timestamp()) THEN 'PW001'
-           WHEN NOT $3 AND EXISTS (SELECT FROM %1$I.migration_journal WHERE version = $1) THEN 'PW008'
+           WHEN NOT $3 AND EXISTS (SELECT FROM %1$I.migration_journal WHERE ltrim(version, '0') = ltrim($1, '0')) THEN 'PW008'
          END$q$, schema_name) INTO refusal USING wanted, predecessor, outside;
   END IF;
   IF refusal IS NOT NULL THEN

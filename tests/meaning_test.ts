@@ -39,6 +39,19 @@ const DIALECTS: readonly (readonly [tool: string, text: string])[] = [
   ["graphile-migrate", `--! Previous: sha1:abc\n--! Hash: sha1:def\n\n${UP}\n`],
   ["graphile-migrate", `--!no-transaction\n${UP}\n`],
   ["node-pg-migrate", `-- Up Migration\n${UP}\n-- Down Migration\n${DOWN}\n`],
+  ["Aerich", `-- upgrade --\n${UP}\n-- downgrade --\n${DOWN}\n`],
+  ["Mojo::Pg", `-- 1 up\n${UP}\n-- 1 down\n${DOWN}\n`],
+  ...[
+    ["-- up 1", "-- down 1"],
+    ["-- Up Script", "-- Down Script"],
+    ["-- SQL UP", "-- SQL DOWN"],
+    ["-- forward", "-- backward"],
+    ["-- apply", "-- revert"],
+    ["-- do", "-- undo"],
+    ["-- name: up", "-- name: down"],
+    ["--;; up", "--;; down"],
+    ["/* up */", "/* down */"],
+  ].map(([up, down]) => ["another tool", `${up}\n${UP}\n${down}\n${DOWN}\n`] as const),
   ["another tool", `-- up\n${UP}\n-- down\n${DOWN}\n`],
   ["another tool", `--- [UP] ---\n${UP}\n--- [DOWN] ---\n${DOWN}\n`],
   ["another tool", `-- @up\n${UP}\n-- @rollback\n${DOWN}\n`],
@@ -401,6 +414,11 @@ for (
     "DROP TRIGGER migration_log_is_append_only ON migration_log;",
     "DROP SCHEMA public CASCADE;",
     "ALTER SCHEMA public RENAME TO other;",
+    "DROP SEQUENCE schema_migrations_id_seq CASCADE;",
+    "ALTER SEQUENCE schema_migrations_id_seq OWNED BY NONE;",
+    "CREATE TABLE k () INHERITS (schema_migrations);",
+    "ALTER TABLE k INHERIT public.schema_migrations;",
+    "DO $$ BEGIN DELETE FROM schema_migrations; END $$;",
   ]
 ) {
   Deno.test(`our tables are guarded: ${statement}`, async () => {
@@ -425,6 +443,14 @@ Deno.test("with the books in a schema of their own, a table of the same name is 
     "002_b.sql": "DROP TABLE books.schema_migrations;",
   });
   assertEquals(refused.code, 5);
+  for (
+    const set of ["SET search_path = books;", "SELECT set_config('search_path', 'public, books', false);"]
+  ) {
+    const led = await on(database, "db:validate --schema books", {
+      "001_a.sql": `${set} DELETE FROM schema_migrations;`,
+    });
+    assertStringIncludes(led.stdout, "in which PipeWeave keeps its books");
+  }
 });
 
 for (
@@ -599,6 +625,31 @@ Deno.test("a sequence that is behind its rows is what the hint is about; what fa
     await database.sql.unsafe(statement!);
     assertEquals((await on(database, "db:migrate", { ...files, "002_b.sql": `${mark}SELECT 2;` })).code, 0);
     await database.sql`DELETE FROM schema_migrations WHERE version = '002'`;
+  }
+});
+
+Deno.test("PipeWeave's own SQL is ASCII: it works in a database of any encoding", async () => {
+  for await (const { name } of Deno.readDir(new URL("../migrations", import.meta.url))) {
+    const text = await Deno.readTextFile(new URL(`../migrations/${name}`, import.meta.url));
+    // deno-lint-ignore no-control-regex -- all of ASCII is meant
+    assertEquals(text.match(/[^\x00-\x7f]/g), null, name);
+  }
+  await using database = await TestDatabase.empty();
+  const name = `latin_${database.name}`;
+  await database.sql.unsafe(
+    `CREATE DATABASE ${name} ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0`,
+  );
+  try {
+    await using folder = await folderWith({
+      "101_a.sql": "-- pipeweave: no-transaction\nSELECT 1;\nVACUUM;\nSELECT 'ä';",
+    });
+    const env = { DATABASE_URL: database.url.replace(database.name, name) };
+    const { code, stderr } = await pipeweave(["db:migrate", "--embedded", "--dir", folder.path], { env });
+    assertEquals(code, 0, stderr);
+    const long = await pipeweave(["maintenance:request", "--reason", "x".repeat(2000)], { env });
+    assertEquals(long.code, 0, long.stderr);
+  } finally {
+    await database.sql.unsafe(`DROP DATABASE ${name} WITH (FORCE)`);
   }
 });
 

@@ -444,6 +444,68 @@ Deno.test("a half-done migration is not begun again because its directive or its
   assertEquals(await rows(), [1, 2]);
 });
 
+Deno.test("a version is a number, however many zeros it has: half done, and at the same time", async () => {
+  await using database = await TestDatabase.empty();
+  await database.sql`CREATE TABLE acc (n int)`;
+  const text = (end: string) => `${MARK}INSERT INTO acc VALUES (1);\n${end};`;
+  await apply(database, { "001_a.sql": text("SELECT 1/0") });
+  assertEquals((await apply(database, { "0001_a.sql": text("SELECT 1") })).failed, null);
+  const [once] = await database
+    .sql`SELECT (SELECT count(*)::int FROM acc) AS rows, (SELECT count(*)::int FROM migration_journal) AS journal`;
+  assertEquals({ ...once }, { rows: 1, journal: 0 });
+
+  const slow = "INSERT INTO acc SELECT 2 FROM pg_sleep(0.5);";
+  const first = { "0001_a.sql": text("SELECT 1") };
+  const running = apply(database, { ...first, "002_b.sql": slow });
+  await atWork(database, "002_b");
+  assertEquals((await apply(database, { ...first, "0002_b.sql": slow })).failed, null);
+  assertEquals((await running).failed, null);
+  assertEquals((await database.sql`SELECT FROM acc WHERE n = 2`).length, 1);
+});
+
+Deno.test("what a DO block or a procedure sets for the rest is told, and nothing goes to another schema", async () => {
+  for (
+    const statement of [
+      "DO $$ BEGIN EXECUTE 'SET search_path = app'; END $$;",
+      "DO $$ BEGIN PERFORM 1; COMMIT; SET ROLE pg_monitor; END $$;",
+      "CALL sets();",
+    ]
+  ) {
+    await using database = await TestDatabase.empty();
+    const first = {
+      "001_a.sql":
+        "CREATE SCHEMA app; CREATE PROCEDURE sets() LANGUAGE plpgsql AS $$ BEGIN SET search_path = app; END $$;",
+    };
+    const { failed } = await apply(database, {
+      ...first,
+      "002_b.sql": `${MARK}${statement}\nCREATE TABLE x (i int);`,
+    });
+    assertEquals(failed?.error.details.sqlstate, "PW007", statement);
+    const [row] = await database.sql`SELECT count(*)::int AS n FROM pg_class WHERE relname = 'x'`;
+    assertEquals(row!["n"], 0);
+  }
+});
+
+Deno.test("of a setting the last one holds: what an earlier one named may be gone", async () => {
+  await using database = await TestDatabase.empty();
+  const role = `bob_${database.name}`;
+  const { failed } = await apply(database, {
+    "001_a.sql":
+      `${MARK}CREATE ROLE ${role}; SET ROLE ${role}; SELECT 1; RESET ROLE; DROP ROLE ${role}; SET work_mem = '5MB'; RESET ALL; CREATE TABLE x AS SELECT current_setting('work_mem') AS mem, current_user AS who;`,
+  });
+  assertEquals(failed, null);
+  assertEquals({ ...(await database.sql`SELECT * FROM x`)[0] }, { mem: "4MB", who: "postgres" });
+});
+
+Deno.test("VACUUM in a DO block has done nothing, and leaves nothing to be decided", async () => {
+  await using database = await TestDatabase.empty();
+  const file = (statement: string) => ({ "001_a.sql": `${MARK}CREATE TABLE a (i int);\n${statement}` });
+  const { failed } = await apply(database, file("DO $$ BEGIN VACUUM a; END $$;"));
+  assertStringIncludes(failed!.left, "is not done");
+  assertStringIncludes(failed!.error.details.hint!, "write it as a statement of its own");
+  assertEquals((await apply(database, file("VACUUM a;"))).failed, null);
+});
+
 Deno.test("a baseline does not adopt what is half done", async () => {
   await using database = await TestDatabase.empty();
   const files = { "001_a.sql": `${MARK}CREATE TABLE a (n int);\nSELECT 1/0;` };
@@ -471,6 +533,10 @@ for (
     [
       "set_config among other things",
       "SELECT set_config('search_path', x, false) FROM (SELECT 'app' AS x) y; CREATE TABLE t (id int);",
+    ],
+    [
+      "set_config for a transaction that there is none of",
+      "SELECT set_config('search_path', 'app', 't'); CREATE TABLE t (id int);",
     ],
     ["LISTEN", "LISTEN x;"],
   ] as const

@@ -169,7 +169,7 @@ export async function baseline(session: Session, version: string, options: ByHan
   if (halfDone) {
     throw new PipeweaveError("integrity", "half_done", `${describePartial(halfDone)}. Nothing was recorded`, {
       hint:
-        `Let db:migrate finish it; or undo by hand what is done, and: pipeweave db:repair --version ${halfDone.version} --partial forget --reason "…"`,
+        `Let db:migrate finish it; or undo by hand what is done, and: pipeweave db:repair --version ${halfDone.version} --partial forget --reason "why"`,
     });
   }
   if (adopted.length === 0) return { version: last.version, adopted };

@@ -6,6 +6,7 @@
 
 import type { Session, StatementError } from "../database/session.ts";
 import { EMBEDDED, type Migration } from "../migrations/migration.ts";
+import { historyTable } from "./history.ts";
 import { findOtherHistory } from "./other_tools.ts";
 
 const OUTSIDE = "starts with the line: -- pipeweave: no-transaction";
@@ -58,9 +59,11 @@ function aroundTheFile(error: StatementError, { session: { settings } }: Failing
   }
   const { cause } = error.details as { cause?: { constraint_name?: string } };
   if (cause?.constraint_name === "schema_migrations_pkey") {
-    const table = `${settings.schema}.schema_migrations`;
+    const table = historyTable(settings.schema).text;
     return "The sequence of its key is behind the rows, as logical replication and some restores leave it: " +
-      `SELECT setval(pg_get_serial_sequence('${table}', 'id'), (SELECT max(id) FROM ${table}));`;
+      `SELECT setval(pg_get_serial_sequence('${
+        table.replaceAll("'", "''")
+      }', 'id'), (SELECT max(id) FROM ${table}));`;
   }
   return undefined;
 }
@@ -74,6 +77,9 @@ function inTheFile(sqlstate: string, message: string, { migration, again }: Fail
   const timeout = "-- pipeweave: statement-timeout";
   switch (sqlstate) {
     case "25001":
+      if (migration.directives.noTransaction) {
+        return "It cannot run from a function or a DO block: write it as a statement of its own.";
+      }
       return `It cannot run inside a transaction. Put it in a migration of its own that ${OUTSIDE}`;
     case "2D000":
       return `It commits inside, and a migration is one transaction. Put it in a migration of its own that ${OUTSIDE}`;
@@ -110,7 +116,7 @@ function inTheFile(sqlstate: string, message: string, { migration, again }: Fail
     case "40001":
       return `Others changed the same rows at the same time: run ${again} again.`;
     default:
-      return migration.directives.noTransaction && DUPLICATES.has(sqlstate)
+      return migration.directives.noTransaction && ["42P07", "42P06", "42701"].includes(sqlstate)
         ? `What it makes is there already. Where an attempt of before made it, write IF NOT EXISTS; then run ${again} again.`
         : undefined;
   }

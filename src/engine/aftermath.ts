@@ -9,7 +9,7 @@ import { Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { labelOf } from "../migrations/migration.ts";
 import type { Statement } from "../sql/statements.ts";
-import type { TransactionClass } from "../sql/transactions.ts";
+import { type TransactionClass, transactionClassOf } from "../sql/transactions.ts";
 import { firstLineOf } from "./activity.ts";
 import { adviceAbout } from "./advice.ts";
 import { wasEndedOnPurpose } from "./explain.ts";
@@ -68,7 +68,8 @@ export class Aftermath {
   }
 
   #decide(number: number): string {
-    const command = `pipeweave db:repair --version ${this.outside.migration.version} --reason "…" --partial`;
+    const command =
+      `pipeweave db:repair --version ${this.outside.migration.version} --reason "why" --partial`;
     return `See what statement ${number} has done; then say so: ${command} done (all of it), or: ${command} again (run it once more).`;
   }
 
@@ -133,7 +134,10 @@ export class Aftermath {
     const goesOn = "the next db:migrate goes on with it";
     if (row?.finished) return `is done; ${goesOn.replace("with it", "behind it")}`;
     if (atomicity === "opaque" && row) {
-      if (!begun && error instanceof StatementError && isFoundBeforeItRan(error)) {
+      // By its words it cannot commit, so what PostgreSQL refused to run from inside of it has undone all of it.
+      const isUndone = error.details.sqlstate === "25001" &&
+        transactionClassOf(statement).atomicity === "atomic";
+      if (!begun && error instanceof StatementError && (isUndone || isFoundBeforeItRan(error))) {
         await session.transaction(unbegin(this.session.settings.schema, version));
         return `is not done, ${doneBefore(number)}; ${goesOn}`;
       }

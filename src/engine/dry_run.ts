@@ -216,6 +216,7 @@ async function build(
       endOfBody(),
       recordTrial(schema, migration, parts.length),
       END_OF_MESSAGE,
+      RENEW_CONSTRAINTS,
     ];
     text += `${body.text}\n;\n${sequence(after).text}\n`;
     count += statements.length * (1 + body.each) + AFTER;
@@ -226,7 +227,7 @@ async function build(
 }
 
 /** Statements behind a file's own. */
-const AFTER = 3 + STATEMENTS_AT_END.body + STATEMENTS_AT_END.message;
+const AFTER = 4 + STATEMENTS_AT_END.body + STATEMENTS_AT_END.message;
 
 /**
  * Puts into the history what the migration would put there, so that what keeps it out is found. Under ids that nobody has:
@@ -291,6 +292,23 @@ BEGIN${look}
 END`.text
   };`;
 }
+
+/**
+ * Each constraint is checked when it says, as in a new transaction: to have been checked at the end of the last migration
+ * holds for the rest of this one.
+ */
+const RENEW_CONSTRAINTS = sql`DO ${
+  sql`
+DECLARE
+  one record;
+BEGIN
+  SET CONSTRAINTS ALL DEFERRED;
+  FOR one IN SELECT n.nspname, c.conname FROM pg_catalog.pg_constraint c JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) c.connamespace
+    WHERE c.condeferrable AND NOT c.condeferred LOOP
+    EXECUTE pg_catalog.format('SET CONSTRAINTS %I.%I IMMEDIATE', one.nspname, one.conname);
+  END LOOP;
+END`.text
+};`;
 
 /** PostgreSQL's table-level locks, the weakest first (documentation, 13.3.1), as `pg_locks` names them. */
 const MODES = [

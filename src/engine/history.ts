@@ -123,7 +123,7 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
              pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete,
              nullif(pg_catalog.current_setting('pipeweave.foreign_history', true), '') AS foreign_history,
              nullif(pg_catalog.current_setting('pipeweave.foreign_any', true), '') AS foreign_any;
-      SELECT version, name, checksum, applied_at, execution_time_ms, to_jsonb(h) ->> 'migration_set' AS migration_set FROM ${
+      SELECT version, name, checksum, applied_at, execution_time_ms, to_jsonb(h) ->> 'migration_set' AS migration_set FROM ONLY ${
       historyTable(schema)
     } h ORDER BY id;`);
     return {
@@ -296,7 +296,7 @@ export function guard(
   const needsOne = sql`${predecessor !== undefined}`;
   const missing = predecessor === undefined
     ? sql`false`
-    : sql`NOT EXISTS (SELECT FROM ${table} WHERE version = ${predecessor})`;
+    : sql`NOT EXISTS (SELECT FROM ${table} WHERE pg_catalog.ltrim(version, '0') = pg_catalog.ltrim(${predecessor}, '0'))`;
   const body = sql`
 DECLARE refusal text;
 BEGIN
@@ -305,7 +305,7 @@ BEGIN
     IF ${needsOne} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   ELSIF pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL THEN
     PERFORM ${call};
-  ELSIF EXISTS (SELECT FROM ${table} WHERE version = ${version}) THEN refusal := ${GUARD.applied};
+  ELSIF EXISTS (SELECT FROM ${table} WHERE pg_catalog.ltrim(version, '0') = pg_catalog.ltrim(${version}, '0')) THEN refusal := ${GUARD.applied};
   ELSIF ${missing} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
 END`;

@@ -15,6 +15,8 @@ import type { State } from "./trace.ts";
 
 /** What is known of one statement. */
 export interface JournalRow {
+  /** As the file had it when the statement was begun. */
+  readonly version: string;
   /** Counted from 1. */
   readonly statement: number;
   /** {@linkcode hashOf} the statement as it was begun. */
@@ -23,6 +25,9 @@ export interface JournalRow {
   /** What was seen before it was begun, where it leaves a trace in the catalog. */
   readonly before: State | null;
 }
+
+/** Whether a line is of a version, however that is written: versions are numbers. */
+const isOf = (version: string) => sql`ltrim(version, '0') = ltrim(${version}, '0')`;
 
 const journalTable = (schema: string) => sql`${identifier(schema)}.migration_journal`;
 
@@ -39,9 +44,10 @@ export async function readJournal(
   try {
     const [rows = []] = await session.transaction(sql`
       ${assertTrusted(session.settings.schema, ["migration_journal"], "read")}
-      SELECT statement, hash, finished_at IS NOT NULL AS finished, before
-        FROM ${journalTable(session.settings.schema)} WHERE version = ${version} ORDER BY statement;`);
+      SELECT version, statement, hash, finished_at IS NOT NULL AS finished, before
+        FROM ${journalTable(session.settings.schema)} WHERE ${isOf(version)} ORDER BY statement;`);
     return new Map(rows.map((row) => [row["statement"] as number, {
+      version: String(row["version"]),
       statement: row["statement"] as number,
       hash: String(row["hash"]),
       finished: row["finished"] === true,
@@ -91,24 +97,24 @@ ON CONFLICT (version, statement) DO UPDATE
 
 /** Takes it back that a statement was begun. */
 export function unbegin(schema: string, version: string): SqlText {
-  return sql`DELETE FROM ${journalTable(schema)} WHERE version = ${version} AND finished_at IS NULL;`;
+  return sql`DELETE FROM ${journalTable(schema)} WHERE ${isOf(version)} AND finished_at IS NULL;`;
 }
 
 /** Takes a statement whose end nobody noted to be done. */
 export function takeAsDone(schema: string, version: string): SqlText {
-  return sql`UPDATE ${
-    journalTable(schema)
-  } SET finished_at = pg_catalog.clock_timestamp() WHERE version = ${version} AND finished_at IS NULL;`;
+  return sql`UPDATE ${journalTable(schema)} SET finished_at = pg_catalog.clock_timestamp() WHERE ${
+    isOf(version)
+  } AND finished_at IS NULL;`;
 }
 
 /** Takes a statement that has run to be another one: the file's now. */
 export function rehash(schema: string, version: string, statement: number, hash: string): SqlText {
-  return sql`UPDATE ${
-    journalTable(schema)
-  } SET hash = ${hash} WHERE version = ${version} AND statement = ${statement};`;
+  return sql`UPDATE ${journalTable(schema)} SET hash = ${hash} WHERE ${
+    isOf(version)
+  } AND statement = ${statement};`;
 }
 
 /** Removes what is noted of a migration: the history has it now. */
 export function forget(schema: string, version: string): SqlText {
-  return sql`DELETE FROM ${journalTable(schema)} WHERE version = ${version};`;
+  return sql`DELETE FROM ${journalTable(schema)} WHERE ${isOf(version)};`;
 }

@@ -10,7 +10,7 @@ import { sleep } from "../database/sleep.ts";
 import { sequence, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { labelOf, type Migration } from "../migrations/migration.ts";
-import { forgetsSettings, isSetting } from "../sql/session_state.ts";
+import { forgetsSettings, lastSettings } from "../sql/session_state.ts";
 import type { Statement } from "../sql/statements.ts";
 import {
   type EffectiveLimits,
@@ -51,29 +51,40 @@ export class Outside {
   /**
    * Sends a statement in a message of its own, the settings in one before it and their end in one after it. All three
    * leave in one go, which keeps a pooler from handing them to different servers.
+   *
+   * @param watched whether it must leave search_path and role as they are: it fails behind it otherwise
    */
-  async send(text: string, settings: readonly SqlText[], limits: EffectiveLimits): Promise<void> {
+  async send(
+    text: string,
+    settings: readonly SqlText[],
+    limits: EffectiveLimits,
+    watched = false,
+  ): Promise<void> {
     const reset = `${endOfBody().text}${END_OF_MESSAGE.text}`;
+    const after = watched
+      ? sequence([noteSettings("after"), endOfBody(), assertSameSettings, END_OF_MESSAGE]).text
+      : reset;
     const before = [
       new SqlText(reset),
       ...KEEP_SETTINGS,
       ...userSettings("session", limits),
       ...settings,
+      ...(watched ? [noteSettings("before", "session")] : []),
     ];
-    const [, outcome] = await this.session.sendTogether([
+    const [, outcome, end] = await this.session.sendTogether([
       before.map((part) => part.text).join("\n"),
       text,
-      reset,
+      after,
     ]);
     if (outcome!.status === "rejected") throw outcome!.reason;
+    if (watched && end!.status === "rejected") throw end!.reason;
   }
 
   /** What the file has set before a statement; sessions may change between statements, so it is set for each. */
   settingsBefore(statement: Statement): readonly SqlText[] {
     const earlier = this.statements.slice(0, this.statements.indexOf(statement));
     const from = earlier.findLastIndex(({ node }) => forgetsSettings(node)) + 1;
-    return earlier.slice(from).filter(({ node }) => isSetting(node))
-      .map((one) => new SqlText(`${this.textOf(one)};`));
+    return lastSettings(earlier.slice(from)).map((one) => new SqlText(`${this.textOf(one)};`));
   }
 
   textOf({ start, end }: Statement): string {
@@ -192,3 +203,26 @@ function stateOf(sets: readonly (readonly Row[])[]): State {
   const state = sets.flat().findLast((row) => "state" in row)!["state"];
   return (typeof state === "string" ? JSON.parse(state) : state) as State;
 }
+
+/** SQLSTATE of a statement that changed what cannot be set again for the next one. */
+const SETTINGS_CHANGED = "PW007";
+
+/** Keeps what unqualified names and rights go by, under whatever search_path there is. */
+export const noteSettings = (
+  when: "before" | "after",
+  scope: "transaction" | "session" = "transaction",
+): SqlText =>
+  sql`SELECT pg_catalog.set_config(${`pipeweave.${when}`}, pg_catalog.concat(pg_catalog.current_setting('search_path'), ' as ', current_user), ${
+    scope === "transaction"
+  });`;
+
+/** Fails where they are not as before: to be sent under the settings of our own SQL. */
+export const assertSameSettings: SqlText = sql`DO ${
+  sql`
+BEGIN
+  IF current_setting('pipeweave.before') <> current_setting('pipeweave.after') THEN
+    RAISE EXCEPTION 'it changes search_path or role from % to %, which the statements after it would not find', current_setting('pipeweave.before'), current_setting('pipeweave.after')
+      USING ERRCODE = ${SETTINGS_CHANGED}, HINT = 'Set it by a statement of its own: SET search_path = ...';
+  END IF;
+END`.text
+};`;

@@ -20,7 +20,7 @@ import { pauseBefore, sleep } from "../database/sleep.ts";
 import { sql, type SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { labelOf, type Migration } from "../migrations/migration.ts";
-import { isSetting } from "../sql/session_state.ts";
+import { forgetsSettings, isSetting } from "../sql/session_state.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
 import { type TransactionClass, transactionClassOf, whenRefused } from "../sql/transactions.ts";
 import { Aftermath, UntransactedFailure } from "./aftermath.ts";
@@ -39,7 +39,7 @@ import {
   messageHead,
   userSettings,
 } from "./message.ts";
-import { Outside, type OutsideOptions } from "./outside.ts";
+import { assertSameSettings, noteSettings, Outside, type OutsideOptions } from "./outside.ts";
 import { describeConflict, LOST_CONNECTIONS } from "./retry.ts";
 import { traceOf } from "./trace.ts";
 
@@ -65,8 +65,6 @@ interface SentAlone {
 
 /** SQLSTATE of a statement that PostgreSQL does not run inside a transaction. */
 const ACTIVE_TRANSACTION = "25001";
-/** SQLSTATE of a statement that changed what cannot be set again for the next one. */
-const SETTINGS_CHANGED = "PW007";
 
 /**
  * Runs what is left of a migration.
@@ -90,6 +88,7 @@ class UntransactedRun {
   readonly #aftermath: Aftermath;
   /** Those that PostgreSQL refused to run in a transaction. */
   readonly #refused = new Set<Statement>();
+  #journalVersion: string;
 
   constructor(
     readonly session: Session,
@@ -99,6 +98,7 @@ class UntransactedRun {
     readonly statements: readonly Statement[],
   ) {
     this.#schema = session.settings.schema;
+    this.#journalVersion = migration.version;
     this.#outside = new Outside(session, migration, statements, options);
     const classOf = (statement: Statement) => this.#classOf(statement);
     this.#aftermath = new Aftermath(session, this.#outside, classOf, options.isFirst);
@@ -108,6 +108,7 @@ class UntransactedRun {
     const { migration, session, lease, statements, options } = this;
     const since = Date.now();
     const journal = await readJournal(session, migration.version);
+    this.#journalVersion = journal.values().next().value?.version ?? migration.version;
     this.#assertUnchanged(journal);
     for (const [index, statement] of statements.entries()) {
       const number = index + 1;
@@ -162,8 +163,8 @@ class UntransactedRun {
           } has run already, and the file has only ${statements.length}`,
         {
           hint: statement
-            ? `Restore what had run, and put changes behind it; or accept the file as it is: pipeweave db:repair --version ${migration.version} --reason "…"`
-            : `Restore what had run; or undo it by hand, and have the file begun again: pipeweave db:repair --version ${migration.version} --partial forget --reason "…"`,
+            ? `Restore what had run, and put changes behind it; or accept the file as it is: pipeweave db:repair --version ${migration.version} --reason "why"`
+            : `Restore what had run; or undo it by hand, and have the file begun again: pipeweave db:repair --version ${migration.version} --partial forget --reason "why"`,
         },
       );
     }
@@ -172,9 +173,9 @@ class UntransactedRun {
   /** Runs one statement, again where that helps and can do no harm. */
   async #step(number: number, statement: Statement, row: JournalRow | undefined): Promise<void> {
     const { migration, options, session } = this;
-    const { version, name } = migration;
     const key: JournalKey = {
-      ...{ version, name, statement: number },
+      // The lines of one file have one spelling of its version, however many zeros it has now.
+      ...{ version: this.#journalVersion, name: migration.name, statement: number },
       hash: hashOf(migration, statement),
       fence: this.lease.fence,
     };
@@ -234,6 +235,11 @@ class UntransactedRun {
     }
   }
 
+  /** Whether a statement must leave the settings as they are: what it sets would be gone at the next, without a word. */
+  #isWatched(number: number, { node }: Statement): boolean {
+    return number < this.statements.length && !isSetting(node) && !forgetsSettings(node);
+  }
+
   #classOf(statement: Statement): TransactionClass {
     return this.#refused.has(statement) ? whenRefused(statement) : transactionClassOf(statement);
   }
@@ -242,7 +248,7 @@ class UntransactedRun {
   async #runWithJournal(key: JournalKey, statement: Statement): Promise<void> {
     const { lease, session } = this;
     // What a function of the user's sets would be gone at the next statement, without a word.
-    const watched = key.statement < this.statements.length && !isSetting(statement.node);
+    const watched = this.#isWatched(key.statement, statement);
     const before = [
       ...freshSession(this.options.limits),
       lease.check(key),
@@ -305,7 +311,8 @@ class UntransactedRun {
     );
     const head = messageHead(this.migration);
     sent.begun = true;
-    const answer = outside.send(`${head}${text}`, outside.settingsBefore(statement), limits);
+    const watched = atomicity === "opaque" && this.#isWatched(key.statement, statement);
+    const answer = outside.send(`${head}${text}`, outside.settingsBefore(statement), limits, watched);
     await this.#located(
       answer,
       { text: `${head}${text}`, bodyStart: head.length, statementsBefore: 0 },
@@ -360,17 +367,3 @@ class UntransactedRun {
     }
   }
 }
-
-/** Keeps what unqualified names and rights go by, under whatever search_path there is. */
-const noteSettings = (when: "before" | "after") =>
-  sql`SELECT pg_catalog.set_config(${`pipeweave.${when}`}, pg_catalog.concat(pg_catalog.current_setting('search_path'), ' as ', current_user), true);`;
-
-const assertSameSettings = sql`DO ${
-  sql`
-BEGIN
-  IF current_setting('pipeweave.before') <> current_setting('pipeweave.after') THEN
-    RAISE EXCEPTION 'it changes search_path or role from % to %, which the statements after it would not find', current_setting('pipeweave.before'), current_setting('pipeweave.after')
-      USING ERRCODE = ${SETTINGS_CHANGED}, HINT = 'Set it by a statement of its own: SET search_path = …;';
-  END IF;
-END`.text
-};`;

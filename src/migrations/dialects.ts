@@ -34,6 +34,8 @@ const TOOLS: readonly (readonly [tool: string, line: RegExp, hint: string])[] = 
   ["Rambler", /^--\s*rambler\s+(?:up|down)\b/i, SECTIONS],
   ["tern", /^-{2,}\s*create\s+above\s*\/\s*drop\s+below\b/i, SECTIONS],
   ["node-pg-migrate", /^--\s*(?:up|down)\s+migration\s*$/i, SECTIONS],
+  ["Aerich", /^--\s*(?:upgrade|downgrade)\s*--/i, SECTIONS],
+  ["Mojo::Pg", /^--\s*\d+\s+(?:up|down)\s*$/i, SECTIONS],
   ["shmig", /^--\s*=+\s*(?:up|down)\s*=+/i, SECTIONS],
   ["Play evolutions", /^(?:#|--)\s*-*\s*!(?:ups|downs)\b/i, SECTIONS],
   ["MyBatis Migrations", /^--\s*\/\/\s*@undo\b/i, SECTIONS],
@@ -46,9 +48,17 @@ const TOOLS: readonly (readonly [tool: string, line: RegExp, hint: string])[] = 
   ],
 ];
 
+/** What begins a way up, and what a way down, by their words. */
+const UP = "up|upgrade|forwards?|apply|do";
+const DOWN = "down|downgrade|backwards?|reverse|revert|rollback|undo";
+const PUNCTUATION = String.raw`[\s\-=+@!#*:;.,[\]{}<>/\d]*`;
 /** A line of no tool in particular that begins a way up or down, and says nothing else. */
-const DIRECTION =
-  /^--[\s\-=+@!#*:[\]{}<>/]*(?:migrat(?:e|ion)s?\b[\s:\-]*)?(up|down|undo|rollback|revert)[\s\-=+@!#*:[\]{}<>/]*$/i;
+const DIRECTION = new RegExp(
+  `^(?:--|#|/\\*)${PUNCTUATION}(?:(?:migrat(?:e|ion)s?|sql|name|section|begin|start|direction|script)\\b${PUNCTUATION})?(${UP}|${DOWN})` +
+    `(?:${PUNCTUATION}(?:migration|sql|section|part|script))?${PUNCTUATION}$`,
+  "i",
+);
+const IS_UP = new RegExp(`^(?:${UP})$`, "i");
 
 /**
  * The first line in a file that another tool's files have. In a string it is none.
@@ -61,7 +71,7 @@ export async function foreignMark(
 ): Promise<Mark | undefined> {
   let up: Mark | undefined;
   let down: Mark | undefined;
-  for (const match of text.matchAll(/^[ \t]*((?:--|#)[^\n\r]*)/gm)) {
+  for (const match of text.matchAll(/^[ \t]*((?:--|#|\/\*)[^\n\r]*)/gm)) {
     const line = match[1]!.trim();
     const known = TOOLS.find(([, pattern]) => pattern.test(line));
     const direction = DIRECTION.exec(line)?.[1]?.toLowerCase();
@@ -71,7 +81,7 @@ export async function foreignMark(
     const shown = excerptOf(line);
     if (known) return { tool: known[0], line: shown, offset, hint: known[2] };
     const mark = { tool: "another tool", line: shown, offset, hint: SECTIONS };
-    if (direction === "up") up ??= mark;
+    if (IS_UP.test(direction!)) up ??= mark;
     else down ??= mark;
   }
   // One alone may be a remark; both are sections.

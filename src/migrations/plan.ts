@@ -146,7 +146,7 @@ export function contradictions(
       version: row.version,
       message: `${labelOf(row)} was changed after it was applied`,
       hint:
-        'Restore the files as they were, and put the change into a new migration; or accept a file as it is: pipeweave db:repair --version <version> --reason "…"',
+        'Restore the files as they were, and put the change into a new migration; or accept a file as it is: pipeweave db:repair --version <version> --reason "why"',
     })),
     ...status.missing.map((row): Contradiction => ({
       code: "missing",
@@ -175,7 +175,7 @@ function contradictionOfTaken({ migration, by }: TakenNumber): Contradiction {
       ...about,
       message: `${labelOf(migration)} was applied under another name: ${labelOf(by)}`,
       hint:
-        `Give the file its name back; or record the new one: pipeweave db:repair --version ${migration.version} --reason "…"`,
+        `Give the file its name back; or record the new one: pipeweave db:repair --version ${migration.version} --reason "why"`,
     };
   }
   const message = `${labelOf(migration)} is not applied: another migration has its number, ${labelOf(by)}${
@@ -192,7 +192,7 @@ function contradictionOfTaken({ migration, by }: TakenNumber): Contradiction {
     ...about,
     message,
     hint:
-      `Give the other one a free number, in the history and as a file: pipeweave db:repair --version ${by.version} --renumber <number> --reason "…"`,
+      `Give the other one a free number, in the history and as a file: pipeweave db:repair --version ${by.version} --renumber <number> --reason "why"`,
   };
 }
 
@@ -205,7 +205,7 @@ function contradictionOfPartial(
     versionKey(one.version) === versionKey(version) && one.name === partial.name
   );
   if (migration?.directives.noTransaction) return [];
-  const forget = `pipeweave db:repair --version ${version} --partial forget --reason "…"`;
+  const forget = `pipeweave db:repair --version ${version} --partial forget --reason "why"`;
   const about = { code: "half_done", version, file: migration?.file ?? "migration_journal" } as const;
   return [
     migration

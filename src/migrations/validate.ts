@@ -8,7 +8,7 @@
 import { PipeweaveError } from "../errors.ts";
 import { type Finding, locate } from "./finding.ts";
 import { foreignMark, type Mark } from "./dialects.ts";
-import { ownTableChangedBy } from "./own_tables.ts";
+import { ownTableChangedBy, pathSetBy } from "./own_tables.ts";
 import { EMBEDDED, type Migration } from "./migration.ts";
 import { sessionProblemOf } from "../sql/session_state.ts";
 import { transactionClassOf } from "../sql/transactions.ts";
@@ -61,8 +61,10 @@ export async function validateSql(
   }
   const foreign = await foreignMark(sql, statements);
   if (foreign) return [foreignDialect(migration, foreign)];
+  let path: string | undefined;
   return statements.flatMap(({ node, start }): Finding[] => {
-    const misfit = findMisfit(node, migration, schema);
+    path = pathSetBy(node) ?? path;
+    const misfit = findMisfit(node, migration, schema, path);
     const found = misfit ?? findHazard(node);
     return found
       ? [{
@@ -178,6 +180,7 @@ function findMisfit(
   node: Node,
   { directives: { noTransaction }, file, source }: Migration,
   schema: string,
+  path: string | undefined,
 ): Misfit | undefined {
   const { type, fields } = node;
   if (type === "TransactionStmt") {
@@ -206,7 +209,7 @@ function findMisfit(
         "Name the index: an attempt that fails leaves an INVALID one, which is found by its name and rebuilt.",
     };
   }
-  const own = source === EMBEDDED ? undefined : ownTableChangedBy(node, schema);
+  const own = source === EMBEDDED ? undefined : ownTableChangedBy(node, schema, path);
   if (own) {
     return {
       code: "own_table",

@@ -20,6 +20,41 @@ export function isSetting({ type, fields }: Node): boolean {
   return type === "VariableSetStmt" || type === "SelectStmt" && isSetConfig(fields);
 }
 
+/**
+ * Those of several statements that still say what holds behind them: of each parameter the last one. What an earlier one
+ * named may be gone by then, such as a role.
+ */
+export function lastSettings<T extends { readonly node: Node }>(statements: readonly T[]): readonly T[] {
+  const seen = new Set<string>();
+  const last: T[] = [];
+  for (const statement of statements.toReversed()) {
+    const names = parametersOf(statement.node);
+    if (names.length === 0 || names.every((name) => seen.has(name) || seen.has(ALL) && !IDENTITY.has(name))) {
+      continue;
+    }
+    last.unshift(statement);
+    for (const name of names) seen.add(name);
+  }
+  return last;
+}
+
+/** All parameters, but for those that say who is at work. */
+const ALL = "RESET ALL";
+const IDENTITY: ReadonlySet<string> = new Set(["role", "session_authorization"]);
+
+/** The parameters that a statement sets, where it does nothing else. */
+function parametersOf(node: Node): readonly string[] {
+  const { type, fields } = node;
+  if (!isSetting(node)) return [];
+  if (type === "VariableSetStmt") {
+    return fields["kind"] === "VAR_RESET_ALL" ? [ALL] : [String(fields["name"]).toLowerCase()];
+  }
+  return nodesOf(fields["targetList"]).map(({ fields: { val } }) => {
+    const [name] = nodesOf(nodesOf([val])[0]!.fields["args"]);
+    return String((name!.fields["sval"] as { sval?: string } | undefined)?.sval ?? "").toLowerCase();
+  });
+}
+
 /** Whether a statement undoes all that those before it have set. */
 export function forgetsSettings({ type, fields }: Node): boolean {
   return type === "DiscardStmt" && fields["target"] === "DISCARD_ALL";
@@ -88,9 +123,15 @@ function isSetConfig(fields: Node["fields"]): boolean {
     const [call] = nodesOf([val]);
     if (call?.type !== "FuncCall" || functionName(call.fields) !== "set_config") return false;
     const values = nodesOf(call.fields["args"]);
-    return values.length === 3 && values.every(({ type }) => type === "A_Const") &&
-      (values[2]!.fields["boolval"] as { boolval?: boolean } | undefined)?.boolval !== true;
+    return values.length === 3 && values.every(({ type }) => type === "A_Const") && isFalse(values[2]!);
   });
+}
+
+/** Whether a constant is false, as PostgreSQL reads a boolean. */
+function isFalse({ fields }: Node): boolean {
+  const { boolval, sval } = fields as { boolval?: { boolval?: boolean }; sval?: { sval?: string } };
+  if (boolval) return boolval.boolval !== true;
+  return /^\s*(?:f|fa|fal|fals|false|n|no|of|off|0)\s*$/i.test(sval?.sval ?? "");
 }
 
 const functionName = ({ funcname }: Node["fields"]): unknown => nodesOf(funcname).at(-1)?.fields["sval"];
