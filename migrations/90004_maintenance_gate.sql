@@ -83,8 +83,7 @@ BEGIN
   IF current_setting('server_encoding') = 'UTF8' THEN
     value := regexp_replace(value, '[\u0080-\u009f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]', '?', 'g');
   END IF;
-  RETURN CASE WHEN length(value) > most THEN left(value, most - 1) || CASE getdatabaseencoding() WHEN 'UTF8' THEN convert_from('\xe280a6', 'UTF8') ELSE '~' END
-    ELSE value END;
+  RETURN CASE WHEN length(value) > most THEN left(value, most - 3) || '...' ELSE value END;
 END;
 $$;
 

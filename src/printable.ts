@@ -39,8 +39,11 @@ export function excerptOf(text: string): string {
   return [...shown, ...(lines.length > QUOTED.lines ? ["…"] : [])].join("\n");
 }
 
-/** {@linkcode printable}, and no longer than fits where it is stored. The database cuts what other clients write. */
+/**
+ * {@linkcode printable}, and no longer than fits where it is stored: in ASCII, since the database may be in any encoding. It
+ * cuts what other clients write in the same way.
+ */
 export function bounded(text: string, most: number): string {
   const characters = [...printable(text)];
-  return characters.length <= most ? characters.join("") : `${characters.slice(0, most - 1).join("")}…`;
+  return characters.length <= most ? characters.join("") : `${characters.slice(0, most - 3).join("")}...`;
 }
