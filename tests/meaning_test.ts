@@ -676,6 +676,26 @@ Deno.test("a character that the database's encoding has not: its place, whicheve
   }
 });
 
+Deno.test("standard_conforming_strings off: as psql reads it, or refused", async () => {
+  await using database = await TestDatabase.empty();
+  assertEquals((await on(database, "db:migrate", { "000_z.sql": "SELECT 1;" })).code, 0);
+  await database.sql.unsafe(`ALTER DATABASE ${database.name} SET standard_conforming_strings = off`);
+  const dump =
+    "SET standard_conforming_strings = on;\nCREATE TABLE paths AS SELECT 'c:\\new\\table'::text AS p;";
+  assertEquals((await on(database, "db:migrate --allow-missing", { "001_a.sql": dump })).code, 0);
+  assertEquals((await database.sql`SELECT p FROM paths`)[0]!["p"], "c:\\new\\table");
+  for (const text of ["SELECT 'a\\nb';", "-- it's\nSELECT E'a\\n', 'c:\\x';"]) {
+    const { code, stderr } = await on(database, "db:migrate --allow-missing", {
+      "001_a.sql": dump,
+      "002_b.sql": text,
+    });
+    assertEquals(code, 5);
+    assertStringIncludes(stderr, "a backslash in a string is an escape in this database");
+  }
+  const fine = { "001_a.sql": dump, "002_b.sql": "-- c:\\x\nSELECT E'a\\n', $$ c:\\x $$;" };
+  assertEquals((await on(database, "db:migrate --allow-missing", fine)).code, 0);
+});
+
 Deno.test("long lists and long messages are cut", async () => {
   await using database = await TestDatabase.empty();
   const files = Object.fromEntries(

@@ -61,7 +61,10 @@ export async function planDryRun(
   options: MigrateOptions,
 ): Promise<MigrationPlan> {
   const { migrations, history, status, pending } = await planMigrate(session, options);
-  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED), session.settings);
+  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED), {
+    schema: session.settings.schema,
+    escapes: history.escapes,
+  });
   const needs = await needsOf(pending);
   const refusal = await assertMaintenance(session, needs, options.allowOnline === true)
     .then(() => undefined, (error: PipeweaveError) => error);

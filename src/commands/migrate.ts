@@ -118,7 +118,10 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
   if (pending.length === 0) return { applied: [], failed: null, status };
   if (session.parameter("in_hot_standby") === "on") throw readOnlyServer(session, pending.length);
   // PipeWeave's own were checked when the binary was made.
-  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED), session.settings);
+  await assertRunnable(pending.filter(({ source }) => source !== EMBEDDED), {
+    schema: session.settings.schema,
+    escapes: history.escapes,
+  });
   const needs = await needsOf(pending);
   const { maintenance } = options;
   const own = pending.filter(({ source }) => source === EMBEDDED);

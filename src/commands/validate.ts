@@ -47,7 +47,7 @@ export async function validateMigrations(
   const files = migrations.flatMap((migration) => migration.down ? [migration, migration.down] : [migration]);
   const findings = [
     ...fileFindings,
-    ...await validateAll(files, { schema }),
+    ...await validateAll(files, { schema, escapes: history?.escapes }),
   ];
   if (options.lint) {
     const user = migrations.filter(({ source }) => source !== EMBEDDED || !options.dirs?.length);

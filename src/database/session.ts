@@ -420,6 +420,8 @@ export class Session {
           application_name: settings.applicationName,
           // The driver reads times in this form alone.
           DateStyle: "ISO, MDY",
+          // PostgreSQL reads a whole message before it runs the first SET of it.
+          standard_conforming_strings: "on",
           ...(settings.options === undefined ? {} : { options: settings.options }),
         },
         connect_timeout: 0,

@@ -46,6 +46,8 @@ export interface History extends HistoryFacts {
   readonly complete: boolean;
   readonly rows: readonly HistoryRow[];
   readonly partial: readonly PartialMigration[];
+  /** Whether database or role set standard_conforming_strings off: psql reads backslashes in strings as escapes there. */
+  readonly escapes?: boolean;
   /** The server that told. */
   readonly server?: ServerIdentity;
   /** What was found of {@linkcode reportOwnership}: objects that others have made. */
@@ -119,7 +121,10 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
       ${lookAround(schema)}
       ${alongside}
       ${assertTrusted(schema, [TABLE], "read")}
-      SELECT ${SERVER_IDENTITY} AS server, pg_catalog.current_setting('pipeweave.partial', true) AS partial,
+      SELECT EXISTS (SELECT FROM pg_db_role_setting s WHERE 'standard_conforming_strings=off' = ANY (s.setconfig)
+               AND s.setrole IN (0, current_user::regrole)
+               AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) AS escapes,
+             ${SERVER_IDENTITY} AS server, pg_catalog.current_setting('pipeweave.partial', true) AS partial,
              pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete,
              nullif(pg_catalog.current_setting('pipeweave.foreign_history', true), '') AS foreign_history,
              nullif(pg_catalog.current_setting('pipeweave.foreign_any', true), '') AS foreign_any;
@@ -132,6 +137,7 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
       rows: rows.map(historyRow),
       partial: JSON.parse((facts!["partial"] as string | null) || "[]") as PartialMigration[],
       server: String(facts!["server"]),
+      escapes: facts!["escapes"] === true,
       foreign: {
         history: facts!["foreign_history"] as string | null ?? undefined,
         any: facts!["foreign_any"] as string | null ?? undefined,

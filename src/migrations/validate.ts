@@ -10,6 +10,7 @@ import { type Finding, locate } from "./finding.ts";
 import { foreignMark, type Mark } from "./dialects.ts";
 import { ownTableChangedBy, pathSetBy } from "./own_tables.ts";
 import { EMBEDDED, type Migration } from "./migration.ts";
+import { ambiguousStringIn } from "../sql/comments.ts";
 import { sessionProblemOf } from "../sql/session_state.ts";
 import { transactionClassOf } from "../sql/transactions.ts";
 import { type Node, SqlSyntaxError, type Statement, statementsOf } from "../sql/statements.ts";
@@ -23,6 +24,8 @@ interface Misfit {
 
 /** What files are held against besides PostgreSQL's grammar. */
 export interface ValidationTerms {
+  /** Whether the database reads backslashes in strings as escapes. Default: false */
+  readonly escapes?: boolean | undefined;
   /** Schema of PipeWeave's tables. Default: public */
   readonly schema?: string | undefined;
 }
@@ -30,7 +33,7 @@ export interface ValidationTerms {
 /** All that is wrong with one file's SQL. */
 export async function validateSql(
   migration: Migration,
-  { schema = "public" }: ValidationTerms = {},
+  { schema = "public", escapes = false }: ValidationTerms = {},
 ): Promise<readonly Finding[]> {
   const { file, sql } = migration;
   let statements: readonly Statement[];
@@ -61,6 +64,19 @@ export async function validateSql(
   }
   const foreign = await foreignMark(sql, statements);
   if (foreign) return [foreignDialect(migration, foreign)];
+  const ambiguous = escapes ? await ambiguousStringIn(sql) : undefined;
+  if (ambiguous !== undefined) {
+    return [{
+      severity: "error",
+      code: "ambiguous_string",
+      file,
+      message:
+        "a backslash in a string is an escape in this database (standard_conforming_strings is off), and none elsewhere",
+      location: locate(file, sql, ambiguous, ambiguous),
+      hint:
+        "Write E'...' where an escape is meant, or begin the file with: SET standard_conforming_strings = on;",
+    }];
+  }
   let path: string | undefined;
   return statements.flatMap(({ node, start }): Finding[] => {
     path = pathSetBy(node) ?? path;
