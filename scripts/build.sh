@@ -48,6 +48,12 @@ commit=$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)
 sockets=${PIPEWEAVE_SOCKET_DIRS:-/run/postgresql,/var/run/postgresql,/cloudsql}
 environment=$("$deno" eval 'import { ENVIRONMENT } from "./src/config/environment.ts"; console.log(ENVIRONMENT.join(","))')
 
+# A command runs for a moment: what V8 would optimise of PostgreSQL's parser in the background is never used
+# (./scripts/bench_flags.sh measures it).
+flags=${PIPEWEAVE_V8_FLAGS:---liftoff-only}
+v8=
+[ "$flags" = none ] || v8=--v8-flags=$flags
+
 mkdir -p dist
 printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$sockets" >dist/build.json
 # A few modules start faster than two hundred. They lie two folders deep, as those do that look for embedded files.
@@ -55,7 +61,8 @@ rm -rf dist/bundle
 "$deno" bundle --quiet --platform deno --code-splitting --external libpg-query --outdir dist/bundle main.ts
 # Without --no-code-cache the program would write V8's code to the temp folder and run what it finds there at its next
 # start, where any local user can plant a file.
-"$deno" compile --quiet --no-prompt --no-check --no-code-cache --target "$target" --output "$output" \
+# shellcheck disable=SC2086 -- no flag is no argument
+"$deno" compile --quiet --no-prompt --no-check --no-code-cache $v8 --target "$target" --output "$output" \
   --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" --allow-sys=hostname,uid \
   --include migrations --include dist/build.json \
   --exclude node_modules/node-forge --exclude "$(echo node_modules/.deno/node-forge@*)" \

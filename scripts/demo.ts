@@ -9,7 +9,10 @@ const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false });
 
 async function run(...args: string[]): Promise<number> {
   console.log(`\n$ pipeweave ${args.join(" ")}`);
-  const { code } = await new Deno.Command(binary, { args, env: { DATABASE_URL: url! } }).spawn().status;
+  const { code } = await new Deno.Command(binary, {
+    args,
+    env: { DATABASE_URL: url! },
+  }).spawn().status;
   if (code !== 0) console.log(`(exit code ${code})`);
   return code;
 }
@@ -17,7 +20,9 @@ async function run(...args: string[]): Promise<number> {
 /** Runs a command that has to succeed. */
 async function must(...args: string[]): Promise<void> {
   const code = await run(...args);
-  if (code !== 0) throw new Error(`pipeweave ${args.join(" ")} ended with ${code}`);
+  if (code !== 0) {
+    throw new Error(`pipeweave ${args.join(" ")} ended with ${code}`);
+  }
 }
 
 function say(text: string): void {
@@ -39,13 +44,16 @@ try {
   await must("maintenance:status");
 
   say("Too early: tasks are active, so this refuses.");
-  if (await run("maintenance:enter") !== 3) throw new Error("maintenance:enter should have refused");
+  if (await run("maintenance:enter") !== 3) {
+    throw new Error("maintenance:enter should have refused");
+  }
 
   say("The workers finish one task after the other.");
   for (let left = 5; left > 0; left--) {
     await new Promise((resolve) => setTimeout(resolve, 300));
     await sql`UPDATE task_runs SET status = 'completed', completed_at = now() WHERE id = ${`run-${left}`}`;
-    const [row] = await sql`SELECT count(*)::int AS n FROM task_runs WHERE status IN ('pending', 'running')`;
+    const [row] =
+      await sql`SELECT count(*)::int AS n FROM task_runs WHERE status IN ('pending', 'running')`;
     console.log(`  run-${left} completed, ${row!["n"]} left`);
   }
 
@@ -56,7 +64,9 @@ try {
   await must("maintenance:exit");
   await must("db:cleanup", "--dry-run");
   await must("db:selftest");
-  say("Done. Now on your own database:  DATABASE_URL=postgres://… ./dist/pipeweave db:migrate");
+  say(
+    "Done. Now on your own database:  DATABASE_URL=postgres://… ./dist/pipeweave db:migrate",
+  );
 } finally {
   await sql.end({ timeout: 1 });
 }

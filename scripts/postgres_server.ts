@@ -22,7 +22,10 @@ export interface ServerOptions {
 }
 
 /** The superuser of every such server, and its password. */
-export const ADMIN = { user: "postgres", password: "s3cret @/:%'\\ word" } as const;
+export const ADMIN = {
+  user: "postgres",
+  password: "s3cret @/:%'\\ word",
+} as const;
 
 export class PostgresServer {
   #process: Deno.ChildProcess | undefined;
@@ -35,17 +38,33 @@ export class PostgresServer {
 
   /** Makes a data folder and starts a server on it. */
   static async start(
-    { settings = {}, auth = "trust", standbyOf, port = freePort() }: ServerOptions = {},
+    { settings = {}, auth = "trust", standbyOf, port = freePort() }:
+      ServerOptions = {},
   ): Promise<PostgresServer> {
     const folder = await Deno.makeTempDir({ prefix: "pipeweave-postgres-" });
     await Deno.chmod(folder, 0o755);
-    const server = new PostgresServer(folder, port, await usableBinaries(folder));
+    const server = new PostgresServer(
+      folder,
+      port,
+      await usableBinaries(folder),
+    );
     try {
       if (asRoot) await Deno.chown(folder, UNPRIVILEGED, UNPRIVILEGED);
       if (standbyOf) await command("cp", ["-a", `${standbyOf}/.`, server.data]);
       else {
-        await Deno.writeTextFile(`${folder}/password`, ADMIN.password, { mode: 0o644 });
-        const local = ["-U", ADMIN.user, "--pwfile", `${folder}/password`, "-E", "UTF8", "--locale", "C"];
+        await Deno.writeTextFile(`${folder}/password`, ADMIN.password, {
+          mode: 0o644,
+        });
+        const local = [
+          "-U",
+          ADMIN.user,
+          "--pwfile",
+          `${folder}/password`,
+          "-E",
+          "UTF8",
+          "--locale",
+          "C",
+        ];
         await command(`${server.binaries}/initdb`, [
           "-D",
           server.data,
@@ -101,8 +120,12 @@ export class PostgresServer {
 
   /** Sets settings; they hold from the next start, or from {@linkcode reload} on. */
   async configure(settings: Readonly<Record<string, string>>): Promise<void> {
-    const lines = Object.entries(settings).map(([name, value]) => `${name} = '${value}'\n`);
-    await Deno.writeTextFile(`${this.data}/postgresql.conf`, lines.join(""), { append: true });
+    const lines = Object.entries(settings).map(([name, value]) =>
+      `${name} = '${value}'\n`
+    );
+    await Deno.writeTextFile(`${this.data}/postgresql.conf`, lines.join(""), {
+      append: true,
+    });
   }
 
   reload(): void {
@@ -117,7 +140,8 @@ export class PostgresServer {
       await new Promise((resolve) => setTimeout(resolve, 50));
     }
     throw new Error(
-      `PostgreSQL did not start: ${await Deno.readTextFile(`${this.folder}/log`).catch(() => "")}`,
+      `PostgreSQL did not start: ${await Deno.readTextFile(`${this.folder}/log`)
+        .catch(() => "")}`,
     );
   }
 
@@ -163,18 +187,24 @@ export class PostgresServer {
   /** Freezes the server's postmaster and all its sessions, or lets them go on. */
   async freeze(signal: "SIGSTOP" | "SIGCONT"): Promise<void> {
     const { stdout } = await new Deno.Command("/bin/sh", {
-      args: ["-c", `for f in /proc/[0-9]*/stat; do read -r line <"$f" && echo "$line"; done 2>/dev/null`],
+      args: [
+        "-c",
+        `for f in /proc/[0-9]*/stat; do read -r line <"$f" && echo "$line"; done 2>/dev/null`,
+      ],
     }).output();
     const rows = new TextDecoder().decode(stdout).split("\n").map((line) =>
       /^(\d+) \(.*\) \S (\d+)/.exec(line)
     );
-    const children = rows.filter((row) => row && Number(row[2]) === this.pid).map((row) => Number(row![1]));
+    const children = rows.filter((row) => row && Number(row[2]) === this.pid)
+      .map((row) => Number(row![1]));
     for (const pid of [this.pid, ...children]) Deno.kill(pid, signal);
   }
 
   async #lastLineOfPid(): Promise<string | undefined> {
     // The last line of postmaster.pid is the server's own word on its state.
-    const text = await Deno.readTextFile(`${this.data}/postmaster.pid`).catch(() => "");
+    const text = await Deno.readTextFile(`${this.data}/postmaster.pid`).catch(
+      () => "",
+    );
     return text.trimEnd().split("\n")[7]?.trim();
   }
 }
@@ -194,10 +224,19 @@ async function usableBinaries(folder: string): Promise<string> {
   return `${folder}/native/bin`;
 }
 
-async function command(program: string, args: string[], cwd?: string): Promise<void> {
-  const { success, stderr } = await new Deno.Command(program, { args, ...(cwd ? { cwd, ...identity } : {}) })
+async function command(
+  program: string,
+  args: string[],
+  cwd?: string,
+): Promise<void> {
+  const { success, stderr } = await new Deno.Command(program, {
+    args,
+    ...(cwd ? { cwd, ...identity } : {}),
+  })
     .output();
-  if (!success) throw new Error(`${program} failed: ${new TextDecoder().decode(stderr)}`);
+  if (!success) {
+    throw new Error(`${program} failed: ${new TextDecoder().decode(stderr)}`);
+  }
 }
 
 /** A TCP port of 127.0.0.1 that nobody listens on. */
@@ -210,11 +249,19 @@ export function freePort(): number {
 
 if (import.meta.main) {
   const [program, ...args] = Deno.args;
-  if (!program) throw new Error("usage: postgres_server.ts <command> [arguments…]");
+  if (!program) {
+    throw new Error("usage: postgres_server.ts <command> [arguments…]");
+  }
   const server = await PostgresServer.start();
-  const child = new Deno.Command(program, { args, env: { PIPEWEAVE_TEST_SERVER: server.url() } }).spawn();
+  const child = new Deno.Command(program, {
+    args,
+    env: { PIPEWEAVE_TEST_SERVER: server.url() },
+  }).spawn();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
-    Deno.addSignalListener(signal, () => child.kill(signal === "SIGHUP" ? "SIGTERM" : signal));
+    Deno.addSignalListener(
+      signal,
+      () => child.kill(signal === "SIGHUP" ? "SIGTERM" : signal),
+    );
   }
   const { code } = await child.status;
   await server.stop();

@@ -9,10 +9,15 @@ const PART = /(?=<!-- What follows is written by )/;
  * @param script the file in `scripts/` that measured it
  * @param markdown starts with a heading of the second level
  */
-export async function writePart(script: string, markdown: string): Promise<void> {
+export async function writePart(
+  script: string,
+  markdown: string,
+): Promise<void> {
   const marker = `<!-- What follows is written by scripts/${script}. -->`;
   const [, ...parts] = (await Deno.readTextFile(DOCUMENT)).split(PART);
   const others = parts.filter((part) => !part.startsWith(marker));
-  const all = [...others, `${marker}\n\n${markdown}`].toSorted().map((part) => part.trim());
+  const all = [...others, `${marker}\n\n${markdown}`].toSorted().map((part) =>
+    part.trim()
+  );
   await Deno.writeTextFile(DOCUMENT, `# Benchmarks\n\n${all.join("\n\n")}\n`);
 }

@@ -50,7 +50,12 @@ function sameStatements(): string[] {
       limits: {},
       statements: undefined,
       actor: UNKNOWN_ACTOR,
-      terms: { key, predecessor: migrations[index - 1]?.version, complete: index > 0, outside: false },
+      terms: {
+        key,
+        predecessor: migrations[index - 1]?.version,
+        complete: index > 0,
+        outside: false,
+      },
     }).text
   );
 }

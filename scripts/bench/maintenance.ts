@@ -4,7 +4,12 @@ import type postgres from "postgres";
 import type { PostgresServer } from "../postgres_server.ts";
 import { cleanup } from "../../src/cleanup/cleanup.ts";
 import { changeMode, readState } from "../../src/maintenance/state.ts";
-import { connect, queueTasks, sessionFor, withMigratedServer } from "../../tests/support/database.ts";
+import {
+  connect,
+  queueTasks,
+  sessionFor,
+  withMigratedServer,
+} from "../../tests/support/database.ts";
 import { writePart } from "./document.ts";
 import { median } from "./report.ts";
 
@@ -40,11 +45,16 @@ function quantile(values: readonly number[], q: number): number {
 }
 
 /** A server with one task to run, big enough for what is measured. */
-async function withServer<T>(work: (server: PostgresServer, sql: postgres.Sql) => Promise<T>): Promise<T> {
-  return await withMigratedServer({ shared_buffers: "512MB" }, async (server, sql) => {
-    await queueTasks(sql, []);
-    return await work(server, sql);
-  });
+async function withServer<T>(
+  work: (server: PostgresServer, sql: postgres.Sql) => Promise<T>,
+): Promise<T> {
+  return await withMigratedServer(
+    { shared_buffers: "512MB" },
+    async (server, sql) => {
+      await queueTasks(sql, []);
+      return await work(server, sql);
+    },
+  );
 }
 
 /** Transactions per second of pgbench with one script. */
@@ -56,12 +66,33 @@ async function pgbench(
 ): Promise<number> {
   const file = await Deno.makeTempFile({ suffix: ".sql" });
   await Deno.writeTextFile(file, script);
-  const { stdout, stderr, success } = await new Deno.Command(Deno.env.get("PGBENCH")!, {
-    args: [
-      ...["-n", "-f", file, "-c", String(clients), "-j", "2", "-T", String(seconds)],
-      ...["-h", "127.0.0.1", "-p", String(server.port), "-U", "postgres", "postgres"],
-    ],
-  }).output();
+  const { stdout, stderr, success } = await new Deno.Command(
+    Deno.env.get("PGBENCH")!,
+    {
+      args: [
+        ...[
+          "-n",
+          "-f",
+          file,
+          "-c",
+          String(clients),
+          "-j",
+          "2",
+          "-T",
+          String(seconds),
+        ],
+        ...[
+          "-h",
+          "127.0.0.1",
+          "-p",
+          String(server.port),
+          "-U",
+          "postgres",
+          "postgres",
+        ],
+      ],
+    },
+  ).output();
   await Deno.remove(file);
   if (!success) throw new Error(new TextDecoder().decode(stderr));
   return Number(/tps = ([\d.]+)/.exec(new TextDecoder().decode(stdout))![1]);
@@ -88,7 +119,8 @@ async function gatePrice(): Promise<Measure[]> {
         -- As temp_uploads refers to task_runs.
         CREATE TABLE refers_to_${table} (id text REFERENCES ${table} (id) ON DELETE SET NULL)`);
     }
-    await sql.unsafe(`CREATE FUNCTION gate_always_on() RETURNS trigger LANGUAGE plpgsql AS $$
+    await sql.unsafe(
+      `CREATE FUNCTION gate_always_on() RETURNS trigger LANGUAGE plpgsql AS $$
       BEGIN
         PERFORM pg_advisory_xact_lock_shared(42);
         IF (SELECT mode FROM orchestrator_state WHERE id = 'singleton') <> 'running' THEN
@@ -96,13 +128,18 @@ async function gatePrice(): Promise<Measure[]> {
         END IF;
         RETURN NULL;
       END $$;
-      CREATE TRIGGER gate BEFORE INSERT ON always_on FOR EACH STATEMENT EXECUTE FUNCTION gate_always_on()`);
+      CREATE TRIGGER gate BEFORE INSERT ON always_on FOR EACH STATEMENT EXECUTE FUNCTION gate_always_on()`,
+    );
     const measures: Measure[] = [];
     for (const rows of [1, 100]) {
       for (const clients of [1, 8]) {
         const ratios: number[] = [];
         const others: number[] = [];
-        const speeds: Record<string, number[]> = { task_runs: [], ungated: [], always_on: [] };
+        const speeds: Record<string, number[]> = {
+          task_runs: [],
+          ungated: [],
+          always_on: [],
+        };
         for (let round = 0; round < ROUNDS; round++) {
           // Each comes first, second and third as often as the others.
           const tables = Object.keys(speeds);
@@ -117,8 +154,12 @@ async function gatePrice(): Promise<Measure[]> {
             );
             speeds[table]!.push(speed);
           }
-          ratios.push(speeds["ungated"]!.at(-1)! / speeds["task_runs"]!.at(-1)!);
-          others.push(speeds["ungated"]!.at(-1)! / speeds["always_on"]!.at(-1)!);
+          ratios.push(
+            speeds["ungated"]!.at(-1)! / speeds["task_runs"]!.at(-1)!,
+          );
+          others.push(
+            speeds["ungated"]!.at(-1)! / speeds["always_on"]!.at(-1)!,
+          );
           note(
             `gate, ${rows} rows, ${clients} clients, round ${round + 1}: ${
               ratios.at(-1)!.toFixed(3)
@@ -127,11 +168,14 @@ async function gatePrice(): Promise<Measure[]> {
         }
         const ratio = median(ratios);
         measures.push({
-          what: `inserts of ${rows} row(s) by ${clients} client(s): time with the gate to time without (${
-            Math.round(median(speeds["task_runs"]!))
-          } and ${Math.round(median(speeds["ungated"]!))} a second; the rounds from ${
-            Math.min(...ratios).toFixed(3)
-          } to ${Math.max(...ratios).toFixed(3)})`,
+          what:
+            `inserts of ${rows} row(s) by ${clients} client(s): time with the gate to time without (${
+              Math.round(median(speeds["task_runs"]!))
+            } and ${
+              Math.round(median(speeds["ungated"]!))
+            } a second; the rounds from ${Math.min(...ratios).toFixed(3)} to ${
+              Math.max(...ratios).toFixed(3)
+            })`,
           measured: ratio.toFixed(3),
           bound: "≤ 1.02",
           holds: ratio <= 1.02,
@@ -157,11 +201,16 @@ async function drainLatency(): Promise<Measure[]> {
       await sql`UPDATE task_runs SET status = 'running' WHERE id = ${id!}`;
       const child = new Deno.Command(`${root}dist/pipeweave`, {
         args: ["maintenance:request", "--wait", "--quiet"],
-        env: { DATABASE_URL: server.url(), MAINTENANCE_CHECK_INTERVAL_MS: "60000" },
+        env: {
+          DATABASE_URL: server.url(),
+          MAINTENANCE_CHECK_INTERVAL_MS: "60000",
+        },
         ...{ stdin: "null", stdout: "null", stderr: "inherit" },
       }).spawn();
       let ended = 0;
-      const status = child.status.then((status) => (ended = performance.now(), status));
+      const status = child.status.then((
+        status,
+      ) => (ended = performance.now(), status));
       // It listens once it has said so, and looks once more after that.
       for (;;) {
         const [row] = await sql`SELECT count(*)::int AS n FROM pg_stat_activity
@@ -182,7 +231,11 @@ async function drainLatency(): Promise<Measure[]> {
       if (!exit.success) throw new Error("the exit failed");
     }
     const [middle, high] = [median(times), quantile(times, 0.99)];
-    note(`drain: median ${middle.toFixed(1)} ms, 99th percentile ${high.toFixed(1)} ms`);
+    note(
+      `drain: median ${middle.toFixed(1)} ms, 99th percentile ${
+        high.toFixed(1)
+      } ms`,
+    );
     return [
       {
         what: `last commit to the end of \`--wait\`, median of ${DRAINS}`,
@@ -203,22 +256,32 @@ async function drainLatency(): Promise<Measure[]> {
 /** How fast workers end tasks while a drain of many is waited for, to how fast they do while nothing is. */
 async function busyDrain(): Promise<Measure[]> {
   // The disk counts here: a NOTIFY makes the commits of those who notify take turns.
-  const settings = { shared_buffers: "512MB", fsync: "on", synchronous_commit: "on" };
+  const settings = {
+    shared_buffers: "512MB",
+    fsync: "on",
+    synchronous_commit: "on",
+  };
   return await withMigratedServer(settings, async (server, sql) => {
     await queueTasks(sql, []);
     const speeds: Record<string, number[]> = { running: [], waiting: [] };
     for (let pair = 0; pair < BUSY_PAIRS; pair++) {
-      for (const mode of pair % 2 === 0 ? ["running", "waiting"] : ["waiting", "running"]) {
+      for (
+        const mode of pair % 2 === 0
+          ? ["running", "waiting"]
+          : ["waiting", "running"]
+      ) {
         await sql`TRUNCATE task_runs CASCADE`;
         await sql`INSERT INTO task_runs (id, task_id, code_version, code_hash, max_retries, status)
           SELECT 'r' || i, 't', 1, 'x', 3, 'running' FROM generate_series(1, ${BUSY_TASKS}::int) i`;
         await sql`VACUUM ANALYZE task_runs`;
         await sql`CHECKPOINT`;
-        const child = mode === "running" ? undefined : new Deno.Command(`${root}dist/pipeweave`, {
-          args: ["maintenance:request", "--wait", "--quiet"],
-          env: { DATABASE_URL: server.url() },
-          ...{ stdin: "null", stdout: "null", stderr: "null" },
-        }).spawn();
+        const child = mode === "running"
+          ? undefined
+          : new Deno.Command(`${root}dist/pipeweave`, {
+            args: ["maintenance:request", "--wait", "--quiet"],
+            env: { DATABASE_URL: server.url() },
+            ...{ stdin: "null", stdout: "null", stderr: "null" },
+          }).spawn();
         if (child) await pause(1000);
         const speed = await pgbench(
           server,
@@ -233,15 +296,18 @@ async function busyDrain(): Promise<Measure[]> {
         await child?.status;
       }
     }
-    const [running, waiting] = [median(speeds["running"]!), median(speeds["waiting"]!)];
+    const [running, waiting] = [
+      median(speeds["running"]!),
+      median(speeds["waiting"]!),
+    ];
     return [{
       what:
         `tasks that 8 workers end in a second, ${
           BUSY_TASKS.toLocaleString("en")
         } active, with a disk that is ` +
-        `waited for: while \`--wait\` goes on to while the mode is \`running\` (${Math.round(waiting)} and ${
-          Math.round(running)
-        })`,
+        `waited for: while \`--wait\` goes on to while the mode is \`running\` (${
+          Math.round(waiting)
+        } and ${Math.round(running)})`,
       measured: (waiting / running).toFixed(2),
       ...NO_BOUND,
     }];
@@ -264,9 +330,13 @@ async function lookCost(): Promise<Measure[]> {
       const times: number[] = [];
       for (let i = 0; i < LOOKS; i++) {
         const start = performance.now();
-        const { pendingTasksCount, runningTasksCount } = await readState(session);
+        const { pendingTasksCount, runningTasksCount } = await readState(
+          session,
+        );
         times.push(performance.now() - start);
-        if (pendingTasksCount + runningTasksCount !== ACTIVE) throw new Error("counted wrong");
+        if (pendingTasksCount + runningTasksCount !== ACTIVE) {
+          throw new Error("counted wrong");
+        }
       }
       await session.close();
       return median(times);
@@ -274,9 +344,12 @@ async function lookCost(): Promise<Measure[]> {
     const before = await look();
     note(`look, nothing finished: ${before.toFixed(2)} ms`);
     // Indexes are made anew after the rows: that is faster, and they are as they would be.
-    const indexes = await sql`SELECT indexdef, indexname FROM pg_indexes WHERE tablename = 'task_runs'
+    const indexes =
+      await sql`SELECT indexdef, indexname FROM pg_indexes WHERE tablename = 'task_runs'
                                 AND indexname <> 'task_runs_pkey'`;
-    for (const { indexname } of indexes) await sql.unsafe(`DROP INDEX ${indexname}`);
+    for (const { indexname } of indexes) {
+      await sql.unsafe(`DROP INDEX ${indexname}`);
+    }
     await sql`SET session_replication_role = replica`;
     await insert(1_000_000, FINISHED, "completed");
     await sql`SET maintenance_work_mem = '1GB'`;
@@ -287,7 +360,9 @@ async function lookCost(): Promise<Measure[]> {
     return [{
       what: `a look with ${ACTIVE} active runs: beside ${
         FINISHED.toLocaleString("en")
-      } finished ones to beside none (${after.toFixed(2)} ms, ${before.toFixed(2)} ms)`,
+      } finished ones to beside none (${after.toFixed(2)} ms, ${
+        before.toFixed(2)
+      } ms)`,
       measured: (after / before).toFixed(2),
       bound: "≤ 1.30",
       holds: after / before <= 1.3,
@@ -319,7 +394,11 @@ async function cleanupCost(partitioned: boolean): Promise<Measure[]> {
       await sql`VACUUM ANALYZE idempotency_cache`;
       await sql`CHECKPOINT`;
     };
-    const [batched, plain, waits]: [number[], number[], number[]] = [[], [], []];
+    const [batched, plain, waits]: [number[], number[], number[]] = [
+      [],
+      [],
+      [],
+    ];
     for (let run = 0; run < 3; run++) {
       await fill();
       let start = performance.now();
@@ -352,21 +431,25 @@ async function cleanupCost(partitioned: boolean): Promise<Measure[]> {
       await writing;
       waits.push(longest);
       // A row that the writer held just then is left to the next run.
-      if (idempotencyCache < EXPIRED * 0.99) throw new Error(`removed ${idempotencyCache}`);
+      if (idempotencyCache < EXPIRED * 0.99) {
+        throw new Error(`removed ${idempotencyCache}`);
+      }
       await session.close();
       await writer.end({ timeout: 1 });
       note(
-        `cleanup: plain ${plain.at(-1)!.toFixed(0)} ms, batches ${batched.at(-1)!.toFixed(0)} ms, writer ${
-          longest.toFixed(0)
-        } ms`,
+        `cleanup: plain ${plain.at(-1)!.toFixed(0)} ms, batches ${
+          batched.at(-1)!.toFixed(0)
+        } ms, writer ${longest.toFixed(0)} ms`,
       );
     }
     const [rate, wait] = [median(plain) / median(batched), Math.max(...waits)];
     return [
       {
-        what: `rows a second of \`db:cleanup\` to one DELETE, ${EXPIRED.toLocaleString("en")} rows${
-          partitioned ? ` in ${PARTITIONS} partitions` : ""
-        } (${Math.round(EXPIRED / median(batched) * 1000).toLocaleString("en")} and ${
+        what: `rows a second of \`db:cleanup\` to one DELETE, ${
+          EXPIRED.toLocaleString("en")
+        } rows${partitioned ? ` in ${PARTITIONS} partitions` : ""} (${
+          Math.round(EXPIRED / median(batched) * 1000).toLocaleString("en")
+        } and ${
           Math.round(EXPIRED / median(plain) * 1000).toLocaleString("en")
         }), a writer beside the first`,
         measured: rate.toFixed(2),
@@ -395,14 +478,20 @@ const wanted = Deno.args.length > 0 ? Deno.args : Object.keys(PARTS);
 const measures: Measure[] = [];
 for (const part of wanted) {
   const measure = PARTS[part as keyof typeof PARTS];
-  if (!measure) throw new Error(`no part ${part}; there are ${Object.keys(PARTS).join(", ")}`);
+  if (!measure) {
+    throw new Error(
+      `no part ${part}; there are ${Object.keys(PARTS).join(", ")}`,
+    );
+  }
   measures.push(...await measure());
 }
 const table = [
   "| measure | measured | bound | |",
   "| --- | ---: | ---: | --- |",
   ...measures.map(({ what, measured, bound, holds }) =>
-    `| ${what} | ${measured} | ${bound} | ${holds === undefined ? "" : holds ? "✓" : "✗"} |`
+    `| ${what} | ${measured} | ${bound} | ${
+      holds === undefined ? "" : holds ? "✓" : "✗"
+    } |`
   ),
 ].join("\n");
 console.log(table);

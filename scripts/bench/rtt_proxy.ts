@@ -26,7 +26,9 @@ export class RttProxy implements AsyncDisposable {
   }
 
   async #serve(): Promise<void> {
-    for await (const client of this.#listener) this.#connect(client).catch(() => {});
+    for await (const client of this.#listener) {
+      this.#connect(client).catch(() => {});
+    }
   }
 
   async #connect(client: Deno.Conn): Promise<void> {
@@ -34,7 +36,10 @@ export class RttProxy implements AsyncDisposable {
     this.turns++;
     // The handshake of TCP takes a round trip too, which loopback does not show.
     await pause(this.rttMs);
-    const server = await Deno.connect({ hostname: "127.0.0.1", port: this.serverPort });
+    const server = await Deno.connect({
+      hostname: "127.0.0.1",
+      port: this.serverPort,
+    });
     let answered = true;
     let lastSent = -Infinity;
     await Promise.all([
@@ -54,7 +59,11 @@ export class RttProxy implements AsyncDisposable {
     ]);
   }
 
-  async #pump(from: Deno.Conn, to: Deno.Conn, onData: (chunk: Uint8Array) => void): Promise<void> {
+  async #pump(
+    from: Deno.Conn,
+    to: Deno.Conn,
+    onData: (chunk: Uint8Array) => void,
+  ): Promise<void> {
     // Each chunk is late by the same time, however many are on their way.
     let last = Promise.resolve();
     try {
@@ -67,7 +76,9 @@ export class RttProxy implements AsyncDisposable {
         const due = performance.now() + this.rttMs / 2;
         last = last.then(async () => {
           await pause(due - performance.now());
-          for (let rest = chunk; rest.length > 0;) rest = rest.subarray(await to.write(rest));
+          for (let rest = chunk; rest.length > 0;) {
+            rest = rest.subarray(await to.write(rest));
+          }
         });
         last.catch(() => {});
       }
@@ -89,5 +100,7 @@ export class RttProxy implements AsyncDisposable {
 }
 
 function pause(ms: number): Promise<void> {
-  return ms <= 0 ? Promise.resolve() : new Promise((resolve) => setTimeout(resolve, ms));
+  return ms <= 0
+    ? Promise.resolve()
+    : new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -25,7 +25,10 @@ export interface Sample {
 }
 
 /** All runs, by scenario and tool. */
-export type Samples = ReadonlyMap<string, ReadonlyMap<string, readonly Sample[]>>;
+export type Samples = ReadonlyMap<
+  string,
+  ReadonlyMap<string, readonly Sample[]>
+>;
 
 /** A run of all scenarios. */
 export interface Facts {

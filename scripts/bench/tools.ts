@@ -27,23 +27,36 @@ async function plainFiles(
   wrap: (sql: string) => string = (sql) => sql,
 ): Promise<void> {
   for (const [index, { name, sql }] of migrations.entries()) {
-    await Deno.writeTextFile(`${folder}/${version(index)}_${name}.sql`, wrap(sql));
+    await Deno.writeTextFile(
+      `${folder}/${version(index)}_${name}.sql`,
+      wrap(sql),
+    );
   }
 }
 
 /** graphile-migrate chains its files by hashes (its src/hash.ts tells how). */
-async function chainedFiles(folder: string, migrations: readonly BenchMigration[]): Promise<void> {
+async function chainedFiles(
+  folder: string,
+  migrations: readonly BenchMigration[],
+): Promise<void> {
   await Deno.writeTextFile(`${folder}/.gmrc`, "{}");
   await Deno.mkdir(`${folder}/migrations/committed`, { recursive: true });
   let previous = "";
   for (const [index, { name, sql }] of migrations.entries()) {
     const text = `${previous}\n${sql.trim()}`.trim() + "\n";
-    const digest = await crypto.subtle.digest("SHA-1", new TextEncoder().encode(text));
+    const digest = await crypto.subtle.digest(
+      "SHA-1",
+      new TextEncoder().encode(text),
+    );
     const hash = `sha1:${
-      [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("")
+      [...new Uint8Array(digest)].map((byte) =>
+        byte.toString(16).padStart(2, "0")
+      ).join("")
     }`;
     await Deno.writeTextFile(
-      `${folder}/migrations/committed/${String(index + 1).padStart(6, "0")}-${name.replaceAll("_", "-")}.sql`,
+      `${folder}/migrations/committed/${String(index + 1).padStart(6, "0")}-${
+        name.replaceAll("_", "-")
+      }.sql`,
       `--! Previous: ${previous || "-"}\n--! Hash: ${hash}\n\n${sql.trim()}\n`,
     );
     previous = hash;
@@ -56,7 +69,15 @@ export function tools(floor: string): readonly Tool[] {
     {
       name: "pipeweave",
       prepare: plainFiles,
-      command: (folder) => [`${root}dist/pipeweave`, "db:migrate", "--no-embedded", "--dir", folder],
+      command: (
+        folder,
+      ) => [
+        `${root}dist/pipeweave`,
+        "db:migrate",
+        "--no-embedded",
+        "--dir",
+        folder,
+      ],
     },
     {
       name: "floor",
@@ -71,7 +92,11 @@ export function tools(floor: string): readonly Tool[] {
     {
       name: "dbmate",
       prepare: (folder, migrations) =>
-        plainFiles(folder, migrations, (sql) => `-- migrate:up\n${sql}\n-- migrate:down\n`),
+        plainFiles(
+          folder,
+          migrations,
+          (sql) => `-- migrate:up\n${sql}\n-- migrate:down\n`,
+        ),
       command: (folder) => [
         `${modules}/@dbmate/linux-x64/bin/dbmate`,
         ...["--migrations-dir", folder, "--no-dump-schema", "migrate"],
@@ -80,11 +105,13 @@ export function tools(floor: string): readonly Tool[] {
     {
       name: "graphile-migrate",
       prepare: chainedFiles,
-      command: () => ["node", `${modules}/graphile-migrate/dist/cli.js`, "migrate"],
+      command:
+        () => ["node", `${modules}/graphile-migrate/dist/cli.js`, "migrate"],
     },
     {
       name: "node-pg-migrate",
-      prepare: (folder, migrations) => plainFiles(folder, migrations, (sql) => `-- Up Migration\n${sql}\n`),
+      prepare: (folder, migrations) =>
+        plainFiles(folder, migrations, (sql) => `-- Up Migration\n${sql}\n`),
       command: (folder) => [
         ...["node", `${modules}/node-pg-migrate/bin/node-pg-migrate.js`],
         ...["up", "--verbose", "false", "--migrations-dir", folder],
@@ -98,10 +125,19 @@ export function smallMigrations(count: number): readonly BenchMigration[] {
   return Array.from({ length: count }, (_, index) => {
     const table = `bench_${Math.floor(index / 5)}`;
     const kinds = [
-      ["create", `CREATE TABLE ${table} (id bigint PRIMARY KEY, name text NOT NULL);`],
-      ["column", `ALTER TABLE ${table} ADD COLUMN created_at timestamptz NOT NULL DEFAULT now();`],
+      [
+        "create",
+        `CREATE TABLE ${table} (id bigint PRIMARY KEY, name text NOT NULL);`,
+      ],
+      [
+        "column",
+        `ALTER TABLE ${table} ADD COLUMN created_at timestamptz NOT NULL DEFAULT now();`,
+      ],
       ["index", `CREATE INDEX ${table}_name ON ${table} (name);`],
-      ["comment", `COMMENT ON TABLE ${table} IS 'One of many; nothing is in it but a row.';`],
+      [
+        "comment",
+        `COMMENT ON TABLE ${table} IS 'One of many; nothing is in it but a row.';`,
+      ],
       ["row", `INSERT INTO ${table} (id, name) VALUES (1, 'first');`],
     ] as const;
     const [name, sql] = kinds[index % kinds.length]!;

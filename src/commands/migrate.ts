@@ -28,7 +28,6 @@ import {
 } from "../engine/history.ts";
 import { EMBEDDED, labelOf, listOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
-import { parseAhead } from "../sql/statements.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
 
@@ -90,10 +89,7 @@ export async function planMigrate(
       restoreState(schema, historyTable(schema), withOwnershipCheck(schema, tracking.sql)),
     ])
     : ownership;
-  // Parsing takes long enough to be done while the network works; what it finds is looked at below.
-  const user = files.own.flatMap((set) => set.migrations);
-  const ahead = user.length > 0 ? parseAhead(user) : undefined;
-  const history = await readHistory(session, restoring).finally(() => ahead?.stop());
+  const history = await readHistory(session, restoring);
   const { history: foreignHistory, any: foreignAny } = history.foreign ?? {};
   if (foreignHistory) throw foreignOwner(session, foreignHistory);
   const { migrations, findings, sets } = files.takingPart(history.rows);

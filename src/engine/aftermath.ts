@@ -150,7 +150,8 @@ export class Aftermath {
     const left = trace && row?.before ? await this.#lookAtRemains(session, trace, statement, row.before) : "";
     if (left === undefined) return `was carried out all the same; ${goesOn.replace("with it", "behind it")}`;
     // The server has ended it, and nothing is there that it began.
-    if (left === "" && row && error instanceof StatementError) {
+    const isClean = left === "" || left.startsWith(";");
+    if (isClean && row && error instanceof StatementError) {
       await session.transaction(unbegin(this.session.settings.schema, version));
     }
     return `is not done, ${doneBefore(number)}; ${goesOn}${left}`;
@@ -165,12 +166,14 @@ export class Aftermath {
   ): Promise<string | undefined> {
     let now = await this.outside.look(trace, statement, before, session);
     if (trace.wasDone(before, now)) return undefined;
+    const had = trace.remains(before, now).map(({ name }) => name).join(", ");
     if (trace.remains(before, now).length > 0 && !this.outside.options.signal?.aborted) {
       await this.outside.tidy(trace.remains(before, now), session);
       now = await this.outside.look(trace, statement, before, session);
     }
     const names = trace.remains(before, now).map(({ name }) => name).join(", ");
     if (names !== "") return `, after dropping what is left and INVALID: ${names}`;
+    if (had !== "") return `; what it left INVALID is dropped: ${had}`;
     return trace.goOn?.(now) ? `, with ${trace.goOn(now)!.text}: ${trace.problem(before, now)}` : "";
   }
 }

@@ -117,25 +117,6 @@ function withoutRows(type: string, fields: Record<string, unknown>): Record<stri
   return { ...fields, selectStmt: { SelectStmt: { ...select, valuesLists: [] } } };
 }
 
-/**
- * Parses migrations while there is nothing else to do, the last first, since those are the most likely to be needed; one
- * in a turn of the event loop, so that nothing waits for it.
- */
-export function parseAhead(migrations: readonly { readonly sql: string }[]): { stop(): void } {
-  let stopped = false;
-  const start = async () => {
-    await (await import("libpg-query")).loadModule();
-    for (const migration of migrations.toReversed()) {
-      await new Promise((resolve) => setTimeout(resolve));
-      if (stopped) return;
-      await statementsOf(migration);
-    }
-  };
-  // What cannot be parsed is found again when it is asked for.
-  start().catch(() => {});
-  return { stop: () => stopped = true };
-}
-
 const parsed = new WeakMap<object, Promise<readonly Statement[]>>();
 
 /**
