@@ -52,8 +52,7 @@ try {
   for (let left = 5; left > 0; left--) {
     await new Promise((resolve) => setTimeout(resolve, 300));
     await sql`UPDATE task_runs SET status = 'completed', completed_at = now() WHERE id = ${`run-${left}`}`;
-    const [row] =
-      await sql`SELECT count(*)::int AS n FROM task_runs WHERE status IN ('pending', 'running')`;
+    const [row] = await sql`SELECT count(*)::int AS n FROM task_runs WHERE status IN ('pending', 'running')`;
     console.log(`  run-${left} completed, ${row!["n"]} left`);
   }
 

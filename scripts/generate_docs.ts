@@ -5,8 +5,7 @@ import { EXIT_CODE_MEANINGS, flagsText, usageText } from "../src/cli/help.ts";
 import { ENVIRONMENT } from "../src/config/environment.ts";
 import { LINT_RULES } from "../src/lint/rules.ts";
 
-const cell = (text: string) =>
-  text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
+const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
 const table = (head: readonly string[], rows: readonly (readonly string[])[]) =>
   [head, head.map(() => "---"), ...rows].map((row) => `| ${row.join(" | ")} |`);
 
@@ -62,9 +61,7 @@ for (const spec of COMMANDS) {
   }
   commands.push(
     "",
-    `Exit codes besides 0 and 2: ${
-      exitCodes.map(([code, meaning]) => `**${code}** ${meaning}`).join("; ")
-    }.`,
+    `Exit codes besides 0 and 2: ${exitCodes.map(([code, meaning]) => `**${code}** ${meaning}`).join("; ")}.`,
   );
   commands.push("", "```sh");
   for (const { purpose, line } of examples) commands.push(`# ${purpose}`, line);

@@ -38,8 +38,7 @@ export class PostgresServer {
 
   /** Makes a data folder and starts a server on it. */
   static async start(
-    { settings = {}, auth = "trust", standbyOf, port = freePort() }:
-      ServerOptions = {},
+    { settings = {}, auth = "trust", standbyOf, port = freePort() }: ServerOptions = {},
   ): Promise<PostgresServer> {
     const folder = await Deno.makeTempDir({ prefix: "pipeweave-postgres-" });
     await Deno.chmod(folder, 0o755);
@@ -120,9 +119,7 @@ export class PostgresServer {
 
   /** Sets settings; they hold from the next start, or from {@linkcode reload} on. */
   async configure(settings: Readonly<Record<string, string>>): Promise<void> {
-    const lines = Object.entries(settings).map(([name, value]) =>
-      `${name} = '${value}'\n`
-    );
+    const lines = Object.entries(settings).map(([name, value]) => `${name} = '${value}'\n`);
     await Deno.writeTextFile(`${this.data}/postgresql.conf`, lines.join(""), {
       append: true,
     });

@@ -113,10 +113,8 @@ async function jsrPackage(
   return `${folder}/${version}`;
 }
 
-const shims =
-  "export const Deno = globalThis.Deno;\nexport const dntGlobalThis = globalThis;\n";
-const shimTypes =
-  "declare const deno: typeof globalThis.Deno;\nexport { deno as Deno };\n" +
+const shims = "export const Deno = globalThis.Deno;\nexport const dntGlobalThis = globalThis;\n";
+const shimTypes = "declare const deno: typeof globalThis.Deno;\nexport { deno as Deno };\n" +
   "export declare const dntGlobalThis: typeof globalThis;\n";
 
 /** Copies `parts` (folders below `deps/jsr.io`) with their types into a package's folder, and re-exports them. */
@@ -165,8 +163,7 @@ async function vendor(): Promise<void> {
     "@std/encoding",
   ], {
     "mod.ts": `${fork}-command/1.0.0-rc.5/mod`,
-    "completions.ts":
-      `${fork}-command/1.0.0-rc.5/completions/completions_command`,
+    "completions.ts": `${fork}-command/1.0.0-rc.5/completions/completions_command`,
   });
 
   const fmt = await jsrPackage("@std/fmt", "1.0.8", {
@@ -207,16 +204,10 @@ async function vendor(): Promise<void> {
 
 /** The denort inside a program that somebody compiled: on Linux what was appended is cut off. */
 async function denort(target: string): Promise<string> {
-  const suffix = target.includes("linux")
-    ? "linux"
-    : target.includes("darwin")
-    ? "darwin"
-    : "win32";
+  const suffix = target.includes("linux") ? "linux" : target.includes("darwin") ? "darwin" : "win32";
   const cpu = target.startsWith("aarch64") ? "arm64" : "x64";
   const folder = `${await unpacked(`@stdy/cli-${suffix}-${cpu}`)}/bin`;
-  const [program] = [...Deno.readDirSync(folder)].filter((entry) =>
-    entry.isFile
-  );
+  const [program] = [...Deno.readDirSync(folder)].filter((entry) => entry.isFile);
   if (!program) throw new Error(`${folder} holds no program`);
   const carrierFile = `${folder}/${program.name}`;
   if (suffix !== "linux") return carrierFile;

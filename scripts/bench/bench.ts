@@ -12,13 +12,7 @@ import { writePart } from "./document.ts";
 import { median, report, RIVALS } from "./report.ts";
 import { RttProxy } from "./rtt_proxy.ts";
 import type { Sample, Samples, Scenario } from "./scenario.ts";
-import {
-  type BenchMigration,
-  realisticSchema,
-  smallMigrations,
-  type Tool,
-  tools,
-} from "./tools.ts";
+import { type BenchMigration, realisticSchema, smallMigrations, type Tool, tools } from "./tools.ts";
 
 const SLOW_RTT_MS = 100;
 const [floor, runsText = "5", ...chosen] = Deno.args;
@@ -102,9 +96,7 @@ const all: readonly Scenario[] = [
   },
 ];
 
-const scenarios = chosen.length === 0
-  ? all
-  : all.filter(({ id }) => chosen.includes(id));
+const scenarios = chosen.length === 0 ? all : all.filter(({ id }) => chosen.includes(id));
 
 const ROLE = "bench";
 const server = await PostgresServer.start({
@@ -126,8 +118,7 @@ try {
     await admin.unsafe(
       `CREATE ROLE ${ROLE} LOGIN SUPERUSER PASSWORD '${ROLE}'`,
     );
-    const [shown] =
-      await admin`SELECT current_setting('server_version') AS version`;
+    const [shown] = await admin`SELECT current_setting('server_version') AS version`;
     await using proxy = new RttProxy(server.port, SLOW_RTT_MS);
     const samples = await measureAll(admin, proxy);
     if (chosen.length > 0) {
@@ -180,9 +171,7 @@ async function measureAll(
 ): Promise<Samples> {
   const samples = new Map<string, Map<string, Sample[]>>();
   for (const scenario of scenarios) {
-    const taking = tools(floor!).filter(({ name }) =>
-      scenario.only?.includes(name) ?? true
-    );
+    const taking = tools(floor!).filter(({ name }) => scenario.only?.includes(name) ?? true);
     const folders = new Map<Tool, string>();
     for (const tool of taking) {
       const folder = `${work}/${scenario.id}-${tool.name}`;
@@ -207,9 +196,7 @@ async function measureAll(
         );
         bySample.get(tool.name)!.push(sample);
         console.error(
-          `${scenario.id} run ${run + 1} ${tool.name}: ${
-            sample.ms.toFixed(0)
-          } ms`,
+          `${scenario.id} run ${run + 1} ${tool.name}: ${sample.ms.toFixed(0)} ms`,
         );
       }
     }
@@ -226,8 +213,7 @@ async function measure(
 ): Promise<Sample> {
   await admin.unsafe(`CREATE DATABASE bench OWNER ${ROLE}`);
   try {
-    const url = (port: number) =>
-      `postgres://${ROLE}:${ROLE}@127.0.0.1:${port}/bench?sslmode=disable`;
+    const url = (port: number) => `postgres://${ROLE}:${ROLE}@127.0.0.1:${port}/bench?sslmode=disable`;
     if (scenario.current) await runOnce(tool, folder, url(server.port));
     const before = await relations();
     proxy.reset();

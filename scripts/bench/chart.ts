@@ -23,9 +23,7 @@ export function chart(facts: Facts): string {
   ];
   const names = ["pipeweave", ...RIVALS];
   const height = 40 + names.length * (BAR + GAP);
-  const body = panels.map(({ id, title }, index) =>
-    panel(facts, id, title, names, index * height)
-  );
+  const body = panels.map(({ id, title }, index) => panel(facts, id, title, names, index * height));
   return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${
     panels.length * height + 10
   }" viewBox="0 0 ${WIDTH} ${
@@ -51,19 +49,11 @@ function panel(
     const y = top + 34 + index * (BAR + GAP);
     const width = Math.max(1, times[index]! * scale);
     const fill = index === 0 ? "#1f6feb" : "#b6bdc6";
-    return `<text x="${LEFT - 10}" y="${
-      y + 16
-    }" text-anchor="end" fill="#24292f">${name}</text>
-<rect x="${LEFT}" y="${y}" width="${
-      width.toFixed(1)
-    }" height="${BAR}" rx="3" fill="${fill}"/>
-<text x="${(LEFT + width + 8).toFixed(1)}" y="${y + 16}" fill="#24292f">${
-      seconds(times[index]!)
-    }</text>`;
+    return `<text x="${LEFT - 10}" y="${y + 16}" text-anchor="end" fill="#24292f">${name}</text>
+<rect x="${LEFT}" y="${y}" width="${width.toFixed(1)}" height="${BAR}" rx="3" fill="${fill}"/>
+<text x="${(LEFT + width + 8).toFixed(1)}" y="${y + 16}" fill="#24292f">${seconds(times[index]!)}</text>`;
   });
-  return `<text x="10" y="${
-    top + 22
-  }" font-weight="600" fill="#24292f">${title}</text>\n${bars.join("\n")}`;
+  return `<text x="10" y="${top + 22}" font-weight="600" fill="#24292f">${title}</text>\n${bars.join("\n")}`;
 }
 
 function seconds(ms: number): string {

@@ -16,8 +16,6 @@ export async function writePart(
   const marker = `<!-- What follows is written by scripts/${script}. -->`;
   const [, ...parts] = (await Deno.readTextFile(DOCUMENT)).split(PART);
   const others = parts.filter((part) => !part.startsWith(marker));
-  const all = [...others, `${marker}\n\n${markdown}`].toSorted().map((part) =>
-    part.trim()
-  );
+  const all = [...others, `${marker}\n\n${markdown}`].toSorted().map((part) => part.trim());
   await Deno.writeTextFile(DOCUMENT, `# Benchmarks\n\n${all.join("\n\n")}\n`);
 }

@@ -37,9 +37,7 @@ const rows = Array.from(
 );
 await Deno.writeTextFile(
   `${large}/002_rows.sql`,
-  `INSERT INTO t1 VALUES ${
-    rows.replaceAll("(", "(1000 + ")
-  } ON CONFLICT DO NOTHING;\n`.repeat(400),
+  `INSERT INTO t1 VALUES ${rows.replaceAll("(", "(1000 + ")} ON CONFLICT DO NOTHING;\n`.repeat(400),
 );
 
 /** Commands, with whether their database is made anew for each run. */
@@ -63,8 +61,7 @@ async function run(
   database: string,
 ): Promise<Sample> {
   const url = server.url().replace(/\/postgres$/, `/${database}`);
-  const script =
-    'TIMEFORMAT="%R %U %S"; exec 3>&2; time { "$@" >/dev/null 2>&1 & echo $! >&3; wait $!; }';
+  const script = 'TIMEFORMAT="%R %U %S"; exec 3>&2; time { "$@" >/dev/null 2>&1 & echo $! >&3; wait $!; }';
   const child = new Deno.Command("bash", {
     args: ["-c", script, "bash", `${work}/${binary}`, ...args],
     env: { DATABASE_URL: url, NO_COLOR: "1" },
@@ -120,8 +117,7 @@ try {
       }
     }
     for (const [binary, all] of samples) {
-      const of = (index: number) =>
-        median(all.map((sample) => sample[index]!)).toFixed(0);
+      const of = (index: number) => median(all.map((sample) => sample[index]!)).toFixed(0);
       console.log(
         `| ${name} | \`${binary}\` | ${of(0)} | ${of(1)} | ${of(2)} |`,
       );

@@ -4,12 +4,7 @@ import type postgres from "postgres";
 import type { PostgresServer } from "../postgres_server.ts";
 import { cleanup } from "../../src/cleanup/cleanup.ts";
 import { changeMode, readState } from "../../src/maintenance/state.ts";
-import {
-  connect,
-  queueTasks,
-  sessionFor,
-  withMigratedServer,
-} from "../../tests/support/database.ts";
+import { connect, queueTasks, sessionFor, withMigratedServer } from "../../tests/support/database.ts";
 import { writePart } from "./document.ts";
 import { median } from "./report.ts";
 
@@ -168,14 +163,11 @@ async function gatePrice(): Promise<Measure[]> {
         }
         const ratio = median(ratios);
         measures.push({
-          what:
-            `inserts of ${rows} row(s) by ${clients} client(s): time with the gate to time without (${
-              Math.round(median(speeds["task_runs"]!))
-            } and ${
-              Math.round(median(speeds["ungated"]!))
-            } a second; the rounds from ${Math.min(...ratios).toFixed(3)} to ${
-              Math.max(...ratios).toFixed(3)
-            })`,
+          what: `inserts of ${rows} row(s) by ${clients} client(s): time with the gate to time without (${
+            Math.round(median(speeds["task_runs"]!))
+          } and ${Math.round(median(speeds["ungated"]!))} a second; the rounds from ${
+            Math.min(...ratios).toFixed(3)
+          } to ${Math.max(...ratios).toFixed(3)})`,
           measured: ratio.toFixed(3),
           bound: "≤ 1.02",
           holds: ratio <= 1.02,
@@ -232,9 +224,7 @@ async function drainLatency(): Promise<Measure[]> {
     }
     const [middle, high] = [median(times), quantile(times, 0.99)];
     note(
-      `drain: median ${middle.toFixed(1)} ms, 99th percentile ${
-        high.toFixed(1)
-      } ms`,
+      `drain: median ${middle.toFixed(1)} ms, 99th percentile ${high.toFixed(1)} ms`,
     );
     return [
       {
@@ -266,22 +256,18 @@ async function busyDrain(): Promise<Measure[]> {
     const speeds: Record<string, number[]> = { running: [], waiting: [] };
     for (let pair = 0; pair < BUSY_PAIRS; pair++) {
       for (
-        const mode of pair % 2 === 0
-          ? ["running", "waiting"]
-          : ["waiting", "running"]
+        const mode of pair % 2 === 0 ? ["running", "waiting"] : ["waiting", "running"]
       ) {
         await sql`TRUNCATE task_runs CASCADE`;
         await sql`INSERT INTO task_runs (id, task_id, code_version, code_hash, max_retries, status)
           SELECT 'r' || i, 't', 1, 'x', 3, 'running' FROM generate_series(1, ${BUSY_TASKS}::int) i`;
         await sql`VACUUM ANALYZE task_runs`;
         await sql`CHECKPOINT`;
-        const child = mode === "running"
-          ? undefined
-          : new Deno.Command(`${root}dist/pipeweave`, {
-            args: ["maintenance:request", "--wait", "--quiet"],
-            env: { DATABASE_URL: server.url() },
-            ...{ stdin: "null", stdout: "null", stderr: "null" },
-          }).spawn();
+        const child = mode === "running" ? undefined : new Deno.Command(`${root}dist/pipeweave`, {
+          args: ["maintenance:request", "--wait", "--quiet"],
+          env: { DATABASE_URL: server.url() },
+          ...{ stdin: "null", stdout: "null", stderr: "null" },
+        }).spawn();
         if (child) await pause(1000);
         const speed = await pgbench(
           server,
@@ -305,9 +291,9 @@ async function busyDrain(): Promise<Measure[]> {
         `tasks that 8 workers end in a second, ${
           BUSY_TASKS.toLocaleString("en")
         } active, with a disk that is ` +
-        `waited for: while \`--wait\` goes on to while the mode is \`running\` (${
-          Math.round(waiting)
-        } and ${Math.round(running)})`,
+        `waited for: while \`--wait\` goes on to while the mode is \`running\` (${Math.round(waiting)} and ${
+          Math.round(running)
+        })`,
       measured: (waiting / running).toFixed(2),
       ...NO_BOUND,
     }];
@@ -344,8 +330,7 @@ async function lookCost(): Promise<Measure[]> {
     const before = await look();
     note(`look, nothing finished: ${before.toFixed(2)} ms`);
     // Indexes are made anew after the rows: that is faster, and they are as they would be.
-    const indexes =
-      await sql`SELECT indexdef, indexname FROM pg_indexes WHERE tablename = 'task_runs'
+    const indexes = await sql`SELECT indexdef, indexname FROM pg_indexes WHERE tablename = 'task_runs'
                                 AND indexname <> 'task_runs_pkey'`;
     for (const { indexname } of indexes) {
       await sql.unsafe(`DROP INDEX ${indexname}`);
@@ -360,9 +345,7 @@ async function lookCost(): Promise<Measure[]> {
     return [{
       what: `a look with ${ACTIVE} active runs: beside ${
         FINISHED.toLocaleString("en")
-      } finished ones to beside none (${after.toFixed(2)} ms, ${
-        before.toFixed(2)
-      } ms)`,
+      } finished ones to beside none (${after.toFixed(2)} ms, ${before.toFixed(2)} ms)`,
       measured: (after / before).toFixed(2),
       bound: "≤ 1.30",
       holds: after / before <= 1.3,
@@ -437,19 +420,17 @@ async function cleanupCost(partitioned: boolean): Promise<Measure[]> {
       await session.close();
       await writer.end({ timeout: 1 });
       note(
-        `cleanup: plain ${plain.at(-1)!.toFixed(0)} ms, batches ${
-          batched.at(-1)!.toFixed(0)
-        } ms, writer ${longest.toFixed(0)} ms`,
+        `cleanup: plain ${plain.at(-1)!.toFixed(0)} ms, batches ${batched.at(-1)!.toFixed(0)} ms, writer ${
+          longest.toFixed(0)
+        } ms`,
       );
     }
     const [rate, wait] = [median(plain) / median(batched), Math.max(...waits)];
     return [
       {
-        what: `rows a second of \`db:cleanup\` to one DELETE, ${
-          EXPIRED.toLocaleString("en")
-        } rows${partitioned ? ` in ${PARTITIONS} partitions` : ""} (${
-          Math.round(EXPIRED / median(batched) * 1000).toLocaleString("en")
-        } and ${
+        what: `rows a second of \`db:cleanup\` to one DELETE, ${EXPIRED.toLocaleString("en")} rows${
+          partitioned ? ` in ${PARTITIONS} partitions` : ""
+        } (${Math.round(EXPIRED / median(batched) * 1000).toLocaleString("en")} and ${
           Math.round(EXPIRED / median(plain) * 1000).toLocaleString("en")
         }), a writer beside the first`,
         measured: rate.toFixed(2),
@@ -489,9 +470,7 @@ const table = [
   "| measure | measured | bound | |",
   "| --- | ---: | ---: | --- |",
   ...measures.map(({ what, measured, bound, holds }) =>
-    `| ${what} | ${measured} | ${bound} | ${
-      holds === undefined ? "" : holds ? "✓" : "✗"
-    } |`
+    `| ${what} | ${measured} | ${bound} | ${holds === undefined ? "" : holds ? "✓" : "✗"} |`
   ),
 ].join("\n");
 console.log(table);

@@ -12,9 +12,7 @@ const VERSIONS = [
 export function median(values: readonly number[]): number {
   const sorted = values.toSorted((a, b) => a - b);
   const middle = sorted.length / 2;
-  return sorted.length % 2 === 1
-    ? sorted[Math.floor(middle)]!
-    : (sorted[middle - 1]! + sorted[middle]!) / 2;
+  return sorted.length % 2 === 1 ? sorted[Math.floor(middle)]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
 /** Median milliseconds of a tool. */
@@ -43,17 +41,14 @@ function bounds(
 ): readonly { what: string; value: string; bound: string; holds: boolean }[] {
   const ours = (scenario: string) => msOf(facts, scenario, "pipeweave");
   const floor = (scenario: string) => msOf(facts, scenario, "floor");
-  const same = (scenario: string) =>
-    msOf(facts, scenario, "floor, same statements");
+  const same = (scenario: string) => msOf(facts, scenario, "floor, same statements");
   const ratio = (what: string, value: number, bound: number) => ({
     what,
     value: value.toFixed(2),
     bound: `≤ ${bound.toFixed(2)}`,
     holds: value <= bound,
   });
-  const turns = ["10@100", "100@100", "1000@100"].map((id) =>
-    turnsOf(facts, id, "pipeweave")
-  );
+  const turns = ["10@100", "100@100", "1000@100"].map((id) => turnsOf(facts, id, "pipeweave"));
   const schemaTurns = turnsOf(facts, "schema@100", "pipeweave");
   return [
     ratio(
@@ -121,9 +116,7 @@ export function report(facts: Facts): { markdown: string; broken: boolean } {
       `| ${what} | ${value} | ${bound} | ${holds ? "✓" : "✗"} |`
     ),
     "",
-    `Start-up, the median of \`pipeweave --version\`: ${
-      facts.startUp.toFixed(0)
-    } ms.`,
+    `Start-up, the median of \`pipeweave --version\`: ${facts.startUp.toFixed(0)} ms.`,
     "",
     "![Times of 100 migrations](benchmarks.svg)",
   ];
@@ -141,9 +134,7 @@ function table(facts: Facts, { id, rttMs }: Scenario): readonly string[] {
   const best = rows.has(RIVALS[0]!) ? bestRival(facts, id) : undefined;
   const slow = rttMs > 0;
   return [
-    `| tool | median ms | min | max | to the fastest rival |${
-      slow ? " round trips |" : ""
-    } peak MB |`,
+    `| tool | median ms | min | max | to the fastest rival |${slow ? " round trips |" : ""} peak MB |`,
     `| --- | ---: | ---: | ---: | ---: |${slow ? " ---: |" : ""} ---: |`,
     ...[...rows].map(([name, samples]) => row(name, samples, best, slow)),
   ];
@@ -159,9 +150,7 @@ function row(
   const peaks = samples.flatMap(({ peakMb }) => peakMb ?? []);
   const cells = [
     name,
-    ...[median(ms), Math.min(...ms), Math.max(...ms)].map((value) =>
-      value.toFixed(0)
-    ),
+    ...[median(ms), Math.min(...ms), Math.max(...ms)].map((value) => value.toFixed(0)),
     best === undefined ? "" : (median(ms) / best).toFixed(2),
     ...(slow ? [String(median(samples.map(({ turns }) => turns ?? 0)))] : []),
     peaks.length === 0 ? "" : median(peaks).toFixed(0),

@@ -100,7 +100,5 @@ export class RttProxy implements AsyncDisposable {
 }
 
 function pause(ms: number): Promise<void> {
-  return ms <= 0
-    ? Promise.resolve()
-    : new Promise((resolve) => setTimeout(resolve, ms));
+  return ms <= 0 ? Promise.resolve() : new Promise((resolve) => setTimeout(resolve, ms));
 }

@@ -49,14 +49,10 @@ async function chainedFiles(
       new TextEncoder().encode(text),
     );
     const hash = `sha1:${
-      [...new Uint8Array(digest)].map((byte) =>
-        byte.toString(16).padStart(2, "0")
-      ).join("")
+      [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("")
     }`;
     await Deno.writeTextFile(
-      `${folder}/migrations/committed/${String(index + 1).padStart(6, "0")}-${
-        name.replaceAll("_", "-")
-      }.sql`,
+      `${folder}/migrations/committed/${String(index + 1).padStart(6, "0")}-${name.replaceAll("_", "-")}.sql`,
       `--! Previous: ${previous || "-"}\n--! Hash: ${hash}\n\n${sql.trim()}\n`,
     );
     previous = hash;
@@ -105,13 +101,11 @@ export function tools(floor: string): readonly Tool[] {
     {
       name: "graphile-migrate",
       prepare: chainedFiles,
-      command:
-        () => ["node", `${modules}/graphile-migrate/dist/cli.js`, "migrate"],
+      command: () => ["node", `${modules}/graphile-migrate/dist/cli.js`, "migrate"],
     },
     {
       name: "node-pg-migrate",
-      prepare: (folder, migrations) =>
-        plainFiles(folder, migrations, (sql) => `-- Up Migration\n${sql}\n`),
+      prepare: (folder, migrations) => plainFiles(folder, migrations, (sql) => `-- Up Migration\n${sql}\n`),
       command: (folder) => [
         ...["node", `${modules}/node-pg-migrate/bin/node-pg-migrate.js`],
         ...["up", "--verbose", "false", "--migrations-dir", folder],
