@@ -132,7 +132,7 @@ export class Outside {
     before: State,
     now: State,
     limits: EffectiveLimits,
-  ): Promise<State> {
+  ): Promise<void> {
     let seen = now;
     await this.waitUntil(async () => {
       const busy = trace.remains(before, seen).find((one) => one.busy !== null);
@@ -145,7 +145,6 @@ export class Outside {
       this.options.onNote(`the index ${name} is INVALID: an earlier attempt to build it failed; dropping it`);
       await this.#drop(name, limits);
     }
-    return seen;
   }
 
   /** Tries for a moment to drop what a failed attempt left. */

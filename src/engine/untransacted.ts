@@ -301,6 +301,8 @@ class UntransactedRun {
       }
       // What a REINDEX of somebody else's has left is not ours to drop; an INVALID index of the name we are to build is.
       before = from ?? now;
+      // Whoever has taken over may be at work on them.
+      if (trace.remains(before, now).length > 0) await session.transaction(lease.check());
       await outside.removeRemains(trace, statement, before, now, limits);
       const rest = trace.goOn?.(now);
       if (rest) options.onNote(`statement ${key.statement} was begun before; finishing it: ${rest.text}`);
