@@ -4,7 +4,7 @@ import { assert, assertEquals } from "@std/assert";
 import type postgres from "postgres";
 import { PostgresServer } from "../scripts/postgres_server.ts";
 import { migrate } from "../src/commands/migrate.ts";
-import { folderWith, Run } from "./support/binary.ts";
+import { folderWith, Run, until } from "./support/binary.ts";
 import { connect, sessionFor } from "./support/database.ts";
 
 const ROUNDS = 200;
@@ -43,6 +43,13 @@ Deno.test(`${MIGRATORS} migrators, some killed with -9, ${ROUNDS} rounds: each v
       const { cut, holders } = await oneRound(admin, server.url(), `r${round}`, folder.path);
       cutOff += cut;
       holdersCut += holders;
+      // A killed client's backend goes on with what it was sent.
+      await until(
+        async () =>
+          (await admin`SELECT FROM pg_stat_activity WHERE application_name LIKE ${`%r${round}\\_process\\_%`}`)
+            .length === 0,
+        "the backends of the killed are gone",
+      );
       await assertWhole(admin, `r${round}`, isOutside ? 6 : 5);
       await admin.unsafe(`SET client_min_messages = warning; DROP SCHEMA r${round} CASCADE`);
     }
