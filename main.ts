@@ -96,7 +96,7 @@ for (const [signal, code] of SIGNALS) {
 }
 
 const code = await run(Deno.args, {
-  env: readEnvironment(),
+  env: readEnvironment((name) => Deno.env.get(name)),
   out: writer(Deno.stdout),
   err: writer(Deno.stderr),
   outIsTerminal: Deno.stdout.isTerminal(),

@@ -64,7 +64,7 @@ rm -rf dist/bundle
 # shellcheck disable=SC2086 -- no flag is no argument
 "$deno" compile --quiet --no-prompt --no-check --no-code-cache $v8 --target "$target" --output "$output" \
   --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" --allow-sys=hostname,uid \
-  --include migrations --include dist/build.json \
+  --include dist/build.json \
   --exclude node_modules/node-forge --exclude "$(echo node_modules/.deno/node-forge@*)" \
   dist/bundle/main.js
 echo "built $output" >&2

@@ -34,6 +34,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ],
   orchestrator: [
     "commands",
+    "cleanup",
     "engine",
     "migrations",
     "maintenance",

@@ -180,15 +180,6 @@ async function vendor(): Promise<void> {
     "unicode-width.ts": "@std/cli/1.0.0-rc.2/unicode_width",
   });
 
-  const path = await jsrPackage("@std/path", "1.1.3", {
-    "./from-file-url": "./from-file-url.ts",
-    "./join": "./join.ts",
-  });
-  await carried(carrier, path, ["@std/path/1.1.3", "@std/internal"], {
-    "from-file-url.ts": "@std/path/1.1.3/from_file_url",
-    "join.ts": "@std/path/1.1.3/join",
-  });
-
   // No tarball carries these two: stand-ins with only what the tests use.
   const assert = await jsrPackage("@std/assert", "1.0.0", { ".": "./mod.ts" });
   await write(

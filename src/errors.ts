@@ -67,6 +67,13 @@ export class PipeweaveError extends Error {
   /** Always `PipeweaveError`; tells it from other errors across module boundaries. */
   override readonly name = "PipeweaveError";
 
+  /** The family, which decides the exit code. */
+  readonly kind: ErrorKind;
+  /** A stable identifier in snake_case, for programs. */
+  readonly code: string;
+  /** What else is known. */
+  details: ErrorDetails;
+
   /**
    * Describes a failure.
    *
@@ -76,12 +83,15 @@ export class PipeweaveError extends Error {
    * @param details what else is known
    */
   constructor(
-    readonly kind: ErrorKind,
-    readonly code: string,
+    kind: ErrorKind,
+    code: string,
     message: string,
-    public details: ErrorDetails = {},
+    details: ErrorDetails = {},
   ) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.kind = kind;
+    this.code = code;
+    this.details = details;
   }
 
   /** Says what to do next in place of what was said before. */

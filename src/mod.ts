@@ -9,16 +9,21 @@
  */
 
 export {
+  baselineMigrations,
   canAcceptTasks,
   checkMaintenanceTransition,
+  cleanup,
   deploy,
   discoverMigrations,
   enterMaintenance,
   exitMaintenance,
   getMaintenanceStatus,
+  getMigrationHistory,
   getMigrationStatus,
   getOrchestratorState,
+  repairMigration,
   requestMaintenance,
+  rollbackMigrations,
   runMigrations,
   validateMigrations,
 } from "./orchestrator/functions.ts";
@@ -29,7 +34,14 @@ export {
   type OrchestratorConfig,
   type OrchestratorEvents,
 } from "./orchestrator/orchestrator.ts";
-export type { DatabaseOptions, DatabaseTarget } from "./orchestrator/database.ts";
+export type { DatabaseConfig, DatabaseOptions, DatabaseTarget } from "./orchestrator/database.ts";
+export type { RetiredSettings } from "./orchestrator/retired_settings.ts";
+export type { CleanupProgress } from "./cleanup/batches.ts";
+export type { CleanupOptions, CleanupResult, KeptRows } from "./cleanup/cleanup.ts";
+export type { BaselineResult, ByHand, RepairResult } from "./commands/history.ts";
+export type { RollbackCommandOptions } from "./commands/rollback.ts";
+export type { LogAction, LogRow } from "./engine/log.ts";
+export type { RollbackOptions, RollbackRange, RollbackResult, RollbackStep } from "./engine/rollback.ts";
 export { type ErrorDetails, type ErrorKind, PipeweaveError, type SqlLocation } from "./errors.ts";
 export type {
   DeployedMode,

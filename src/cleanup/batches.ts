@@ -43,6 +43,7 @@ export class LeafGone extends Error {
 
 /** How far it is with one table. */
 export interface CleanupProgress {
+  /** Its name. */
   readonly table: string;
   /** Rows so far. */
   readonly removed: number;
@@ -108,12 +109,21 @@ export class BatchedDelete {
   /** Whether every batch looks at all that it may run, and not only whether the triggers are those of the first look. */
   #looksAtAll: boolean;
 
+  readonly session: Session;
+  readonly target: Target;
+  readonly leaf: Leaf;
+  readonly options: BatchOptions;
+
   constructor(
-    readonly session: Session,
-    readonly target: Target,
-    readonly leaf: Leaf,
-    readonly options: BatchOptions,
+    session: Session,
+    target: Target,
+    leaf: Leaf,
+    options: BatchOptions,
   ) {
+    this.session = session;
+    this.target = target;
+    this.leaf = leaf;
+    this.options = options;
     this.#size = Math.min(options.batchSize, FIRST_BATCH);
     this.#looksAtAll = leaf.isReferredTo;
   }

@@ -29,13 +29,17 @@ export interface CleanupOptions {
   /** Count, and remove nothing. */
   readonly dryRun?: boolean | undefined;
   /** Told after each batch. */
+  /** Told after each batch. */
   readonly onBatch?: ((progress: CleanupProgress) => void) | undefined;
+  /** Ends it between two batches. */
   readonly signal?: AbortSignal | undefined;
 }
 
 /** Rows that have expired and could not go. */
 export interface KeptRows {
+  /** Its name. */
   readonly table: string;
+  /** How many stay. */
   readonly rows: number;
   /** As PostgreSQL said it. */
   readonly reason: string;
@@ -43,8 +47,11 @@ export interface KeptRows {
 
 /** Rows removed, or that would be. */
 export interface CleanupResult {
+  /** Whether nothing was removed. */
   readonly dryRun: boolean;
+  /** Rows of `idempotency_cache`. */
   readonly idempotencyCache: number;
+  /** Rows of `dlq`. */
   readonly dlq: number;
   /** Null where the table does not exist (PipeWeave before 1.1). */
   readonly tempUploads: {
@@ -79,7 +86,13 @@ class Cleanup {
   readonly #leftAlone: string[] = [];
   readonly #failures: { readonly table: string; readonly error: PipeweaveError }[] = [];
 
-  constructor(readonly session: Session, readonly options: CleanupOptions) {}
+  readonly session: Session;
+  readonly options: CleanupOptions;
+
+  constructor(session: Session, options: CleanupOptions) {
+    this.session = session;
+    this.options = options;
+  }
 
   async run(): Promise<CleanupResult> {
     const { targets, expired } = await this.#targets();

@@ -54,13 +54,22 @@ export class Invocation {
   /** The JSON document so far; an error that follows becomes part of it, since there is one document a command. */
   document: object | undefined;
 
+  readonly command: string;
+  readonly options: ParsedOptions;
+  /** What stands on the command line beside the options. */
+  readonly args: readonly string[];
+  readonly world: World;
+
   constructor(
-    readonly command: string,
-    readonly options: ParsedOptions,
-    /** What stands on the command line beside the options. */
-    readonly args: readonly string[],
-    readonly world: World,
+    command: string,
+    options: ParsedOptions,
+    args: readonly string[],
+    world: World,
   ) {
+    this.command = command;
+    this.options = options;
+    this.args = args;
+    this.world = world;
     this.json = options["json"] !== undefined;
     this.streams = options["json"] === "stream";
     if (this.json && !this.streams && options["json"] !== true) {

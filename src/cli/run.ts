@@ -18,7 +18,7 @@ import type { Invocation, World } from "./invocation.ts";
  */
 export async function run(args: readonly string[], world: World): Promise<number> {
   if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
-    const { versionText } = await import("../config/version.ts");
+    const { versionText } = await import("./version_text.ts");
     world.out(`${versionText()}\n`);
     return 0;
   }

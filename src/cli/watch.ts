@@ -58,7 +58,13 @@ export async function runWatch(invocation: Invocation): Promise<void> {
 class Source {
   readonly #counts: Counts[] = [];
 
-  constructor(readonly session: Session, readonly request: ChangeOptions) {}
+  readonly session: Session;
+  readonly request: ChangeOptions;
+
+  constructor(session: Session, request: ChangeOptions) {
+    this.session = session;
+    this.request = request;
+  }
 
   /** Reads all of it in one round trip. */
   async look(): Promise<WatchView> {
@@ -89,13 +95,25 @@ class Screen {
   #acting: Promise<void> = Promise.resolve();
   readonly #ending = new AbortController();
 
+  readonly invocation: Invocation;
+  readonly session: Session;
+  readonly request: ChangeOptions;
+  readonly bell: Bell;
+  readonly source: Source;
+
   constructor(
-    readonly invocation: Invocation,
-    readonly session: Session,
-    readonly request: ChangeOptions,
-    readonly bell: Bell,
-    readonly source: Source,
-  ) {}
+    invocation: Invocation,
+    session: Session,
+    request: ChangeOptions,
+    bell: Bell,
+    source: Source,
+  ) {
+    this.invocation = invocation;
+    this.session = session;
+    this.request = request;
+    this.bell = bell;
+    this.source = source;
+  }
 
   /**
    * Draws until a key ends it.

@@ -111,7 +111,14 @@ class Deployment {
   /** Present once maintenance was reached. */
   #entered: Drained | undefined;
 
-  constructor(readonly session: Session, readonly bell: Bell, readonly options: DeployOptions) {
+  readonly session: Session;
+  readonly bell: Bell;
+  readonly options: DeployOptions;
+
+  constructor(session: Session, bell: Bell, options: DeployOptions) {
+    this.session = session;
+    this.bell = bell;
+    this.options = options;
     const { request, actor, signal } = options;
     this.#request = { ...request, reason: request?.reason ?? REASON, actor, signal };
   }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import type { Actor } from "../config/actor.ts";
+import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import { type Session } from "../database/session.ts";
 import { sql, SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
@@ -34,13 +34,17 @@ import { compare } from "./status.ts";
 
 /** Who does it, and why. */
 export interface ByHand extends MigrationSources {
-  readonly actor: Actor;
+  /** Who does it, for the log. Default: nobody in particular */
+  readonly actor?: Actor | undefined;
+  /** Why, for the log. */
   readonly reason?: string | undefined;
 }
 
 /** What {@linkcode repairMigration} did. */
 export interface RepairResult {
+  /** As the file has it. */
   readonly version: string;
+  /** As the file has it. */
   readonly name: string;
   /** Whether there was anything to put right. */
   readonly repaired: boolean;
@@ -90,7 +94,7 @@ export async function repairMigration(
     sql`${
       writeLog(schema, {
         ...{ action: "repair", version: migration.version, name, outcome: "done" },
-        ...{ actor: options.actor, reason: options.reason },
+        ...{ actor: options.actor ?? UNKNOWN_ACTOR, reason: options.reason },
         details: row
           ? { from: row.checksum, to: checksum }
           : { statements: changed.map(({ number }) => number) },
@@ -139,6 +143,7 @@ function notApplied(migration: Migration): PipeweaveError {
 
 /** What {@linkcode baseline} did. */
 export interface BaselineResult {
+  /** The last migration that is recorded now. */
   readonly version: string;
   /** Recorded as applied now, without running. */
   readonly adopted: readonly Pick<Migration, "version" | "name" | "checksum">[];
@@ -190,7 +195,7 @@ export async function baseline(session: Session, version: string, options: ByHan
     history.complete,
     adopted.map((migration) =>
       recordMigration(schema, migration, sql`NULL::integer`, {
-        ...{ action: "baseline", actor: options.actor, reason: options.reason },
+        ...{ action: "baseline", actor: options.actor ?? UNKNOWN_ACTOR, reason: options.reason },
       })
     ),
   );
@@ -217,7 +222,7 @@ export async function settlePartial(
   session: Session,
   version: string,
   settlement: Settlement,
-  { actor, reason }: Pick<ByHand, "actor" | "reason">,
+  { actor = UNKNOWN_ACTOR, reason }: Pick<ByHand, "actor" | "reason">,
 ): Promise<PartialMigration> {
   const history = await readHistory(session);
   const partial = history.partial.find((one) => versionKey(one.version) === versionKey(version));
@@ -261,7 +266,7 @@ export async function renumber(
   session: Session,
   version: string,
   to: string,
-  { actor, reason, ...sources }: ByHand,
+  { actor = UNKNOWN_ACTOR, reason, ...sources }: ByHand,
 ): Promise<Renumbered> {
   const files = readFiles(sources);
   const history = await readHistory(session);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { join } from "@std/path/join";
+import { join } from "node:path";
 import { PipeweaveError } from "../errors.ts";
 import { DATE_DIGITS, discover, type MigrationSources } from "../migrations/discover.ts";
 import { compareVersions, type Migration } from "../migrations/migration.ts";

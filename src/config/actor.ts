@@ -4,6 +4,8 @@
  * @module
  */
 
+import { hostname as nameOfHost } from "node:os";
+import { getuid } from "node:process";
 import { type Environment, osUserOf } from "./environment.ts";
 import { VERSION } from "./version.ts";
 
@@ -27,8 +29,8 @@ export const UNKNOWN_ACTOR: Actor = { osUser: null, host: null, tool: `pipeweave
 
 function userId(): string | null {
   try {
-    const uid = Deno.uid();
-    return uid === null ? null : `uid ${uid}`;
+    // Windows has no such number.
+    return getuid ? `uid ${getuid()}` : null;
   } catch {
     return null;
   }
@@ -36,7 +38,7 @@ function userId(): string | null {
 
 function hostname(): string | null {
   try {
-    return Deno.hostname();
+    return nameOfHost();
   } catch {
     return null;
   }

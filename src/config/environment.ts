@@ -32,9 +32,13 @@ export const ENVIRONMENT: readonly string[] = [
 /** An environment, as plain data. */
 export type Environment = Readonly<Record<string, string | undefined>>;
 
-/** Reads the process's environment; everything below is handed the result. */
-export function readEnvironment(): Environment {
-  return Object.fromEntries(ENVIRONMENT.map((name) => [name, Deno.env.get(name)]));
+/**
+ * Reads the variables of {@linkcode ENVIRONMENT}; everything below is handed the result.
+ *
+ * @param get returns a variable of the process
+ */
+export function readEnvironment(get: (name: string) => string | undefined): Environment {
+  return Object.fromEntries(ENVIRONMENT.map((name) => [name, get(name)]));
 }
 
 /** The operating system's user name as the environment tells it. */

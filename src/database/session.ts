@@ -72,14 +72,17 @@ export interface SessionOptions {
  * before the failing one.
  */
 export class StatementError extends PipeweaveError {
+  readonly completed: number;
+
   constructor(
     kind: "database" | "timeout" | "connection" | "interrupted",
     code: string,
     message: string,
-    readonly completed: number,
+    completed: number,
     details: PipeweaveError["details"],
   ) {
     super(kind, code, message, details);
+    this.completed = completed;
   }
 }
 
@@ -121,7 +124,12 @@ export class Session {
   #inFlight = 0;
   #cancelling: Promise<void> | undefined;
 
-  constructor(readonly settings: ConnectionSettings, readonly options: SessionOptions = {}) {
+  readonly settings: ConnectionSettings;
+  readonly options: SessionOptions;
+
+  constructor(settings: ConnectionSettings, options: SessionOptions = {}) {
+    this.settings = settings;
+    this.options = options;
     options.signal?.addEventListener("abort", () => this.#cancelWhileBusy());
   }
 

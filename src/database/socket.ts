@@ -110,8 +110,10 @@ const handshakeFailures = new WeakMap<net.Socket, Error>();
  * the process. Until the first byte has come through, such an error is taken as this socket's.
  */
 function catchHandshakeFailure(socket: net.Socket): void {
+  // Node's node:tls reports the failure to the socket.
+  if (!("Deno" in globalThis)) return;
   const take = (event: ErrorEvent) => {
-    if (!(event.error instanceof Deno.errors.InvalidData)) return;
+    if (event.error?.name !== "InvalidData") return;
     event.preventDefault();
     handshakeFailures.set(socket, event.error);
     socket.destroy(event.error);

@@ -7,7 +7,11 @@
 
 /** Text that is SQL already and goes in as it is. */
 export class SqlText {
-  constructor(readonly text: string) {}
+  readonly text: string;
+
+  constructor(text: string) {
+    this.text = text;
+  }
 }
 
 /** What may stand in a {@linkcode sql} template. */

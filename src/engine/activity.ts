@@ -55,13 +55,22 @@ export class Watch implements AsyncDisposable {
   #session: Session | undefined;
   #look: Promise<void> | undefined;
 
+  readonly session: Session;
+  readonly migration: Migration;
+  readonly onActivity: ((migration: Migration, activity: Activity) => void) | undefined;
+  readonly statement: number | undefined;
+
   /** @param statement the statement that runs, for migrations whose statements are sent one by one */
   constructor(
-    readonly session: Session,
-    readonly migration: Migration,
-    readonly onActivity: ((migration: Migration, activity: Activity) => void) | undefined,
-    readonly statement?: number,
+    session: Session,
+    migration: Migration,
+    onActivity: ((migration: Migration, activity: Activity) => void) | undefined,
+    statement?: number,
   ) {
+    this.session = session;
+    this.migration = migration;
+    this.onActivity = onActivity;
+    this.statement = statement;
     this.#timer = setInterval(
       () => this.#look ??= this.#ask().finally(() => this.#look = undefined),
       LOOK_EVERY_MS,

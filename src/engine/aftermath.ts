@@ -21,24 +21,39 @@ import { type State, type Trace, traceOf } from "./trace.ts";
 export class UntransactedFailure extends Error {
   override readonly name = "UntransactedFailure";
 
+  override readonly cause: PipeweaveError;
+  readonly left: string;
+
   /** @param left the state that things are in now, in a sentence */
-  constructor(override readonly cause: PipeweaveError, readonly left: string) {
+  constructor(cause: PipeweaveError, left: string) {
     super(cause.message, { cause });
+    this.cause = cause;
+    this.left = left;
   }
 }
 
 /** Looks at what a run has left, and says it. */
 export class Aftermath {
+  readonly session: Session;
+  readonly outside: Outside;
+  readonly classOf: (statement: Statement) => TransactionClass;
+  readonly isFirst: boolean;
+
   /**
    * @param classOf how a statement stands to transactions, as the run found
    * @param isFirst whether none of the user's migrations was applied before
    */
   constructor(
-    readonly session: Session,
-    readonly outside: Outside,
-    readonly classOf: (statement: Statement) => TransactionClass,
-    readonly isFirst: boolean,
-  ) {}
+    session: Session,
+    outside: Outside,
+    classOf: (statement: Statement) => TransactionClass,
+    isFirst: boolean,
+  ) {
+    this.session = session;
+    this.outside = outside;
+    this.classOf = classOf;
+    this.isFirst = isFirst;
+  }
 
   /** The server said that it is done, and it is not so. */
   notSo(number: number, statement: Statement, problem: string): UntransactedFailure {

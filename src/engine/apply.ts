@@ -86,13 +86,22 @@ class Migrator {
   #lost = 0;
   #retries = 0;
 
+  readonly session: Session;
+  readonly migrations: readonly Migration[];
+  readonly key: bigint;
+  readonly options: ConditionalOptions;
+
   constructor(
-    readonly session: Session,
-    readonly migrations: readonly Migration[],
+    session: Session,
+    migrations: readonly Migration[],
     history: History,
-    readonly key: bigint,
-    readonly options: ConditionalOptions,
+    key: bigint,
+    options: ConditionalOptions,
   ) {
+    this.session = session;
+    this.migrations = migrations;
+    this.key = key;
+    this.options = options;
     this.#history = history;
     this.#lock = new LockWait(session, key, options);
     this.#deadline = options.timeoutMs === undefined ? Infinity : Date.now() + options.timeoutMs;

@@ -30,15 +30,26 @@ export class Lease implements AsyncDisposable {
   readonly #heartbeat: Heartbeat;
   #isLost = false;
 
+  readonly session: Session;
+  readonly fence: string;
+  readonly leaseMs: number;
+  /** Whose turn had run out when this one began. */
+  readonly tookOverFrom: string | undefined;
+  /** The server that gave it. */
+  readonly server: ServerIdentity;
+
   private constructor(
-    readonly session: Session,
-    readonly fence: string,
-    readonly leaseMs: number,
-    /** Whose turn had run out when this one began. */
-    readonly tookOverFrom: string | undefined,
-    /** The server that gave it. */
-    readonly server: ServerIdentity,
+    session: Session,
+    fence: string,
+    leaseMs: number,
+    tookOverFrom: string | undefined,
+    server: ServerIdentity,
   ) {
+    this.session = session;
+    this.fence = fence;
+    this.leaseMs = leaseMs;
+    this.tookOverFrom = tookOverFrom;
+    this.server = server;
     // A connection of its own, which a signal does not end: it has to tell that the turn is over.
     this.#heart = new Session(session.settings);
     this.#heartbeat = new Heartbeat(leaseMs, () => this.#beat());

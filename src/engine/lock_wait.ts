@@ -31,7 +31,15 @@ export class LockWait {
   #since: number | undefined;
   #pauseMs = LOCK_POLL_MS.base;
 
-  constructor(readonly session: Session, readonly key: bigint, readonly options: LockWaitOptions) {}
+  readonly session: Session;
+  readonly key: bigint;
+  readonly options: LockWaitOptions;
+
+  constructor(session: Session, key: bigint, options: LockWaitOptions) {
+    this.session = session;
+    this.key = key;
+    this.options = options;
+  }
 
   get waiting(): boolean {
     return this.#since !== undefined;

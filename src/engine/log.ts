@@ -28,10 +28,15 @@ export interface LogEntry {
 export interface LogRow {
   /** Counts up; gaps mean nothing. */
   readonly id: number;
+  /** When it ended. */
   readonly loggedAt: Date;
+  /** What was done. */
   readonly action: LogAction;
+  /** Of the migration. */
   readonly version: string;
+  /** Of the migration. */
   readonly name: string;
+  /** How it ended. */
   readonly outcome: "done" | "failed";
   /** Milliseconds; null where nothing ran. */
   readonly durationMs: number | null;
@@ -39,11 +44,13 @@ export interface LogRow {
   readonly databaseUser: string;
   /** The operating system's user. */
   readonly osUser: string | null;
+  /** The machine's name. */
   readonly host: string | null;
   /** `pipeweave/<version>`. */
   readonly tool: string;
   /** Why, where somebody had to say. */
   readonly reason: string | null;
+  /** What else is known, camelCase. */
   readonly details: Readonly<Record<string, unknown>>;
 }
 

@@ -41,12 +41,22 @@ export interface OutsideOptions {
 
 /** One migration's statements, outside a transaction. */
 export class Outside {
+  readonly session: Session;
+  readonly migration: Migration;
+  readonly statements: readonly Statement[];
+  readonly options: OutsideOptions;
+
   constructor(
-    readonly session: Session,
-    readonly migration: Migration,
-    readonly statements: readonly Statement[],
-    readonly options: OutsideOptions,
-  ) {}
+    session: Session,
+    migration: Migration,
+    statements: readonly Statement[],
+    options: OutsideOptions,
+  ) {
+    this.session = session;
+    this.migration = migration;
+    this.statements = statements;
+    this.options = options;
+  }
 
   /**
    * Sends a statement in a message of its own, the settings in one before it and their end in one after it. All three

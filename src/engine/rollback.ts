@@ -43,6 +43,7 @@ export interface RollbackRange {
 
 /** One migration to undo. */
 export interface RollbackStep {
+  /** Applied, as its file has it. */
   readonly migration: Migration;
   /** The file that undoes it. */
   readonly down: Migration;
@@ -76,6 +77,7 @@ export interface RollbackResult {
     /** Milliseconds; null when only the history told. */
     readonly executionTimeMs: number | null;
   }[];
+  /** Null where none failed. */
   readonly failed: { readonly migration: Migration; readonly error: PipeweaveError } | null;
 }
 
@@ -166,8 +168,11 @@ export async function rollBack(
 
 /** A down file failed; what it had done is undone. */
 class RollbackFailure extends Error {
-  constructor(override readonly cause: PipeweaveError) {
+  override readonly cause: PipeweaveError;
+
+  constructor(cause: PipeweaveError) {
     super(cause.message, { cause });
+    this.cause = cause;
   }
 }
 
@@ -179,12 +184,21 @@ class OneRollback {
   #unanswered = false;
   readonly #lock: LockWait;
 
+  readonly session: Session;
+  readonly step: RollbackStep;
+  readonly key: bigint;
+  readonly options: RollbackOptions;
+
   constructor(
-    readonly session: Session,
-    readonly step: RollbackStep,
-    readonly key: bigint,
-    readonly options: RollbackOptions,
+    session: Session,
+    step: RollbackStep,
+    key: bigint,
+    options: RollbackOptions,
   ) {
+    this.session = session;
+    this.step = step;
+    this.key = key;
+    this.options = options;
     this.#lock = new LockWait(session, key, options);
   }
 

@@ -90,13 +90,24 @@ class UntransactedRun {
   readonly #refused = new Set<Statement>();
   #journalVersion: string;
 
+  readonly session: Session;
+  readonly migration: Migration;
+  readonly lease: Lease;
+  readonly options: UntransactedOptions;
+  readonly statements: readonly Statement[];
+
   constructor(
-    readonly session: Session,
-    readonly migration: Migration,
-    readonly lease: Lease,
-    readonly options: UntransactedOptions,
-    readonly statements: readonly Statement[],
+    session: Session,
+    migration: Migration,
+    lease: Lease,
+    options: UntransactedOptions,
+    statements: readonly Statement[],
   ) {
+    this.session = session;
+    this.migration = migration;
+    this.lease = lease;
+    this.options = options;
+    this.statements = statements;
     this.#schema = session.settings.schema;
     this.#journalVersion = migration.version;
     this.#outside = new Outside(session, migration, statements, options);

@@ -73,7 +73,11 @@ class LintedFile {
   /** Existing tables that nobody else can use from here to the end of the transaction. */
   readonly #locked: TableName[] = [];
 
-  constructor(readonly noTransaction: boolean) {}
+  readonly noTransaction: boolean;
+
+  constructor(noTransaction: boolean) {
+    this.noTransaction = noTransaction;
+  }
 
   /** What the next statement breaks. */
   look(node: Node): readonly Hit[] {

@@ -38,7 +38,10 @@ export class DeploymentRun implements AsyncDisposable {
   readonly #session: Session;
   readonly #heartbeat: Heartbeat;
 
-  private constructor(session: Session, readonly id: string) {
+  readonly id: string;
+
+  private constructor(session: Session, id: string) {
+    this.id = id;
     this.#session = session;
     this.#heartbeat = new Heartbeat(TURN_MS, () => this.#beat());
   }

@@ -430,6 +430,8 @@ export async function lookAtState(session: Session, options: LookOptions = {}): 
 /** What {@linkcode lookWith} saw. */
 export interface LookResult {
   readonly state: OrchestratorState;
+  /** Whether this look completed the transition to `maintenance`. */
+  readonly entered: boolean;
   /** The rows of what else was read, a set for each statement. */
   readonly more: readonly (readonly Row[])[];
   /** Who keeps a transition that is due from being completed: it has to wait for their transactions. */
@@ -452,14 +454,16 @@ export async function lookWith(
   const { state, isUntidy, more } = await read(session, statements);
   const blockers = state.blockingTasksCount + state.settlesInMs;
   const isDue = isUntidy || nextMode("look", { mode: state.mode, blockers, expired: false }) !== state.mode;
-  if (!isDue) return { state, more };
+  if (!isDue) return { state, entered: false, more };
   try {
-    return { state: (await changeMode(session, "look", { actor, lockWaitMs: ATTEMPT_MS })).state, more };
+    const change = await changeMode(session, "look", { actor, lockWaitMs: ATTEMPT_MS });
+    const entered = change.before !== "maintenance" && change.state.mode === "maintenance";
+    return { state: change.state, entered, more };
   } catch (error) {
     // Somebody writes just now: the next look finds it due again.
     const heldUpBy = heldBy(error);
-    if (heldUpBy !== undefined) return { state, more, heldUpBy };
-    if (LOOKS_ALONE.includes(sqlstateOf(error) ?? "")) return { state, more };
+    if (heldUpBy !== undefined) return { state, entered: false, more, heldUpBy };
+    if (LOOKS_ALONE.includes(sqlstateOf(error) ?? "")) return { state, entered: false, more };
     throw error;
   }
 }

@@ -178,19 +178,21 @@ export async function answered<T>(
   session: Session,
   { deadline, answerWithinMs, signal }: Pick<WaitingOptions, "deadline" | "answerWithinMs" | "signal">,
 ): Promise<T> {
-  const late = Promise.withResolvers<never>();
+  // Promise.withResolvers would do, but Node 20 does not have it.
+  let fail: (error: PipeweaveError) => void = () => {};
+  const late = new Promise<never>((_, reject) => fail = reject);
   const timers: ReturnType<typeof setTimeout>[] = [];
   const giveUpAfter = (ms: number) =>
     timers.push(setTimeout(() => {
       session.abandon();
-      late.reject(new PipeweaveError("connection", "no_answer", `${session.target} does not answer`));
+      fail(new PipeweaveError("connection", "no_answer", `${session.target} does not answer`));
     }, ms));
   const onAbort = () => giveUpAfter(GRACE_MS);
   if (deadline - Date.now() < LONGEST_TIMER_MS) giveUpAfter(Math.max(0, deadline - Date.now()) + GRACE_MS);
   if (answerWithinMs !== undefined) giveUpAfter(answerWithinMs);
   signal?.addEventListener("abort", onAbort);
   try {
-    return await Promise.race([work, late.promise]);
+    return await Promise.race([work, late]);
   } finally {
     for (const timer of timers) clearTimeout(timer);
     signal?.removeEventListener("abort", onAbort);

@@ -11,9 +11,12 @@ import { createHash } from "node:crypto";
 export class NotUtf8Error extends Error {
   override readonly name = "NotUtf8Error";
 
+  readonly offset: number;
+
   /** @param offset the first byte that cannot be read, counted from 0 */
-  constructor(readonly offset: number) {
+  constructor(offset: number) {
     super(`byte ${offset} is not UTF-8`);
+    this.offset = offset;
   }
 }
 

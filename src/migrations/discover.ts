@@ -4,11 +4,12 @@
  * @module
  */
 
-import { fromFileUrl } from "@std/path/from-file-url";
-import { join } from "@std/path/join";
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import { canonicalText, checksumOf, NotUtf8Error } from "./checksum.ts";
 import { readDirectives } from "./directives.ts";
+import { EMBEDDED_FILES } from "./embedded_files.ts";
 import { reasonToPassOver, toolOfName } from "./folder.ts";
 import { LARGEST_FILE, megabytes, utf16Of, withText } from "./text.ts";
 import type { Finding } from "./finding.ts";
@@ -42,8 +43,6 @@ export interface Discovery {
   readonly findings: readonly Finding[];
 }
 
-/** In a compiled binary this folder is inside the binary. */
-const EMBEDDED_FOLDER = fromFileUrl(new URL("../../migrations", import.meta.url));
 const FILE_NAME = /^(\d+)_([a-z0-9]+(?:_[a-z0-9]+)*)(\.down)?\.sql$/;
 const DOWN = ".down.sql";
 /** From this many digits on, versions are dates rather than counted numbers, and gaps mean nothing. */
@@ -57,7 +56,9 @@ export function isReserved(version: string): boolean {
 
 /** The text of a file of PipeWeave's own set. */
 export function embeddedFile(name: string): string {
-  return Deno.readTextFileSync(join(EMBEDDED_FOLDER, name));
+  const text = EMBEDDED_FILES[name];
+  if (text === undefined) throw new TypeError(`PipeWeave has no migration ${name}`);
+  return text;
 }
 
 /**
@@ -88,20 +89,28 @@ export function readFiles(sources: MigrationSources): MigrationFiles {
     );
   }
   return new MigrationFiles(
-    embedded === false ? undefined : readSet(EMBEDDED, EMBEDDED_FOLDER),
-    dirs.map((dir) => readSet(dir, dir)),
+    embedded === false ? undefined : readEmbedded(),
+    dirs.map((dir) => readFolder(dir)),
     embedded ?? (dirs.length === 0 ? true : undefined),
   );
 }
 
 /** Files that were read, before it is known which of them take part. */
 export class MigrationFiles {
+  readonly embedded: SetFound | undefined;
+  readonly own: readonly SetFound[];
+  /** Whether PipeWeave's own take part; undefined where the history decides. */
+  readonly withEmbedded: boolean | undefined;
+
   constructor(
-    readonly embedded: SetFound | undefined,
-    readonly own: readonly SetFound[],
-    /** Whether PipeWeave's own take part; undefined where the history decides. */
-    readonly withEmbedded: boolean | undefined,
-  ) {}
+    embedded: SetFound | undefined,
+    own: readonly SetFound[],
+    withEmbedded: boolean | undefined,
+  ) {
+    this.embedded = embedded;
+    this.own = own;
+    this.withEmbedded = withEmbedded;
+  }
 
   /** The migrations that take part in a database with this history. */
   takingPart(history: readonly Pick<HistoryRow, "version" | "name" | "set">[]): Discovery {
@@ -128,20 +137,31 @@ interface SetFound {
   readonly findings: readonly Finding[];
 }
 
-/** Synchronously, since that reads a thousand small files in a third of the time. */
-function readSet(source: string, folder: string): SetFound {
+/** Reads PipeWeave's own set. */
+function readEmbedded(): SetFound {
+  const encoder = new TextEncoder();
+  return readSet(EMBEDDED, Object.keys(EMBEDDED_FILES), {
+    file: (name) => `${EMBEDDED}/${name}`,
+    read: (name) => encoder.encode(embeddedFile(name)),
+  });
+}
+
+/** Reads a folder. Synchronously, since that reads a thousand small files in a third of the time. */
+function readFolder(folder: string): SetFound {
   const names: string[] = [];
   const passedOver: Finding[] = [];
   try {
-    for (const entry of Deno.readDirSync(folder)) {
+    for (const entry of readdirSync(folder, { withFileTypes: true })) {
       const why = reasonToPassOver(folder, entry);
       if (why) {
         passedOver.push({ severity: "warning", code: "passed_over", file: join(folder, entry.name), ...why });
       } // Kubernetes mounts files as symbolic links.
-      else if ((entry.isFile || entry.isSymlink) && entry.name.endsWith(".sql")) names.push(entry.name);
+      else if ((entry.isFile() || entry.isSymbolicLink()) && entry.name.endsWith(".sql")) {
+        names.push(entry.name);
+      }
     }
   } catch (error) {
-    const missing = error instanceof Deno.errors.NotFound;
+    const missing = codeOf(error) === "ENOENT";
     throw new PipeweaveError(
       "usage",
       missing ? "no_such_folder" : "unreadable_folder",
@@ -153,7 +173,7 @@ function readSet(source: string, folder: string): SetFound {
     );
   }
   if (names.length === 0 && passedOver.some(({ severity }) => severity === "error")) {
-    return { source, migrations: [], findings: passedOver };
+    return { source: folder, migrations: [], findings: passedOver };
   }
   if (names.length === 0) {
     throw new PipeweaveError("usage", "empty_folder", `The folder ${folder} holds no .sql file`, {
@@ -162,7 +182,20 @@ function readSet(source: string, folder: string): SetFound {
         "Check --dir or PIPEWEAVE_MIGRATIONS_DIR; in a container, check the mount.",
     });
   }
-  const read = names.sort().map((name) => readMigration(source, folder, name));
+  const file = (name: string) => join(folder, name);
+  const set = readSet(folder, names, { file, read: (name) => readFileSync(file(name)) });
+  return { ...set, findings: [...passedOver, ...set.findings] };
+}
+
+/** Where a set's files are. */
+interface Place {
+  /** A file's path, or what it is called in findings. */
+  file(name: string): string;
+  read(name: string): Uint8Array;
+}
+
+function readSet(source: string, names: string[], place: Place): SetFound {
+  const read = names.sort().map((name) => readMigration(source, name, place));
   const isDown = (_: unknown, index: number) => names[index]!.endsWith(DOWN);
   const downs = read.filter(isDown).flatMap(({ migration }) => migration ?? []);
   const ups = read.filter((_, index) => !isDown(_, index)).flatMap(({ migration }) => migration ?? []);
@@ -173,7 +206,6 @@ function readSet(source: string, folder: string): SetFound {
     migrations: ups.map((up) => withDown(up, downOf.get(labelOf(up))))
       .sort((a, b) => compareVersions(a.version, b.version)),
     findings: [
-      ...passedOver,
       ...read.flatMap(({ findings }) => findings),
       ...downs.flatMap((down) => problemsOfDown(down, labels)),
     ],
@@ -205,12 +237,17 @@ function problemsOfDown(down: Migration, labels: ReadonlySet<string>): Finding[]
   ];
 }
 
+/** The system's name of what went wrong, such as `ENOENT`. */
+function codeOf(error: unknown): unknown {
+  return error instanceof Error && "code" in error ? error.code : undefined;
+}
+
 function readMigration(
   source: string,
-  folder: string,
   name: string,
+  place: Place,
 ): { migration?: Migration; findings: Finding[] } {
-  const file = source === EMBEDDED ? `${EMBEDDED}/${name}` : join(folder, name);
+  const file = place.file(name);
   const invalid = (code: string, message: string, extra: Partial<Finding> = {}): { findings: Finding[] } => ({
     findings: [{ severity: "error", code, file, message, ...extra }],
   });
@@ -223,9 +260,9 @@ function readMigration(
   }
   let bytes: Uint8Array;
   try {
-    bytes = Deno.readFileSync(join(folder, name));
+    bytes = place.read(name);
   } catch (error) {
-    const dangling = error instanceof Deno.errors.FilesystemLoop || error instanceof Deno.errors.NotFound;
+    const dangling = codeOf(error) === "ELOOP" || codeOf(error) === "ENOENT";
     return invalid(
       "unreadable",
       `cannot be read: ${dangling ? "it is a link to nothing" : messageOf(error)}`,
@@ -271,7 +308,7 @@ function readMigration(
     migration: withText(
       { version, name: bare, checksum: checksumOf(sql), size: sql.length, file, source, directives },
       sql,
-      join(folder, name),
+      file,
     ),
     findings,
   };

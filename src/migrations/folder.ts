@@ -4,13 +4,14 @@
  * @module
  */
 
-import { join } from "@std/path/join";
+import { type Dirent, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
 import type { Finding } from "./finding.ts";
 
 /** Why an entry of a folder is no migration, although somebody may take it for one; undefined where nobody would. */
 export function reasonToPassOver(
   folder: string,
-  entry: Deno.DirEntry,
+  entry: Dirent,
 ): Partial<Finding> & Pick<Finding, "message" | "hint"> | undefined {
   const { name } = entry;
   if (/^\._|^\.#|^#.*#$|~$|\.sw[a-p]$|\.(?:bak|orig|rej|tmp|old)$/i.test(name)) {
@@ -53,10 +54,10 @@ export function reasonToPassOver(
   };
 }
 
-function isFolder(folder: string, { name, isDirectory, isSymlink }: Deno.DirEntry): boolean {
-  if (!isSymlink) return isDirectory;
+function isFolder(folder: string, entry: Dirent): boolean {
+  if (!entry.isSymbolicLink()) return entry.isDirectory();
   try {
-    return Deno.statSync(join(folder, name)).isDirectory;
+    return statSync(join(folder, entry.name)).isDirectory();
   } catch {
     return false;
   }
@@ -64,7 +65,7 @@ function isFolder(folder: string, { name, isDirectory, isSymlink }: Deno.DirEntr
 
 function holdsSql(folder: string): boolean {
   try {
-    return [...Deno.readDirSync(folder)].some(({ name }) => /\.sql$/i.test(name));
+    return readdirSync(folder).some((name) => /\.sql$/i.test(name));
   } catch {
     return false;
   }
@@ -72,7 +73,7 @@ function holdsSql(folder: string): boolean {
 
 /** The tool that keeps a migration in a folder of its own. */
 function toolOfFolder(folder: string): string | undefined {
-  const names = [...Deno.readDirSync(folder)].map(({ name }) => name);
+  const names = readdirSync(folder);
   return names.includes("migration.sql") ? "Prisma" : names.includes("up.sql") ? "Diesel" : undefined;
 }
 

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { readFileSync } from "node:fs";
 import { PipeweaveError } from "../errors.ts";
 import { canonicalText, checksumOf } from "./checksum.ts";
 import type { Migration } from "./migration.ts";
@@ -35,7 +36,7 @@ export function withText(migration: Omit<Migration, "sql">, text: string, path: 
   if (text.length < KEPT_IN_MEMORY) return { ...migration, sql: text };
   let kept: WeakRef<{ text: string }> | undefined;
   const read = () => {
-    const again = canonicalText(Deno.readFileSync(path));
+    const again = canonicalText(readFileSync(path));
     if (checksumOf(again) === migration.checksum) return again;
     throw new PipeweaveError(
       "integrity",

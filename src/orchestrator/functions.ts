@@ -12,19 +12,34 @@ import {
   type RequestResult,
 } from "../commands/maintenance.ts";
 import { deploy as deployOver, type DeployOptions, type DeployResult } from "../commands/deploy.ts";
+import {
+  baseline,
+  type BaselineResult,
+  type ByHand,
+  repairMigration as repair,
+  type RepairResult,
+  showHistory,
+} from "../commands/history.ts";
 import { migrate, type MigrateOptions } from "../commands/migrate.ts";
+import { rollback, type RollbackCommandOptions } from "../commands/rollback.ts";
 import { type DatabaseStatus, migrationStatus } from "../commands/status.ts";
 import {
   validateMigrations as validate,
   type ValidateOptions,
   type ValidationResult,
 } from "../commands/validate.ts";
+import { cleanup as cleanUp, type CleanupOptions, type CleanupResult } from "../cleanup/cleanup.ts";
 import type { ApplyResult } from "../engine/apply_types.ts";
+import type { LogRow } from "../engine/log.ts";
+import type { RollbackResult } from "../engine/rollback.ts";
 import { discover, type Discovery, type MigrationSources } from "../migrations/discover.ts";
-import { type ChangeOptions, type OrchestratorState, readState } from "../maintenance/state.ts";
+import { type ChangeOptions, lookWith, type OrchestratorState, readState } from "../maintenance/state.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { type DatabaseTarget, openSession, withSession } from "./database.ts";
+
+/** Entries of the log that {@linkcode getMigrationHistory} returns unless told otherwise. */
+const HISTORY_ROWS = 50;
 
 /**
  * Applies pending migrations, each in a transaction of its own, in order, up to the first that fails. A migration that
@@ -32,9 +47,9 @@ import { type DatabaseTarget, openSession, withSession } from "./database.ts";
  *
  * @example
  * ```ts no-assert
- * import { runMigrations } from "@pipeweave/cli";
+ * import { runMigrations } from "@pipeweave/orchestrator";
  *
- * const databaseUrl = Deno.env.get("DATABASE_URL");
+ * const databaseUrl = process.env.DATABASE_URL;
  * if (databaseUrl) {
  *   const { applied, failed } = await runMigrations(databaseUrl);
  *   if (failed) throw failed.error;
@@ -68,7 +83,7 @@ export function getMigrationStatus(
  *
  * @example
  * ```ts
- * import { validateMigrations } from "@pipeweave/cli";
+ * import { validateMigrations } from "@pipeweave/orchestrator";
  *
  * const { valid, findings } = await validateMigrations(undefined);
  * if (!valid) throw new Error(findings[0]?.message);
@@ -90,7 +105,7 @@ export function validateMigrations(
  *
  * @example
  * ```ts
- * import { discoverMigrations } from "@pipeweave/cli";
+ * import { discoverMigrations } from "@pipeweave/orchestrator";
  *
  * const { migrations } = await discoverMigrations();
  * if (migrations[0]?.name !== "migration_tracking") throw new Error("not found");
@@ -167,9 +182,9 @@ export async function canAcceptTasks(database: DatabaseTarget): Promise<boolean>
  *
  * @example
  * ```ts no-assert
- * import { deploy } from "@pipeweave/cli";
+ * import { deploy } from "@pipeweave/orchestrator";
  *
- * const databaseUrl = Deno.env.get("DATABASE_URL");
+ * const databaseUrl = process.env.DATABASE_URL;
  * if (databaseUrl) {
  *   const { applied, failed, maintenance } = await deploy(databaseUrl, {
  *     dirs: ["./migrations"],
@@ -194,7 +209,77 @@ export async function deploy(database: DatabaseTarget, options: DeployOptions = 
   }
 }
 
-/** Completes a transition that is due, and tells whether the mode is `maintenance` now. */
+/**
+ * Enters maintenance if it was requested and nothing is active any more.
+ *
+ * @returns whether this call entered it; false where it was on already
+ */
 export async function checkMaintenanceTransition(database: DatabaseTarget): Promise<boolean> {
-  return (await getMaintenanceStatus(database)).mode === "maintenance";
+  return (await withSession(database, (session) => lookWith(session, {}))).entered;
+}
+
+/**
+ * Rolls back the migrations that were applied last, by their down files, each in a transaction of its own. A roll-back
+ * that failed is in the result; what was rolled back before it stays so.
+ *
+ * @throws {PipeweaveError} of kind `integrity` when a down file is missing, `condition` when a roll-back needs
+ *   maintenance and tasks are active, `connection`
+ */
+export function rollbackMigrations(
+  database: DatabaseTarget,
+  options: RollbackCommandOptions = {},
+): Promise<RollbackResult> {
+  return withSession(database, (session) => rollback(session, options));
+}
+
+/**
+ * Reads the log of migrations: what was applied, rolled back, repaired and adopted, by whom, and how it ended.
+ *
+ * @returns the latest first
+ * @throws {PipeweaveError} of kind `connection`
+ */
+export function getMigrationHistory(
+  database: DatabaseTarget,
+  { limit = HISTORY_ROWS }: { readonly limit?: number | undefined } = {},
+): Promise<readonly LogRow[]> {
+  return withSession(database, (session) => showHistory(session, limit));
+}
+
+/**
+ * Records migrations as applied without running them: for a database that has their objects already.
+ *
+ * @param version the last one; those before it of the same set are recorded too
+ * @throws {PipeweaveError} of kind `usage` when there is no such version, `integrity` when the history contradicts the
+ *   files, `connection`
+ */
+export function baselineMigrations(
+  database: DatabaseTarget,
+  version: string,
+  options: ByHand = {},
+): Promise<BaselineResult> {
+  return withSession(database, (session) => baseline(session, version, options));
+}
+
+/**
+ * Accepts a file that was edited after it was applied: its checksum goes to the history.
+ *
+ * @throws {PipeweaveError} of kind `usage` when there is no such version, `connection`
+ */
+export function repairMigration(
+  database: DatabaseTarget,
+  version: string,
+  options: ByHand = {},
+): Promise<RepairResult> {
+  return withSession(database, (session) => repair(session, version, options));
+}
+
+/**
+ * Removes what has expired: cached results, old entries of the dead letter queue, records of uploads whose files are
+ * gone. In batches, each in a transaction of its own.
+ *
+ * @throws {PipeweaveError} of kind `database` when a table cannot be cleaned; the others were, and the error says what
+ *   went; `connection`
+ */
+export function cleanup(database: DatabaseTarget, options: CleanupOptions = {}): Promise<CleanupResult> {
+  return withSession(database, (session) => cleanUp(session, options));
 }

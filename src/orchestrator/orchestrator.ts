@@ -4,6 +4,7 @@
  * @module
  */
 
+import { emitWarning } from "node:process";
 import type { Session } from "../database/session.ts";
 import { interrupted, messageOf, PipeweaveError } from "../errors.ts";
 import { type MaintenanceStatus, maintenanceStatus } from "../maintenance/status.ts";
@@ -17,21 +18,24 @@ import {
 import { migrate } from "../commands/migrate.ts";
 import { type ChangeOptions, readState } from "../maintenance/state.ts";
 import { answered, Bell, waitUntil } from "../maintenance/wait.ts";
-import { openSession } from "./database.ts";
+import { type DatabaseOptions, openSession } from "./database.ts";
+import { type RetiredSettings, unusedSettings } from "./retired_settings.ts";
 
-/** What an orchestrator needs to know. */
-export interface OrchestratorConfig {
-  /** Connection URL, as libpq reads it. */
-  readonly databaseUrl: string;
+/** What an orchestrator needs to know. Either `databaseUrl` or `databaseConfig` names the database. */
+export interface OrchestratorConfig extends Omit<DatabaseOptions, "signal">, RetiredSettings {
   /** Whether `start()` applies pending migrations; meant for development. Default: false */
-  readonly autoMigrate?: boolean;
+  readonly autoMigrate?: boolean | undefined;
   /** Milliseconds between two checks for a transition that is due. Default: 5000 */
-  readonly maintenanceCheckIntervalMs?: number;
-  /** Schema that PipeWeave's tables live in. Default: `public` */
-  readonly schema?: string;
+  readonly maintenanceCheckIntervalMs?: number | undefined;
   /** Told what happens, a line at a time: the mode at the start, its changes, failed checks. Default: nobody is */
-  readonly onMessage?: (message: string) => void;
+  readonly onMessage?: ((message: string) => void) | undefined;
 }
+
+/** The settings that are used. */
+const USED: ReadonlySet<string> = new Set<keyof OrchestratorConfig>([
+  ...["databaseUrl", "databaseConfig", "schema"] as const,
+  ...["autoMigrate", "maintenanceCheckIntervalMs", "onMessage"] as const,
+]);
 
 /** Events of an {@linkcode Orchestrator}, by name. */
 export interface OrchestratorEvents {
@@ -41,14 +45,21 @@ export interface OrchestratorEvents {
 
 /** The mode is another than at the last look. */
 export class ModeChangeEvent extends Event {
+  /** As it was just read. */
+  readonly status: MaintenanceStatus;
+  /** The mode of the last look; undefined at the first. */
+  readonly previous: MaintenanceStatus["mode"] | undefined;
+
   /**
    * Describes a change.
    *
    * @param status as it was just read
    * @param previous the mode of the last look; undefined at the first
    */
-  constructor(readonly status: MaintenanceStatus, readonly previous: MaintenanceStatus["mode"] | undefined) {
+  constructor(status: MaintenanceStatus, previous: MaintenanceStatus["mode"] | undefined) {
     super("modechange");
+    this.status = status;
+    this.previous = previous;
   }
 }
 
@@ -129,9 +140,9 @@ const LAST_LOOK_MS = 1000;
  *
  * @example Migrate in development, drain before a deployment
  * ```ts no-assert
- * import { createOrchestrator } from "@pipeweave/cli";
+ * import { createOrchestrator } from "@pipeweave/orchestrator";
  *
- * const databaseUrl = Deno.env.get("DATABASE_URL");
+ * const databaseUrl = process.env.DATABASE_URL;
  * if (databaseUrl) {
  *   const orchestrator = createOrchestrator({ databaseUrl, autoMigrate: true });
  *   await orchestrator.start();
@@ -155,8 +166,11 @@ class DatabaseOrchestrator extends EventTarget implements Orchestrator {
     | undefined;
   #mode: MaintenanceStatus["mode"] | undefined;
 
-  constructor(readonly config: OrchestratorConfig) {
+  readonly config: OrchestratorConfig;
+
+  constructor(config: OrchestratorConfig) {
     super();
+    this.config = config;
     this.#session = openSession(config, { onNotify: this.#bell.ring });
   }
 
@@ -184,6 +198,7 @@ class DatabaseOrchestrator extends EventTarget implements Orchestrator {
 
   async #start(signal: AbortSignal): Promise<void> {
     this.#mode = undefined;
+    this.#tellUnused();
     if (this.config.autoMigrate) {
       const { applied, failed } = await migrate(this.#session, { signal });
       if (failed) throw failed.error;
@@ -280,6 +295,15 @@ class DatabaseOrchestrator extends EventTarget implements Orchestrator {
     this.#mode = status.mode;
     this.#tell(`Mode: ${status.mode} (${status.message})`);
     this.dispatchEvent(new ModeChangeEvent(status, previous));
+  }
+
+  /** An old configuration goes on working, but nobody is to think that all of it does something. */
+  #tellUnused(): void {
+    const unused = unusedSettings(this.config, USED);
+    if (unused.length === 0) return;
+    const message = `Settings that are not used: ${unused.join(", ")}`;
+    if (this.config.onMessage) this.#tell(message);
+    else emitWarning(message, { type: "PipeweaveWarning" });
   }
 
   #tell(message: string): void {

@@ -59,7 +59,13 @@ export class Progress {
   /** The lines that stand on the terminal, and go before anything else is printed. */
   #drawn: readonly string[] = [];
 
-  constructor(readonly write: (text: string) => void, readonly options: ProgressOptions) {}
+  readonly write: (text: string) => void;
+  readonly options: ProgressOptions;
+
+  constructor(write: (text: string) => void, options: ProgressOptions) {
+    this.write = write;
+    this.options = options;
+  }
 
   /** Says what is being done now; the clock goes on when it was running. */
   update(step: string | Step): void {

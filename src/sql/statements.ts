@@ -29,9 +29,12 @@ export interface Statement {
 export class SqlSyntaxError extends Error {
   override readonly name = "SqlSyntaxError";
 
+  readonly offset: number;
+
   /** @param offset where it gave up, in UTF-16 units */
-  constructor(message: string, readonly offset: number) {
+  constructor(message: string, offset: number) {
     super(excerptOf(message));
+    this.offset = offset;
   }
 }
 
