@@ -54,17 +54,25 @@ flags=${PIPEWEAVE_V8_FLAGS:---liftoff-only}
 v8=
 [ "$flags" = none ] || v8=--v8-flags=$flags
 
-mkdir -p dist
-printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$sockets" >dist/build.json
-# A few modules start faster than two hundred. They lie two folders deep, as those do that look for embedded files.
-rm -rf dist/bundle
-"$deno" bundle --quiet --platform deno --code-splitting --external libpg-query --outdir dist/bundle main.ts
+# A few modules start faster than two hundred, and what is bundled is not looked for at run time.
+bundle=dist/bundle
+rm -rf "$bundle"
+"$deno" bundle --quiet --platform deno --code-splitting --outdir "$bundle" main.ts
+printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$sockets" >"$bundle/build.json"
+# PostgreSQL's parser is a CommonJS module that reads its WebAssembly from beside itself. Under another name, since deno
+# compile takes a .wasm file for a module.
+cp node_modules/libpg-query/wasm/libpg-query.wasm "$bundle/libpg-query.bin"
+module=$(grep -l '"libpg-query.wasm"' "$bundle"/*.js)
+{ echo "const __dirname = import.meta.dirname;" && sed 's/"libpg-query.wasm"/"libpg-query.bin"/' "$module"; } >"$bundle/module"
+mv "$bundle/module" "$module"
+# The embedded files' times are in the binary: the same commit is to give the same one on any day.
+TZ=UTC find "$bundle" -exec touch -t 202001010000 {} +
 # Without --no-code-cache the program would write V8's code to the temp folder and run what it finds there at its next
 # start, where any local user can plant a file.
 # shellcheck disable=SC2086 -- no flag is no argument
-"$deno" compile --quiet --no-prompt --no-check --no-code-cache $v8 --target "$target" --output "$output" \
+case $output in /*) ;; *) output=$root/$output ;; esac
+cd "$bundle"
+"$deno" compile --quiet --no-config --no-prompt --no-check --no-code-cache $v8 --target "$target" --output "$output" \
   --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" --allow-sys=hostname,uid \
-  --include dist/build.json \
-  --exclude node_modules/node-forge --exclude "$(echo node_modules/.deno/node-forge@*)" \
-  dist/bundle/main.js
-echo "built $output" >&2
+  --include build.json --include libpg-query.bin main.js
+echo "built ${output#"$root/"}" >&2

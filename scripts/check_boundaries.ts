@@ -3,6 +3,8 @@
  * but through what is injected.
  */
 
+import { fileURLToPath } from "node:url";
+
 /** What each folder of src may import, besides itself and errors.ts. */
 const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   config: [],
@@ -65,7 +67,7 @@ const RESERVED: readonly (readonly [
   [/from "postgres"/, "uses the driver", ["database/session.ts"]],
 ];
 
-const root = new URL("../src", import.meta.url).pathname;
+const root = fileURLToPath(new URL("../src", import.meta.url));
 const problems: string[] = [];
 
 async function* sources(folder: string): AsyncGenerator<string> {

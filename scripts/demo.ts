@@ -1,10 +1,11 @@
 /** The part of the demo that runs beside a server: prints each command, runs it, and plays the workers. */
 
+import { fileURLToPath } from "node:url";
 import postgres from "postgres";
 
 const url = Deno.env.get("PIPEWEAVE_TEST_SERVER");
 if (!url) throw new Error("run it by ./scripts/demo.sh");
-const binary = new URL("../dist/pipeweave", import.meta.url).pathname;
+const binary = fileURLToPath(new URL("../dist/pipeweave", import.meta.url));
 const sql = postgres(url, { max: 1, onnotice: () => {}, fetch_types: false });
 
 async function run(...args: string[]): Promise<number> {

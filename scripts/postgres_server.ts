@@ -5,7 +5,9 @@
  * with PIPEWEAVE_TEST_SERVER set to the server's URL, and ends with the command's exit code.
  */
 
-const NATIVE = new URL("../.toolchain/postgres", import.meta.url).pathname;
+import { fileURLToPath } from "node:url";
+
+const NATIVE = fileURLToPath(new URL("../.toolchain/postgres", import.meta.url));
 /** PostgreSQL refuses to run as root; this is the id of "nobody" wherever that name exists. */
 const UNPRIVILEGED = 65_534;
 const asRoot = Deno.uid() === 0;

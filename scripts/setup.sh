@@ -21,7 +21,7 @@ say() { echo "setup: $1" >&2; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # Everything that decides the outcome, as one string: when it is unchanged, so is what was set up.
-wanted=$(cat deno.json scripts/package-lock.json scripts/tarballs.txt scripts/setup.sh scripts/vendor_npm.ts | cksum)
+wanted=$(cat deno.json deno.lock scripts/package-lock.json scripts/tarballs.txt scripts/setup.sh scripts/vendor_npm.ts | cksum)
 if [ "$(cat "$tools/done" 2>/dev/null)" = "$wanted ${PIPEWEAVE_SETUP:-}" ] && "$tools/deno" --version >/dev/null 2>&1 &&
   [ -x "$tools/postgres/bin/postgres" ] && [ -d vendor ] && [ -d node_modules ]; then
   exit 0
@@ -92,9 +92,16 @@ say "$("$deno" --version | head -n 1), modules from $([ "$way" = open ] && echo 
 
 rm -rf vendor
 mkdir vendor
-if [ "$way" = npm ]; then "$deno" run --no-config -A scripts/vendor_npm.ts || exit 1; fi
-"$deno" install --quiet --entrypoint main.ts src/mod.ts tests/modules.ts ||
-  fail "Deno could not get the modules that deno.json names"
+if [ "$way" = npm ]; then
+  # These packages are other files than JSR's, so that the lock file says nothing of them: npm's integrity does.
+  "$deno" run --no-config -A scripts/vendor_npm.ts || exit 1
+  frozen=
+else
+  cp deno.lock vendor/deno.lock
+  frozen=--frozen
+fi
+"$deno" install --quiet $frozen --entrypoint main.ts src/mod.ts tests/modules.ts ||
+  fail "Deno could not get the modules of deno.json as deno.lock pins them"
 
 # --- PostgreSQL -----------------------------------------------------------------------------------
 

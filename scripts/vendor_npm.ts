@@ -1,12 +1,14 @@
 /**
  * Fills `vendor/` on a network that reaches npm and not JSR: Cliffy and @std from the npm tarball that carries
- * them, and small stand-ins for the two @std packages that no tarball carries. Run by setup.sh.
+ * them, and a small stand-in for the @std package that no tarball carries. Run by setup.sh.
  *
  * `deno run -A scripts/vendor_npm.ts` fills `vendor/`;
  * `deno run -A scripts/vendor_npm.ts denort <target>` prints the path of the denort for that compile target.
  */
 
-const root = new URL("..", import.meta.url).pathname;
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
 const tarballs = `${root}.toolchain/tarballs`;
 const decoder = new TextDecoder();
 
@@ -180,16 +182,11 @@ async function vendor(): Promise<void> {
     "unicode-width.ts": "@std/cli/1.0.0-rc.2/unicode_width",
   });
 
-  // No tarball carries these two: stand-ins with only what the tests use.
+  // No tarball carries it: a stand-in with only what the tests use.
   const assert = await jsrPackage("@std/assert", "1.0.0", { ".": "./mod.ts" });
   await write(
     `${assert}/mod.ts`,
     await Deno.readTextFile(`${root}scripts/stand_in_assert.txt`),
-  );
-  const digest = await jsrPackage("@std/crypto", "1.0.0", { ".": "./mod.ts" });
-  await write(
-    `${digest}/mod.ts`,
-    await Deno.readTextFile(`${root}scripts/stand_in_crypto.txt`),
   );
 }
 

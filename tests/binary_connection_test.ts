@@ -1,5 +1,6 @@
 /** Connections that fail, through the compiled binary: what it says, and with which exit code. */
 
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { ADMIN, freePort, PostgresServer } from "../scripts/postgres_server.ts";
 import { BINARY, folderWith, type Outcome, pipeweave, Run, until } from "./support/binary.ts";
@@ -262,7 +263,7 @@ Deno.test("Unix sockets: in the folders that the binary was built for, and a cle
       "This binary may not use sockets in",
       "PIPEWEAVE_SOCKET_DIRS",
     );
-    const built = await new Deno.Command(new URL("../scripts/build.sh", import.meta.url).pathname, {
+    const built = await new Deno.Command(fileURLToPath(new URL("../scripts/build.sh", import.meta.url)), {
       args: ["--output", binary],
       env: { PIPEWEAVE_SOCKET_DIRS: server.folder },
     }).output();

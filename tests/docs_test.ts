@@ -1,10 +1,11 @@
 /** The shell examples of the documentation, run as they stand. */
 
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
 import { BINARY, folderWith } from "./support/binary.ts";
 import { TestDatabase } from "./support/database.ts";
 
-const root = new URL("..", import.meta.url).pathname;
+const root = fileURLToPath(new URL("..", import.meta.url));
 
 for (
   const [file, whose] of [

@@ -1,5 +1,6 @@
 /** Draining by the binary: waiting, timing out, being interrupted, killed, called off; a deployment as one command. */
 
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { PostgresServer } from "../scripts/postgres_server.ts";
 import { cellsOf } from "../src/output/cells.ts";
@@ -566,7 +567,7 @@ Deno.test("db:migrate --maintenance: ends what an earlier run left behind, and n
 
 /** Starts a worker process; it is killed when it goes out of scope. */
 function startWorker(url: string, workMs: number): AsyncDisposable & { kill(): Promise<void> } {
-  const root = new URL("..", import.meta.url).pathname;
+  const root = fileURLToPath(new URL("..", import.meta.url));
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "-A", "--no-check", "--quiet", `${root}tests/support/worker.ts`, url, String(workMs)],
     ...{ cwd: root, stdin: "null", stdout: "null", stderr: "inherit" },
@@ -595,7 +596,7 @@ Deno.test("the transcript of the seed, with a real worker: request, wait, migrat
   assert(await refused(sql));
   const shell = "pipeweave maintenance:status | grep Mode: | awk '{print $2}'".replace(
     "pipeweave",
-    new URL("../dist/pipeweave", import.meta.url).pathname,
+    fileURLToPath(new URL("../dist/pipeweave", import.meta.url)),
   );
   const modeByShell = async () => {
     const { stdout } = await new Deno.Command("sh", { args: ["-c", shell], env }).output();

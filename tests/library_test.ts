@@ -1,10 +1,11 @@
 /** The library as its users install it: the npm package under Node and Bun, the JSR package over http. */
 
+import { fileURLToPath } from "node:url";
 import { assert, assertEquals } from "@std/assert";
 import config from "../deno.json" with { type: "json" };
 import { queueTasks, TestDatabase } from "./support/database.ts";
 
-const ROOT = new URL("..", import.meta.url).pathname;
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
 const TOOLS = `${ROOT}scripts/release/node_modules`;
 const RUNTIMES: Readonly<Record<string, string>> = {
   "Node 20": `${TOOLS}/node20/bin/node`,
@@ -213,9 +214,7 @@ Deno.test("the JSR package: only the library is in it, and it works when it is i
   const listed = await execute(Deno.execPath(), ["publish", "--dry-run", "--allow-dirty", "--no-check"], {
     ...{ cwd: ROOT, env: { NO_COLOR: "1" } },
   });
-  const files = [...listed.matchAll(/file:\/\/\S+/g)].map(([url]) =>
-    new URL(url).pathname.slice(ROOT.length)
-  );
+  const files = [...listed.matchAll(/file:\/\/\S+/g)].map(([url]) => fileURLToPath(url).slice(ROOT.length));
   assert(files.includes("src/mod.ts"), listed);
   assertEquals(files.filter((file) => !/^(?:src\/.*\.ts|deno\.json|LICENSE|README\.md)$/.test(file)), []);
   assertEquals(files.filter((file) => /_test\.ts$|^src\/(?:cli|output)\//.test(file)), []);

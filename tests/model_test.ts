@@ -1,10 +1,11 @@
 /** The model of the gate's protocol (docs/maintenance_protocol.pml), checked by Spin in every state that it can reach. */
 
+import { fileURLToPath } from "node:url";
 import { assertEquals, assertMatch } from "@std/assert";
 
 Deno.test("in every state of the model maintenance is idle and nothing is lost, and the check finds each defect", async () => {
   const { code, stdout, stderr } = await new Deno.Command(
-    new URL("../scripts/model.sh", import.meta.url).pathname,
+    fileURLToPath(new URL("../scripts/model.sh", import.meta.url)),
     { stdin: "null" },
   ).output();
   const decoder = new TextDecoder();

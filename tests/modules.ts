@@ -1,4 +1,3 @@
 // Every module that only tests use, so that the set-up fetches them.
 import "@std/assert";
-import "@std/crypto";
 import "node-forge";

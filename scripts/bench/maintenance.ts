@@ -1,5 +1,6 @@
 /** The measurements of scripts/bench_maintenance.sh. */
 
+import { fileURLToPath } from "node:url";
 import type postgres from "postgres";
 import type { PostgresServer } from "../postgres_server.ts";
 import { cleanup } from "../../src/cleanup/cleanup.ts";
@@ -8,7 +9,7 @@ import { connect, queueTasks, sessionFor, withMigratedServer } from "../../tests
 import { writePart } from "./document.ts";
 import { median } from "./report.ts";
 
-const root = new URL("../..", import.meta.url).pathname;
+const root = fileURLToPath(new URL("../..", import.meta.url));
 const ROUNDS = 25;
 const SECONDS = 2;
 const DRAINS = 100;

@@ -1,7 +1,9 @@
 /** The tools that are measured, each with the same migrations in the form that it reads. */
 
-const root = new URL("../..", import.meta.url).pathname;
-const modules = new URL("./node_modules", import.meta.url).pathname;
+import { fileURLToPath } from "node:url";
+
+const root = fileURLToPath(new URL("../..", import.meta.url));
+const modules = fileURLToPath(new URL("./node_modules", import.meta.url));
 
 /** A migration of the benchmark. */
 export interface BenchMigration {

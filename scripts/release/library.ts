@@ -5,9 +5,10 @@
  * (dist/release) and prints its path.
  */
 
+import { fileURLToPath } from "node:url";
 import config from "../../deno.json" with { type: "json" };
 
-const root = new URL("../..", import.meta.url).pathname;
+const root = fileURLToPath(new URL("../..", import.meta.url));
 const here = `${root}scripts/release`;
 const library = `${root}dist/library`;
 

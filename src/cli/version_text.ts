@@ -16,7 +16,7 @@ interface Build {
 /** Returns release, commit, Deno, and what the binary was made from. */
 export function versionText(): string {
   const build: Build | undefined = Deno.build.standalone
-    ? JSON.parse(Deno.readTextFileSync(new URL("../../dist/build.json", import.meta.url)))
+    ? JSON.parse(Deno.readTextFileSync(new URL("build.json", import.meta.url)))
     : undefined;
   return [
     `pipeweave ${VERSION}`,

@@ -1,7 +1,9 @@
 /** Runs the compiled binary as a user would. */
 
+import { fileURLToPath } from "node:url";
+
 /** The binary that scripts/build.sh made. */
-export const BINARY = new URL("../../dist/pipeweave", import.meta.url).pathname;
+export const BINARY = fileURLToPath(new URL("../../dist/pipeweave", import.meta.url));
 
 export interface Outcome {
   readonly code: number;
