@@ -6,7 +6,9 @@
 
 import { unicodeWidth } from "@std/cli/unicode-width";
 
-const graphemes = new Intl.Segmenter();
+// Made when it is first needed: that takes longer than connecting to a database does.
+let segmenter: Intl.Segmenter | undefined;
+const graphemesOf = (text: string) => (segmenter ??= new Intl.Segmenter()).segment(text);
 
 /** Cells that a text takes on a terminal. */
 export function cellsOf(text: string): number {
@@ -17,7 +19,7 @@ export function cellsOf(text: string): number {
 export function fitted(text: string, cells: number): string {
   if (cellsOf(text) <= cells) return text;
   let [end, taken] = [0, 0];
-  for (const { segment, index } of graphemes.segment(text)) {
+  for (const { segment, index } of graphemesOf(text)) {
     taken += cellsOf(segment);
     if (taken > cells) break;
     end = index + segment.length;
@@ -30,7 +32,7 @@ export function broken(text: string, cells: number): readonly string[] {
   const lines: string[] = [];
   for (let rest = text; rest !== "";) {
     // At least one character a line, also where none fits.
-    const line = fitted(rest, Math.max(cells, 1)) || [...graphemes.segment(rest)][0]!.segment;
+    const line = fitted(rest, Math.max(cells, 1)) || [...graphemesOf(rest)][0]!.segment;
     lines.push(line);
     rest = rest.slice(line.length);
   }
