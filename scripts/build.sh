@@ -55,8 +55,9 @@ v8=
 [ "$flags" = none ] || v8=--v8-flags=$flags
 
 # A few modules start faster than two hundred, and what is bundled is not looked for at run time.
-bundle=dist/bundle
-rm -rf "$bundle"
+# A place of its own, so that two builds at once do not meet.
+bundle=dist/build.$$/bundle
+trap 'rm -rf "$root/dist/build.$$"' EXIT
 "$deno" bundle --quiet --platform deno --code-splitting --outdir "$bundle" main.ts
 printf '{"commit":"%s","base":"%s","socketDirs":"%s"}\n' "$commit" "$base" "$sockets" >"$bundle/build.json"
 # PostgreSQL's parser is a CommonJS module that reads its WebAssembly from beside itself. Under another name, since deno
@@ -65,6 +66,7 @@ cp node_modules/libpg-query/wasm/libpg-query.wasm "$bundle/libpg-query.bin"
 module=$(grep -l '"libpg-query.wasm"' "$bundle"/*.js)
 { echo "const __dirname = import.meta.dirname;" && sed 's/"libpg-query.wasm"/"libpg-query.bin"/' "$module"; } >"$bundle/module"
 mv "$bundle/module" "$module"
+cp LICENSE THIRD_PARTY_NOTICES "$bundle"
 # The embedded files' times are in the binary: the same commit is to give the same one on any day.
 TZ=UTC find "$bundle" -exec touch -t 202001010000 {} +
 # Without --no-code-cache the program would write V8's code to the temp folder and run what it finds there at its next
@@ -74,5 +76,5 @@ case $output in /*) ;; *) output=$root/$output ;; esac
 cd "$bundle"
 "$deno" compile --quiet --no-config --no-prompt --no-check --no-code-cache $v8 --target "$target" --output "$output" \
   --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets" --allow-sys=hostname,uid \
-  --include build.json --include libpg-query.bin main.js
+  --include build.json --include libpg-query.bin --include LICENSE --include THIRD_PARTY_NOTICES main.js
 echo "built ${output#"$root/"}" >&2

@@ -5,6 +5,26 @@ import { COMMANDS } from "../src/cli/commands.ts";
 import { folderWith, pipeweave } from "./support/binary.ts";
 import { queueTasks, TestDatabase, withAdmin } from "./support/database.ts";
 
+Deno.test("--licenses shows the licences of all that is inside, without an environment", async () => {
+  const { code, stdout } = await pipeweave(["--licenses"]);
+  assertEquals(code, 0);
+  for (
+    const name of ["The PipeWeave authors", "the Deno authors", "the V8 project authors", "Benjamin Fischer"]
+  ) {
+    assert(stdout.includes(name), name);
+  }
+  for (
+    const name of [
+      "Node.js contributors",
+      "public domain",
+      "Lukas Fittl",
+      "PostgreSQL Global Development Group",
+    ]
+  ) {
+    assert(stdout.includes(name), name);
+  }
+});
+
 Deno.test("--version names release, commit and Deno", async () => {
   for (const flag of ["--version", "-V"]) {
     const { code, stdout } = await pipeweave([flag]);

@@ -108,6 +108,9 @@ export function programHelp(specs: readonly CommandSpec[], columns: number, styl
     ...table([["-h, --help", "Show this help, or a command's: pipeweave db:migrate --help"], [
       "-V, --version",
       "Show version, commit and Deno version.",
+    ], [
+      "--licenses",
+      "Show the licence, and those of what the binary contains.",
     ]], columns),
     "",
     style.strong("Exit codes:"),

@@ -22,6 +22,11 @@ export async function run(args: readonly string[], world: World): Promise<number
     world.out(`${versionText()}\n`);
     return 0;
   }
+  if (args.length === 1 && args[0] === "--licenses") {
+    const { licencesText } = await import("./version_text.ts");
+    world.out(`${licencesText()}\n`);
+    return 0;
+  }
   let invocation: Invocation | undefined;
   try {
     const [{ runTree }, { COMMANDS }, { normalize }] = await Promise.all([

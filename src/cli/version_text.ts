@@ -1,5 +1,5 @@
 /**
- * The text of `--version`.
+ * The texts of `--version` and `--licenses`.
  *
  * @module
  */
@@ -24,4 +24,11 @@ export function versionText(): string {
     `deno ${Deno.version.deno} (${Deno.build.target}${build ? `, ${build.base}` : ""})`,
     ...(build ? [`unix sockets in ${build.socketDirs}`] : []),
   ].join("\n");
+}
+
+/** Returns the licence of this program, and the notices of what it contains. */
+export function licencesText(): string {
+  const folder = Deno.build.standalone ? "./" : "../../";
+  const read = (name: string) => Deno.readTextFileSync(new URL(folder + name, import.meta.url)).trimEnd();
+  return `${read("LICENSE")}\n\n${read("THIRD_PARTY_NOTICES")}`;
 }
