@@ -38,6 +38,35 @@ const commands = [
   ENVIRONMENT.map((name) => `\`${name}\``).join(", ") + ".",
 ];
 
+/** Groups of options that many commands have are shown once. */
+const SHARED_BY = 8;
+const groups = COMMANDS.flatMap(({ options }) => options);
+const isShared = (title: string) => groups.filter((group) => group.title === title).length >= SHARED_BY;
+const sharedTitles = [...new Set(groups.map(({ title }) => title).filter(isShared))];
+const optionsOf = (titles: (title: string) => boolean, among: typeof groups) =>
+  new Map(
+    among.filter(({ title }) => titles(title)).flatMap(({ options }) => options).map((
+      { flags, description },
+    ) => [flagsText(flags), description]),
+  );
+/** Options of a shared group that all of its commands have; a command with another one of that group shows it itself. */
+const common = new Map(sharedTitles.map((title) => {
+  const all = groups.filter((group) => group.title === title);
+  const counts = all.flatMap(({ options }) => options).map(({ flags }) => flagsText(flags));
+  const isCommon = (flags: string) => counts.filter((one) => one === flags).length > all.length / 2;
+  return [title, new Map([...optionsOf((one) => one === title, all)].filter(([flags]) => isCommon(flags)))];
+}));
+
+commands.push("", "## Options that commands share");
+for (const [title, options] of common) {
+  commands.push(
+    "",
+    `### ${title} options`,
+    "",
+    ...table(["option", "meaning"], [...options].map(([flags, text]) => [`\`${flags}\``, cell(text)])),
+  );
+}
+
 for (const spec of COMMANDS) {
   const { name, description, options, examples, exitCodes } = spec;
   commands.push(
@@ -49,16 +78,34 @@ for (const spec of COMMANDS) {
     description,
   );
   for (const group of options) {
+    const known = common.get(group.title);
+    const own = group.options.filter(({ flags, description }) =>
+      known?.get(flagsText(flags)) !== description
+    );
+    if (own.length === 0) continue;
     commands.push("", `**${group.title}**`, "");
     commands.push(
       ...table(
         ["option", "meaning"],
-        group.options.map((
+        own.map((
           { flags, description },
         ) => [`\`${flagsText(flags)}\``, cell(description)]),
       ),
     );
   }
+  // All options of a shared group that this command has, or which of them where it has not all.
+  const shared = options.flatMap(({ title, options: own }) => {
+    const known = common.get(title);
+    if (!known) return [];
+    const has = new Set(own.map(({ flags }) => flagsText(flags)));
+    const missing = [...known.keys()].filter((flags) => !has.has(flags));
+    const link = `[${title.toLowerCase()}](#${title.toLowerCase()}-options)`;
+    if (missing.length === 0) return [link];
+    return missing.length === known.size
+      ? []
+      : [`${link} but for ${missing.map((flags) => `\`${flags}\``).join(", ")}`];
+  });
+  if (shared.length > 0) commands.push("", `Also: options of ${shared.join("; ")}.`);
   commands.push(
     "",
     `Exit codes besides 0 and 2: ${exitCodes.map(([code, meaning]) => `**${code}** ${meaning}`).join("; ")}.`,
