@@ -35,5 +35,10 @@ if [ -z "$counts" ] || [ "$passed" -eq 0 ]; then
   echo "no test ran" >&2
   exit 1
 fi
+if [ "$failed" -ne 0 ]; then
+  # Whoever sees the end of a long log alone is to see what failed.
+  echo "what failed, in short:"
+  sed -n '/^ ERRORS $/,/^ FAILURES $/p' "$log" | grep -A 12 '^error: ' | cut -c 1-300
+fi
 echo "$passed passed, $failed failed"
 exit "$status"

@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { folderWith, pipeweave, Run, until } from "./support/binary.ts";
-import { TestDatabase } from "./support/database.ts";
+import { connect, TestDatabase } from "./support/database.ts";
 
 const GOOD = {
   "001_first.sql": "CREATE TABLE first (id int PRIMARY KEY);\n",
@@ -279,4 +279,29 @@ Deno.test("waiting for another migrator ends in time: exit 4, and says who it is
     second.stderr,
     /Another migrator was at work for more than 500ms: pid \d+, user postgres, host 127\.0\.0\.1\S*, application pipeweave\/\S+ db:migrate, since /,
   );
+});
+
+Deno.test("a reader that a deadlock with a migrator's DDL ended reads again", async () => {
+  await using database = await TestDatabase.migrated();
+  const { sql } = database;
+  const ddl = connect(database.url);
+  try {
+    await ddl.unsafe("BEGIN; LOCK TABLE schema_migrations IN ACCESS EXCLUSIVE MODE").simple();
+    const status = pipeweave(["db:status"], { env: { DATABASE_URL: database.url } });
+    await until(
+      async () =>
+        (await sql`SELECT FROM pg_locks WHERE relation = 'schema_migrations'::regclass AND NOT granted`)
+          .length === 1,
+      "the reader waits, and has read the journal",
+    );
+    // Whom of the two PostgreSQL ends is its choice: the reader has to live with it, and a migrator tries again anyway.
+    await ddl.unsafe(
+      "SET LOCAL deadlock_timeout = '60s'; LOCK TABLE migration_journal IN ACCESS EXCLUSIVE MODE",
+    ).simple();
+    await ddl.unsafe("COMMIT").simple();
+    const { code, stderr } = await status;
+    assertEquals(code, 0, stderr);
+  } finally {
+    await ddl.end({ timeout: 1 });
+  }
 });

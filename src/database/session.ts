@@ -27,7 +27,8 @@ import {
 } from "./failures.ts";
 import { type Encryption, encryptionAttempts, handshakeFailure, openSocket } from "./socket.ts";
 import { sequence, sql, type SqlText } from "./sql.ts";
-import { sleep } from "./sleep.ts";
+import { DEADLOCK, sqlstateOf } from "./conflict.ts";
+import { pauseBefore, sleep } from "./sleep.ts";
 import { NOT_TRUSTED } from "./trust.ts";
 import { type LastWord, WireObserver } from "./wire_observer.ts";
 
@@ -40,6 +41,8 @@ const RECONNECT_MS = 10_000;
 /** Pause between two attempts under `--wait-for-db`, and between two cancel requests. */
 const RETRY_MS = 250;
 const CANCEL_EVERY_MS = 200;
+/** How often a transaction is sent that a deadlock ends each time. */
+const DEADLOCK_ATTEMPTS = 5;
 /** How long a server may take to pass a cancel request on. */
 const CANCEL_ANSWER_MS = 5000;
 /** CancelRequest (PostgreSQL documentation, 54.7): length 16, code 80877102, then the backend's key. */
@@ -154,7 +157,7 @@ export class Session {
   }
 
   /**
-   * Sends statements as one message and one transaction.
+   * Sends statements as one message and one transaction; again where a deadlock ended it.
    *
    * @param statements SQL, each statement ended by a semicolon
    * @param lockTimeoutMs limit for each lock that it waits for, in milliseconds
@@ -163,8 +166,17 @@ export class Session {
    * @throws {ConnectionLost} when the outcome is unknown
    * @throws {PipeweaveError} of kind `connection` when there is no connecting
    */
-  transaction(statements: SqlText, lockTimeoutMs?: number): Promise<Row[][]> {
-    return this.send(transactionMessage(statements, lockTimeoutMs), Infinity);
+  async transaction(statements: SqlText, lockTimeoutMs?: number): Promise<Row[][]> {
+    const message = transactionMessage(statements, lockTimeoutMs);
+    for (let attempt = 1;; attempt++) {
+      try {
+        return await this.send(message, Infinity);
+      } catch (error) {
+        // PostgreSQL rolled all of it back for somebody else's sake, a migrator that changes these tables, say.
+        if (sqlstateOf(error) !== DEADLOCK || attempt === DEADLOCK_ATTEMPTS) throw error;
+        await sleep(pauseBefore(attempt), this.options.signal);
+      }
+    }
   }
 
   /**

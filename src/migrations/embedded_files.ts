@@ -304,7 +304,15 @@ $$;
 -- numbered from 90000 on where they are not those of the Node tool: a range that nobody else's files may use.
 
 -- Which set a migration belongs to; NULL in rows of the Node tool, which does not know of sets.
-ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS migration_set text;
+-- Only where it is missing: an ALTER TABLE locks out readers also where it has nothing to do, and they hold other tables.
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_catalog.pg_attribute
+                  WHERE attrelid = 'schema_migrations'::regclass AND attname = 'migration_set' AND NOT attisdropped) THEN
+    ALTER TABLE schema_migrations ADD COLUMN migration_set text;
+  END IF;
+END;
+$$;
 
 -- Append-only: what was done to the history, by whom, and how it ended.
 CREATE TABLE IF NOT EXISTS migration_log (
@@ -346,8 +354,15 @@ CREATE TABLE IF NOT EXISTS migration_journal (
   finished_at timestamptz,
   PRIMARY KEY (version, statement)
 );
--- A build before 2.0.0 made it with a column less.
-ALTER TABLE migration_journal ADD COLUMN IF NOT EXISTS name text, ADD COLUMN IF NOT EXISTS before jsonb;
+-- A build before 2.0.0 made it with columns less.
+DO $$
+BEGIN
+  IF (SELECT count(*) FROM pg_catalog.pg_attribute
+       WHERE attrelid = 'migration_journal'::regclass AND attname IN ('name', 'before') AND NOT attisdropped) < 2 THEN
+    ALTER TABLE migration_journal ADD COLUMN IF NOT EXISTS name text, ADD COLUMN IF NOT EXISTS before jsonb;
+  END IF;
+END;
+$$;
 
 -- Who runs a migration outside a transaction. The fence counts the holders: a holder whose lease ran out finds that
 -- the number has moved on, and stops.
