@@ -12,7 +12,14 @@ import { writePart } from "./document.ts";
 import { median, report, RIVALS } from "./report.ts";
 import { RttProxy } from "./rtt_proxy.ts";
 import type { Sample, Samples, Scenario } from "./scenario.ts";
-import { type BenchMigration, realisticSchema, smallMigrations, type Tool, tools } from "./tools.ts";
+import {
+  type BenchMigration,
+  indexesConcurrently,
+  realisticSchema,
+  smallMigrations,
+  type Tool,
+  tools,
+} from "./tools.ts";
 
 const SLOW_RTT_MS = 100;
 const [floor, runsText = "5", ...chosen] = Deno.args;
@@ -85,6 +92,13 @@ const all: readonly Scenario[] = [
     title: "a schema in one file, direct",
     rttMs: 0,
     migrations: await realisticSchema(),
+  },
+  {
+    id: "outside@0",
+    title: "76 indexes built concurrently, a file each, direct",
+    rttMs: 0,
+    migrations: indexesConcurrently(76),
+    only: ["pipeweave", "dbmate"],
   },
   {
     id: "current@0",

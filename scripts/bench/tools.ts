@@ -9,6 +9,8 @@ const modules = fileURLToPath(new URL("./node_modules", import.meta.url));
 export interface BenchMigration {
   readonly name: string;
   readonly sql: string;
+  /** Whether it is to run outside a transaction. Default: false */
+  readonly outside?: boolean;
 }
 
 /** How one tool is run. */
@@ -26,12 +28,12 @@ const version = (index: number) => String(20_200_101_000_001 + index);
 async function plainFiles(
   folder: string,
   migrations: readonly BenchMigration[],
-  wrap: (sql: string) => string = (sql) => sql,
+  wrap: (migration: BenchMigration) => string = ({ sql }) => sql,
 ): Promise<void> {
-  for (const [index, { name, sql }] of migrations.entries()) {
+  for (const [index, migration] of migrations.entries()) {
     await Deno.writeTextFile(
-      `${folder}/${version(index)}_${name}.sql`,
-      wrap(sql),
+      `${folder}/${version(index)}_${migration.name}.sql`,
+      wrap(migration),
     );
   }
 }
@@ -66,7 +68,12 @@ export function tools(floor: string): readonly Tool[] {
   return [
     {
       name: "pipeweave",
-      prepare: plainFiles,
+      prepare: (folder, migrations) =>
+        plainFiles(
+          folder,
+          migrations,
+          ({ sql, outside }) => outside ? `-- pipeweave: no-transaction\n${sql}` : sql,
+        ),
       command: (
         folder,
       ) => [
@@ -93,7 +100,8 @@ export function tools(floor: string): readonly Tool[] {
         plainFiles(
           folder,
           migrations,
-          (sql) => `-- migrate:up\n${sql}\n-- migrate:down\n`,
+          ({ sql, outside }) =>
+            `-- migrate:up${outside ? " transaction:false" : ""}\n${sql}\n-- migrate:down\n`,
         ),
       command: (folder) => [
         `${modules}/@dbmate/linux-x64/bin/dbmate`,
@@ -107,7 +115,8 @@ export function tools(floor: string): readonly Tool[] {
     },
     {
       name: "node-pg-migrate",
-      prepare: (folder, migrations) => plainFiles(folder, migrations, (sql) => `-- Up Migration\n${sql}\n`),
+      prepare: (folder, migrations) =>
+        plainFiles(folder, migrations, ({ sql }) => `-- Up Migration\n${sql}\n`),
       command: (folder) => [
         ...["node", `${modules}/node-pg-migrate/bin/node-pg-migrate.js`],
         ...["up", "--verbose", "false", "--migrations-dir", folder],
@@ -139,6 +148,19 @@ export function smallMigrations(count: number): readonly BenchMigration[] {
     const [name, sql] = kinds[index % kinds.length]!;
     return { name: `${name}_${Math.floor(index / 5)}`, sql };
   });
+}
+
+/** A table, and then an index on it in each file, built as on a table that is in use. */
+export function indexesConcurrently(count: number): readonly BenchMigration[] {
+  const columns = Array.from({ length: count }, (_, index) => `c${index} integer`).join(", ");
+  return [
+    { name: "table", sql: `CREATE TABLE bench_wide (${columns});` },
+    ...Array.from({ length: count }, (_, index) => ({
+      name: `index_${index}`,
+      sql: `CREATE INDEX CONCURRENTLY bench_wide_c${index} ON bench_wide (c${index});`,
+      outside: true,
+    })),
+  ];
 }
 
 /** PipeWeave's own schema: tables, constraints, indexes, functions and triggers in one file. */

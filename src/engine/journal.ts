@@ -7,7 +7,7 @@
 
 import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
-import { type Session, StatementError } from "../database/session.ts";
+import { type Row, type Session, StatementError } from "../database/session.ts";
 import { checksumOf } from "../migrations/checksum.ts";
 import type { Migration } from "../migrations/migration.ts";
 import type { Statement } from "../sql/statements.ts";
@@ -36,23 +36,34 @@ export function hashOf({ sql: text }: Pick<Migration, "sql">, { start, end }: St
   return checksumOf(text.slice(start, end).trim());
 }
 
+/** What earlier runs of a migration did, by number. */
+export type Journal = ReadonlyMap<number, JournalRow>;
+
+/** A query for the journal of a migration; {@linkcode journalOf} reads its rows. */
+export function selectJournal(schema: string, version: string): SqlText {
+  return sql`SELECT version, statement, hash, finished_at IS NOT NULL AS finished, before
+        FROM ${journalTable(schema)} WHERE ${isOf(version)} ORDER BY statement;`;
+}
+
+/** The journal that the rows of {@linkcode selectJournal} are. */
+export function journalOf(rows: readonly Row[]): Journal {
+  return new Map(rows.map((row) => [row["statement"] as number, {
+    version: String(row["version"]),
+    statement: row["statement"] as number,
+    hash: String(row["hash"]),
+    finished: row["finished"] === true,
+    before: row["before"] as State | null,
+  }]));
+}
+
 /** Reads what earlier runs of a migration did, by number. */
-export async function readJournal(
-  session: Session,
-  version: string,
-): Promise<ReadonlyMap<number, JournalRow>> {
+export async function readJournal(session: Session, version: string): Promise<Journal> {
+  const { schema } = session.settings;
   try {
-    const [rows = []] = await session.transaction(sql`
-      ${assertTrusted(session.settings.schema, ["migration_journal"], "read")}
-      SELECT version, statement, hash, finished_at IS NOT NULL AS finished, before
-        FROM ${journalTable(session.settings.schema)} WHERE ${isOf(version)} ORDER BY statement;`);
-    return new Map(rows.map((row) => [row["statement"] as number, {
-      version: String(row["version"]),
-      statement: row["statement"] as number,
-      hash: String(row["hash"]),
-      finished: row["finished"] === true,
-      before: row["before"] as State | null,
-    }]));
+    const [rows = []] = await session.transaction(
+      sql`${assertTrusted(schema, ["migration_journal"], "read")} ${selectJournal(schema, version)}`,
+    );
+    return journalOf(rows);
   } catch (error) {
     if (error instanceof StatementError && error.details.sqlstate === "42P01") return new Map();
     throw error;

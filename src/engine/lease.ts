@@ -14,6 +14,7 @@ import { SERVER_IDENTITY, type ServerIdentity } from "../database/server_identit
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
 import { createBookkeeping, guard, type GuardTerms, leaseTable, lockEngineTables } from "./history.ts";
+import { type Journal, journalOf, selectJournal } from "./journal.ts";
 import { type EffectiveLimits, freshSession, ownershipChecks } from "./message.ts";
 
 /** How long a holder that gives no sign of life keeps its turn. */
@@ -29,6 +30,7 @@ export class Lease implements AsyncDisposable {
   readonly #heart: Session;
   readonly #heartbeat: Heartbeat;
   #isLost = false;
+  #isReleased = false;
 
   readonly session: Session;
   readonly fence: string;
@@ -37,6 +39,8 @@ export class Lease implements AsyncDisposable {
   readonly tookOverFrom: string | undefined;
   /** The server that gave it. */
   readonly server: ServerIdentity;
+  /** What earlier runs of the migration did, as this one began. */
+  readonly journal: Journal;
 
   private constructor(
     session: Session,
@@ -44,12 +48,14 @@ export class Lease implements AsyncDisposable {
     leaseMs: number,
     tookOverFrom: string | undefined,
     server: ServerIdentity,
+    journal: Journal,
   ) {
     this.session = session;
     this.fence = fence;
     this.leaseMs = leaseMs;
     this.tookOverFrom = tookOverFrom;
     this.server = server;
+    this.journal = journal;
     // A connection of its own, which a signal does not end: it has to tell that the turn is over.
     this.#heart = new Session(session.settings);
     this.#heartbeat = new Heartbeat(leaseMs, () => this.#beat());
@@ -81,10 +87,12 @@ VALUES ('singleton', 1, ${holder}, ${terms.version}, pg_catalog.clock_timestamp(
         ${until(leaseMs)})
 ON CONFLICT (id) DO UPDATE SET fence = l.fence + 1, holder = excluded.holder, version = excluded.version,
   acquired_at = excluded.acquired_at, heartbeat_at = excluded.heartbeat_at, expires_at = excluded.expires_at
-RETURNING l.fence::text AS fence, ${SERVER_IDENTITY} AS server, (SELECT holder FROM old) AS old_holder, (SELECT heartbeat_at::text FROM old) AS last_sign;`
+RETURNING l.fence::text AS fence, ${SERVER_IDENTITY} AS server, (SELECT holder FROM old) AS old_holder, (SELECT heartbeat_at::text FROM old) AS last_sign;
+${selectJournal(schema, terms.version)}`
         .text,
+      Infinity,
     );
-    const row = sets.at(-1)![0]!;
+    const row = sets.at(-2)![0]!;
     const old = row["old_holder"];
     return new Lease(
       session,
@@ -92,6 +100,7 @@ RETURNING l.fence::text AS fence, ${SERVER_IDENTITY} AS server, (SELECT holder F
       leaseMs,
       old === null ? undefined : `${old} (last sign of life ${row["last_sign"]})`,
       String(row["server"]),
+      journalOf(sets.at(-1)!),
     );
   }
 
@@ -130,8 +139,14 @@ RETURNING l.fence::text AS fence, ${SERVER_IDENTITY} AS server, (SELECT holder F
       SET holder = NULL, version = NULL, expires_at = NULL WHERE fence = ${this.fence}::bigint;`;
   }
 
+  /** Tells that a step with {@linkcode release} was committed: there is nothing left to give back. */
+  released(): void {
+    this.#isReleased = true;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#heartbeat[Symbol.asyncDispose]();
+    if (this.#isReleased) return await this.#heart.close();
     // Where this fails the turn ends by itself, when its time is over.
     await this.#heart.transaction(this.release()).catch(() => {});
     await this.#heart.close();

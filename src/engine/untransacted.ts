@@ -118,7 +118,7 @@ class UntransactedRun {
   async run(): Promise<Row> {
     const { migration, session, lease, statements, options } = this;
     const since = Date.now();
-    const journal = await readJournal(session, migration.version);
+    const { journal } = lease;
     this.#journalVersion = journal.values().next().value?.version ?? migration.version;
     this.#assertUnchanged(journal);
     for (const [index, statement] of statements.entries()) {
@@ -141,6 +141,7 @@ class UntransactedRun {
       const sets = await session.transaction(
         sql`${lease.check()} ${record} ${forget(this.#schema, version)} ${lease.release()}`,
       );
+      lease.released();
       return sets[0]![0]!;
     } catch (error) {
       if (lease.ended(error)) throw fencedOff(labelOf(migration), error);
