@@ -94,7 +94,7 @@ export class PipeweaveError extends Error {
     this.details = details;
   }
 
-  /** Says what to do next in place of what was said before. */
+  /** Replaces the hint: what to do next. */
   hint(text: string): void {
     this.details = { ...this.details, hint: text };
   }

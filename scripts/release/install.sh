@@ -96,6 +96,7 @@ main() {
 
   tar -xzf "$work/$archive" -C "$work"
   mkdir -p "$PREFIX/bin" || fail "cannot make $PREFIX/bin; choose another place: PREFIX=<folder>"
+  [ ! -d "$PREFIX/bin/pipeweave" ] || fail "$PREFIX/bin/pipeweave is a folder; nothing was installed"
   # Beside its place first, and then renamed: whoever runs it meanwhile gets the old one or the new one.
   placed=$PREFIX/bin/.pipeweave.$$
   cp "$work/${archive%.tar.gz}/pipeweave" "$placed" || fail "cannot write to $PREFIX/bin; choose another place: PREFIX=<folder>"

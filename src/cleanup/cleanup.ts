@@ -203,7 +203,7 @@ class Cleanup {
     throw error;
   }
 
-  /** Says what is removed and stays so. @param current a table of which the error tells it already */
+  /** Describes what was removed and stays removed. @param current a table that the error describes already */
   #tellRemoved(error: PipeweaveError, current?: string): void {
     const told = [...this.#removed].filter(([table]) => table !== current);
     const names = told.map(([table, rows]) => `${rows} of ${table}`).join(", ");

@@ -10,9 +10,9 @@ import type { CommandSpec, OptionGroup } from "./spec.ts";
 /** Exit codes of all commands (docs/cli.md has them too). */
 export const EXIT_CODE_MEANINGS: readonly (readonly [string, string])[] = [
   ["0", "done, or already so"],
-  ["1", "the database refused or failed the work; what was applied stays applied"],
+  ["1", "a migration or statement failed; earlier migrations stay applied and are listed"],
   ["2", "wrong usage or configuration; nothing was tried"],
-  ["3", "a condition that was asked about does not hold"],
+  ["3", "a required condition does not hold"],
   ["4", "a time limit ran out"],
   ["5", "integrity: changed, missing, duplicate or out-of-order migrations, invalid files"],
   ["6", "no connection"],

@@ -113,7 +113,7 @@ export class Invocation {
     else this.report(text());
   }
 
-  /** Tells programs that follow under --json=stream what happens. */
+  /** Writes an event for programs that read --json=stream. */
   event(name: string, facts: object): void {
     if (this.streams) this.#line({ event: name, ...facts });
   }
@@ -185,7 +185,7 @@ export class Invocation {
     return undefined;
   }
 
-  /** Those of some flags that were given. @param flags as the command line has them, such as `--on-timeout` */
+  /** Returns the flags of `flags` that were given on the command line. @param flags such as `--on-timeout` */
   given(flags: readonly string[]): readonly string[] {
     const keyOf = (flag: string) => flag.slice(2).replace(/-[a-z]/g, (letter) => letter[1]!.toUpperCase());
     return flags.filter((flag) => this.options[keyOf(flag)] !== undefined);

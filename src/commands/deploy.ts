@@ -28,9 +28,9 @@ import { migrate, type MigrateOptions } from "./migrate.ts";
 const REASON = "db:migrate";
 /** Pause between two looks at another deployment that may be dead, in milliseconds. */
 const LOOK_EVERY_MS = 500;
-/** How long a look or an exit beside the migrations may take, in milliseconds. */
+/** Limit for a look or an exit beside the migrations, in milliseconds. */
 const BESIDE_MS = 15_000;
-/** How often a deployment that had joined another one's maintenance asks again after the end of that. */
+/** Attempts of a deployment that joined another one's maintenance to ask again after that has ended. */
 const ATTEMPTS = 10;
 
 /** How to ask for maintenance. */
@@ -39,13 +39,13 @@ export type DeployRequest = Pick<
   "owner" | "reason" | "drain" | "settleMs" | "ignoreStale" | "ttlMs" | "onLockWait"
 >;
 
-/** What to deploy, and how. */
+/** Options of {@linkcode deploy}. */
 export interface DeployOptions extends Omit<MigrateOptions, "maintenance"> {
-  /** Whether pending migrations that do not need maintenance are reason enough for it. Default: "auto", they are not */
+  /** "always" drains for any pending migration, "auto" only for those that need maintenance. Default: "auto" */
   readonly when?: "auto" | "always" | undefined;
   /** How to ask for maintenance. */
   readonly request?: DeployRequest | undefined;
-  /** How long the drain may take, in milliseconds. Default: 15 minutes */
+  /** Limit for the drain, in milliseconds. Default: 15 minutes */
   readonly drainTimeoutMs?: number | undefined;
   /** Milliseconds between two looks without a notification. Default: 5000 */
   readonly intervalMs?: number | undefined;
@@ -53,25 +53,25 @@ export interface DeployOptions extends Omit<MigrateOptions, "maintenance"> {
   readonly lookEveryMs?: number | undefined;
   /** What to do with the maintenance when a migration fails. Default: "stay" */
   readonly onFailure?: Ending | undefined;
-  /** Who is told how it goes. */
+  /** Callbacks for its progress. */
   readonly events?: DeployEvents | undefined;
 }
 
-/** Who is told how a deployment goes. */
+/** Callbacks for the progress of a deployment. */
 export interface DeployEvents extends DrainEvents {
   /** Maintenance is about to be asked for. @param needs why, a line each */
   readonly onRequesting?: ((needs: readonly string[]) => void) | undefined;
   /** Maintenance is reached, and migrations are about to be applied. */
   readonly onEntered?: ((drained: Drained) => void) | undefined;
-  /** What became of the mode is known, also where a migration failed. */
+  /** Called when the final mode is known, also after a failed migration. */
   readonly onSettled?: ((mode: DeployedMode) => void) | undefined;
   /** Waits to find out whether another deployment, whose maintenance was joined, is alive. */
   readonly onWaitingFor?: ((other: DeploymentSeen) => void) | undefined;
 }
 
-/** What became of the mode. */
+/** The mode that a deployment left behind. */
 export interface DeployedMode {
-  /** How long the drain took, in milliseconds; undefined where none was needed. */
+  /** Duration of the drain in milliseconds; undefined if none was needed. */
   readonly drainedMs?: number;
   /** Whether this deployment ended a maintenance. */
   readonly exited: boolean;
@@ -83,7 +83,7 @@ export interface DeployedMode {
   readonly other?: DeploymentSeen | undefined;
 }
 
-/** What a deployment came to. */
+/** Result of a deployment. */
 export interface DeployResult extends ApplyResult {
   /** Null where the mode was running and stayed so. */
   readonly maintenance: DeployedMode | null;
@@ -202,7 +202,7 @@ class Deployment {
     }
   }
 
-  /** Whether a deployment has left its maintenance to this one. */
+  /** Whether another deployment has handed its maintenance over to this one. */
   #isLeft(other: DeploymentSeen | undefined): other is DeploymentSeen {
     return other?.state === "dead" || other?.state === "failed" && other.owner === ownerIn(this.#request);
   }

@@ -17,19 +17,19 @@ import {
   waitForMaintenance,
 } from "./maintenance.ts";
 
-/** How long a drain may take unless told otherwise, in milliseconds. */
+/** Default limit for a drain, in milliseconds. */
 export const DRAIN_TIMEOUT_MS = 15 * 60_000;
 /** Intervals in which nothing moves, after which a drain counts as stuck. */
 const STUCK_INTERVALS = 2;
-/** How long the end of a request may take after a time-out or a signal, once connected, in milliseconds. */
+/** Limit for ending a request after a time-out or a signal, once connected, in milliseconds. */
 const CALL_OFF_MS = 4000;
-/** How long it waits for the row of the state then, in milliseconds. */
+/** Limit for the lock on the state row meanwhile, in milliseconds. */
 const CALL_OFF_LOCK_MS = 2000;
 
-/** What to do with a request of one's own when its wait ends without maintenance. */
+/** What to do with our own request when its wait ends without maintenance. */
 export type Ending = "stay" | "exit";
 
-/** How to wait. */
+/** Options of a wait. */
 export interface DrainWait {
   /** How long, the request included, in milliseconds. */
   readonly timeoutMs: number;
@@ -41,7 +41,7 @@ export interface DrainWait {
   readonly onInterrupt: Ending;
 }
 
-/** Who is told how far a drain is. */
+/** Callbacks for the progress of a drain. */
 export interface DrainEvents {
   /** Maintenance was asked for, or is on already. */
   readonly onRequested?: ((request: RequestResult) => void) | undefined;
@@ -57,11 +57,11 @@ export interface DrainEvents {
 
 /** A drain that has reached maintenance. */
 export interface Drained {
-  /** What the request led to. */
+  /** Result of the request. */
   readonly request: RequestResult;
   /** The status when maintenance was reached. */
   readonly status: MaintenanceStatus;
-  /** How long it took, in milliseconds. */
+  /** Duration in milliseconds. */
   readonly drainedMs: number;
 }
 

@@ -22,7 +22,7 @@ export interface PlannedStatement {
   /** In the file, counted from 1. */
   readonly line: number;
   readonly firstLine: string;
-  /** What it took; absent where it was not tried. */
+  /** Measurements; absent if it was not tried. */
   readonly tried?: TriedStatement;
 }
 
@@ -33,19 +33,19 @@ export interface PlannedMigration {
   readonly findings: readonly LintFinding[];
 }
 
-/** What would be done. */
+/** Result of a dry run. */
 export interface MigrationPlan {
   readonly current: string | null;
   readonly migrations: readonly PlannedMigration[];
   /** Whether the statements were run, and rolled back. */
   readonly executed: boolean;
-  /** Why some were not run. */
+  /** Reasons why some statements were not run. */
   readonly untried: string | undefined;
-  /** How many were run to their end. */
+  /** Migrations that were run to their end. */
   readonly tried: number;
   /** The migration that failed when it was tried. */
   readonly failed: { readonly migration: Migration; readonly error: PipeweaveError } | null;
-  /** Why the plan would be refused now. */
+  /** Reasons why the plan would be refused now. */
   readonly refusal: PipeweaveError | undefined;
 }
 

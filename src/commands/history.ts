@@ -32,7 +32,7 @@ import {
 import { statementsOf } from "../sql/statements.ts";
 import { compare } from "./status.ts";
 
-/** Who does it, and why. */
+/** A change of the history by hand: where the files are, who makes it, and why. */
 export interface ByHand extends MigrationSources {
   /** Who does it, for the log. Default: nobody in particular */
   readonly actor?: Actor | undefined;
@@ -40,13 +40,13 @@ export interface ByHand extends MigrationSources {
   readonly reason?: string | undefined;
 }
 
-/** What {@linkcode repairMigration} did. */
+/** Result of {@linkcode repairMigration}. */
 export interface RepairResult {
   /** As the file has it. */
   readonly version: string;
   /** As the file has it. */
   readonly name: string;
-  /** Whether there was anything to put right. */
+  /** Whether anything was changed. */
   readonly repaired: boolean;
   /** Of the history before. */
   readonly oldChecksum: string | null;
@@ -141,7 +141,7 @@ function notApplied(migration: Migration): PipeweaveError {
   );
 }
 
-/** What {@linkcode baseline} did. */
+/** Result of {@linkcode baseline}. */
 export interface BaselineResult {
   /** The last migration that is recorded now. */
   readonly version: string;
@@ -207,7 +207,7 @@ export function showHistory(session: Session, limit: number): Promise<readonly L
   return readLog(session, limit);
 }
 
-/** What {@linkcode settlePartial} can be told of a statement whose end nobody noted, or of the whole file. */
+/** Answers to {@linkcode settlePartial}: what became of the statement whose end was not recorded, or of the whole file. */
 export const SETTLEMENTS = ["done", "again", "forget"] as const;
 /** One of {@linkcode SETTLEMENTS}. */
 export type Settlement = typeof SETTLEMENTS[number];
@@ -250,7 +250,7 @@ export async function settlePartial(
   return partial;
 }
 
-/** What {@linkcode renumber} did. */
+/** Result of {@linkcode renumber}. */
 export interface Renumbered {
   readonly name: string;
   readonly from: string;

@@ -12,13 +12,13 @@ import { noSuchVersion } from "../migrations/plan.ts";
 import { compareVersions, EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertNoErrors, validateAll } from "../migrations/validate.ts";
 
-/** Which migrations to look at. */
+/** Options of {@linkcode lintMigrations}. */
 export interface LintOptions extends MigrationSources {
   /** Only those after this version, each set by itself. */
   readonly since?: string | undefined;
 }
 
-/** What was looked at, and what was found. */
+/** Result of a check of files. */
 export interface LintResult {
   /** How many migrations were looked at. */
   readonly files: number;

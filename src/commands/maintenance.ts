@@ -33,9 +33,9 @@ import {
 
 /** Result of a maintenance request. */
 export interface RequestResult extends MaintenanceStatus {
-  /** Whether this request asked first; false where maintenance was asked for or on already. */
+  /** Whether this request started the wait; false if maintenance was requested or on already. */
   readonly requested: boolean;
-  /** Whether somebody else had asked: it is their maintenance, and theirs to end. */
+  /** Whether it joined somebody else's maintenance, which is theirs to end. */
   readonly joined: boolean;
 }
 
@@ -202,9 +202,9 @@ export interface StuckDrain {
   readonly drain: Drain;
 }
 
-/** How to wait for a drain. */
+/** Options of a wait for a drain. */
 export interface DrainOptions extends WaitingOptions {
-  /** When the waiting began, the request included, in milliseconds of the epoch. */
+  /** Start of the wait, the request included, in milliseconds since the epoch. */
   readonly since: number;
   /** A drain in which nothing moves for this long counts as stuck, in milliseconds. */
   readonly stuckAfterMs: number;

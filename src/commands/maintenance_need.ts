@@ -11,7 +11,7 @@ import { tasks } from "../maintenance/status.ts";
 import { lint } from "../lint/lint.ts";
 import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 
-/** Why each of some migrations needs maintenance. */
+/** Reasons for maintenance, by migration. */
 export type Needs = ReadonlyMap<Migration, readonly string[]>;
 
 /**
@@ -31,9 +31,9 @@ export async function needsOf(pending: readonly Migration[]): Promise<Needs> {
   return new Map(needs.filter(([, reasons]) => reasons.length > 0));
 }
 
-/** What was found of the mode. */
+/** Result of the check for maintenance. */
 export interface MaintenanceCheck {
-  /** What `allowOnline` went over, where it did. */
+  /** What `allowOnline` overrode, if anything. */
   readonly overridden: { readonly mode: string; readonly activeTasks: number } | undefined;
   /** Whether migrations that need maintenance have it. */
   readonly isInMaintenance: boolean;
@@ -79,14 +79,14 @@ export async function assertMaintenance(
   );
 }
 
-/** Why, a line each. */
+/** Lists the reasons, one per line. */
 export function needLines(needs: Needs): readonly string[] {
   return [...needs].flatMap(([migration, reasons]) =>
     reasons.map((reason) => `${labelOf(migration)}: ${reason}`)
   );
 }
 
-/** Whether there is a task queue that could be drained. */
+/** Whether the database has a task queue that can be drained. */
 export async function hasQueue(session: Session): Promise<boolean> {
   return await readQueue(session) !== undefined;
 }

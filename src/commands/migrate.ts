@@ -31,7 +31,7 @@ import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "..
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
 import { assertMaintenance, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
 
-/** What to apply, how, and whom to tell. */
+/** Options of {@linkcode migrate}. */
 export interface MigrateOptions extends MigrationSources, ApplyOptions {
   /** Apply also what needs maintenance while tasks are active; the log keeps that. Default: false */
   readonly allowOnline?: boolean | undefined;
@@ -55,7 +55,7 @@ export interface MaintenanceEntry {
   readonly enter: (needs: readonly string[]) => Promise<Date | null>;
 }
 
-/** What `db:migrate` would do. */
+/** Plan of a `db:migrate`. */
 export interface Plan {
   /** All migrations that take part, in the order in which they apply. */
   readonly migrations: readonly Migration[];

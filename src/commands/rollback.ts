@@ -18,7 +18,7 @@ import { assertRunnable } from "../migrations/validate.ts";
 import { compare } from "./status.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";
 
-/** What to undo, how, and whom to ask. */
+/** Options of {@linkcode rollback}. */
 export interface RollbackCommandOptions extends MigrationSources, RollbackRange, RollbackOptions {
   /** Do also what needs maintenance while tasks are active; the log keeps that. Default: false */
   readonly allowOnline?: boolean | undefined;

@@ -45,7 +45,7 @@ export type OpenSession = (
   options: { interruptible: boolean },
 ) => Promise<Session>;
 
-/** What a check found to be otherwise than it should. */
+/** A failed check. */
 function expect(condition: boolean, otherwise: string): void {
   if (!condition) throw new Error(otherwise);
 }

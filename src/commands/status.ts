@@ -36,7 +36,7 @@ export async function migrationStatus(
   return { ...status, sets, contradictions: contradictions(migrations, status), otherHistories };
 }
 
-/** Where a database stands, and against what. */
+/** Migration status of a database, and the files that it was compared with. */
 export interface DatabaseStatus extends MigrationStatus {
   /** The sets of files that take part. */
   readonly sets: readonly SetOfFiles[];

@@ -13,13 +13,13 @@ import { EMBEDDED } from "../migrations/migration.ts";
 import { contradictions, planMigrations } from "../migrations/plan.ts";
 import { validateAll } from "../migrations/validate.ts";
 
-/** What to check. */
+/** Options of {@linkcode validateMigrations}. */
 export interface ValidateOptions extends MigrationSources {
   /** Also what `db:lint` looks for. Default: false */
   readonly lint?: boolean | undefined;
 }
 
-/** What was looked at, and what was found. */
+/** Result of a check of files. */
 export interface ValidationResult {
   /** Whether nothing is wrong; warnings do not count. */
   readonly valid: boolean;

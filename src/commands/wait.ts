@@ -14,7 +14,7 @@ import { listOf } from "../migrations/migration.ts";
 import { type MigrationStatus, refuse } from "../migrations/plan.ts";
 import { migrationStatus } from "./status.ts";
 
-/** What to wait for. */
+/** Options of a wait for the database. */
 export interface WaitOptions extends MigrationSources {
   /** When to give up, in milliseconds of the epoch. */
   readonly deadline: number;

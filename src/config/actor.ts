@@ -9,7 +9,7 @@ import { getuid } from "node:process";
 import { type Environment, osUserOf } from "./environment.ts";
 import { VERSION } from "./version.ts";
 
-/** Who runs this program, and where. */
+/** The user, machine and program that act, for the log. */
 export interface Actor {
   /** The operating system's user; null where nothing tells it. */
   readonly osUser: string | null;
@@ -19,7 +19,7 @@ export interface Actor {
   readonly tool: string;
 }
 
-/** Who runs this process. */
+/** Returns the actor of this process. */
 export function currentActor(env: Environment): Actor {
   return { osUser: osUserOf(env) ?? userId(), host: hostname(), tool: `pipeweave/${VERSION}` };
 }

@@ -1,5 +1,5 @@
 /**
- * What this program is.
+ * Version and name of this program.
  *
  * @module
  */

@@ -8,20 +8,20 @@
 import { type Session } from "./session.ts";
 import { sql } from "./sql.ts";
 
-/** Which run of which server answers: when its postmaster started, and since when it counts. */
+/** Identifies a run of a server: the start of its postmaster, and of its statistics. */
 export type ServerIdentity = string;
 
-/** An expression for it, which everybody may ask for. */
+/** SQL expression for it, which needs no privilege. */
 export const SERVER_IDENTITY =
   sql`pg_catalog.concat(pg_catalog.pg_postmaster_start_time(), '|', pg_catalog.pg_stat_get_bgwriter_stat_reset_time())`;
 
-/** Asks for it. */
+/** Reads the identity of the server. */
 export async function readServerIdentity(session: Session): Promise<ServerIdentity> {
   const [[row] = []] = await session.transaction(sql`SELECT ${SERVER_IDENTITY} AS server;`);
   return String(row!["server"]);
 }
 
-/** Whether a server has crashed between two looks, and goes on. */
+/** Whether the same server crashed and recovered between two looks. */
 export function hasCrashed(before: ServerIdentity | undefined, now: ServerIdentity | undefined): boolean {
   if (before === undefined || now === undefined) return false;
   const [startedBefore, countsBefore] = before.split("|");

@@ -15,7 +15,7 @@ import type { Limits } from "./message.ts";
 
 /** A migration that was applied by this run. */
 export interface AppliedNow {
-  /** What was applied. */
+  /** The migration. */
   readonly migration: Migration;
   /** Milliseconds, as the server measured and recorded them; null when only the history told that it is applied. */
   readonly executionTimeMs: number | null;
@@ -27,13 +27,13 @@ export interface AppliedNow {
 export interface FailedMigration {
   /** What failed. */
   readonly migration: Migration;
-  /** Why, with the place in the file. */
+  /** The error, with its place in the file. */
   readonly error: PipeweaveError;
   /** The state that it is in now, in a sentence. */
   readonly left: string;
 }
 
-/** What happened: what is applied stays applied, whether or not something failed after it. */
+/** Result of applying migrations. What was applied stays applied, also if a later migration failed. */
 export interface ApplyResult {
   /** In the order in which they were applied. */
   readonly applied: readonly AppliedNow[];

@@ -139,7 +139,7 @@ ${selectJournal(schema, terms.version)}`
       SET holder = NULL, version = NULL, expires_at = NULL WHERE fence = ${this.fence}::bigint;`;
   }
 
-  /** Tells that a step with {@linkcode release} was committed: there is nothing left to give back. */
+  /** Records that a step with {@linkcode release} was committed: the lease is given back already. */
   released(): void {
     this.#isReleased = true;
   }

@@ -223,7 +223,7 @@ export function endOfBody(): SqlText {
   return new SqlText(`${sequence([...RESET_IDENTITY, ...OWN_SQL]).text}\n`);
 }
 
-/** Tells pg_stat_activity which statement runs: everybody can look there, also from behind a pooler. */
+/** Returns SQL that shows the running statement in pg_stat_activity, which can be read from behind a pooler, too. */
 function announcement(migration: Migration, applicationName: string, count: number): (k: number) => string {
   return (k) =>
     sql`SET LOCAL application_name = ${`${applicationName} ${migration.version} ${k}/${count}`}; `.text;

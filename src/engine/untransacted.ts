@@ -86,7 +86,7 @@ class UntransactedRun {
   readonly #schema: string;
   readonly #outside: Outside;
   readonly #aftermath: Aftermath;
-  /** Those that PostgreSQL refused to run in a transaction. */
+  /** Statements that PostgreSQL refused to run in a transaction. */
   readonly #refused = new Set<Statement>();
   #journalVersion: string;
 

@@ -25,7 +25,7 @@ import {
 /** A finding of a rule. */
 export interface LintFinding extends Finding {
   readonly code: RuleId;
-  /** Whom the statement keeps waiting while it works. */
+  /** Who waits while the statement runs. */
   readonly blocks: Blocks;
   readonly why: string;
 }

@@ -9,14 +9,14 @@
 
 import type { RuleId } from "../migrations/allow.ts";
 
-/** Whom a statement keeps waiting for as long as it works. */
+/** Who waits while a statement runs. */
 export type Blocks = "nobody" | "writes" | "reads and writes";
 
 /** A rule. */
 export interface LintRule {
   /** Stable, for `-- pipeweave: allow` and for reports. */
   readonly id: string;
-  /** Whom it keeps waiting while it works; "nobody" where it hurts otherwise. */
+  /** Who waits while it runs; "nobody" if it hurts in another way. */
   readonly blocks: Blocks;
   /** Why it hurts; a sentence. */
   readonly why: string;

@@ -46,9 +46,9 @@ export interface OrchestratorState {
   readonly gateFits: boolean;
   /** When maintenance was asked for, which tells this request from a later one; null while the mode is running. */
   readonly requestedAt: Date | null;
-  /** Who asked for maintenance; null where nobody did, or did not say. */
+  /** Owner of the request; null if there is none or it is unknown. */
   readonly owner: string | null;
-  /** Why; null where nobody said. */
+  /** Reason of the request; null if none was given. */
   readonly reason: string | null;
   /** The run of a deployment that asked for it; null where it was no deployment. */
   readonly deployment: string | null;
@@ -68,7 +68,7 @@ export interface OrchestratorState {
   readonly serverProcess: number;
 }
 
-/** Who changes the mode, and how. */
+/** Options of a change of the mode. */
 export interface ChangeOptions extends GateLockOptions {
   /** Who acts, for the log. Default: nobody in particular */
   readonly actor?: Actor | undefined;
@@ -95,7 +95,7 @@ export interface ChangeOptions extends GateLockOptions {
   readonly requestedAt?: Date | null | undefined;
 }
 
-/** What {@linkcode changeMode} found and left. */
+/** Result of {@linkcode changeMode}. */
 export interface ModeChange {
   /** The mode that counted before. */
   readonly before: OrchestratorMode;
@@ -382,7 +382,7 @@ END`;
   return sql`DO ${body.text};`;
 }
 
-/** Whose a request is, as it is stored. */
+/** Returns the owner of a request, as it is stored. */
 export function ownerIn({ owner, actor = UNKNOWN_ACTOR }: ChangeOptions): string | null {
   const name = owner ?? ownerOf(actor);
   return name === null ? null : bounded(name, LONGEST.owner);
@@ -427,7 +427,7 @@ export async function lookAtState(session: Session, options: LookOptions = {}): 
   return (await lookWith(session, options)).state;
 }
 
-/** What {@linkcode lookWith} saw. */
+/** Result of {@linkcode lookWith}. */
 export interface LookResult {
   readonly state: OrchestratorState;
   /** Whether this look completed the transition to `maintenance`. */
@@ -488,12 +488,12 @@ export async function readQueue(
   }
 }
 
-/** How many tasks are active. */
+/** Counts the active tasks. */
 export function activeCount({ pendingTasksCount, runningTasksCount }: OrchestratorState): number {
   return pendingTasksCount + runningTasksCount;
 }
 
-/** Whether maintenance is on in fact: by the mode, by the gate, and by the tasks. */
+/** Whether maintenance is actually on: by the mode, by the gate, and by the tasks. */
 export function isSafe({ mode, gateFits, blockingTasksCount }: OrchestratorState): boolean {
   return mode === "maintenance" && gateFits && blockingTasksCount === 0;
 }
@@ -627,7 +627,7 @@ function stateOf(row: Row | undefined, session: Session): OrchestratorState {
 
 const noRow = (session: Session) => notMigrated(session, "has no row in orchestrator_state");
 
-/** Says what to run where the schema is not there, or not whole. */
+/** Returns the hint for a schema that is missing or incomplete. */
 export async function explained<T>(session: Session, answer: Promise<T>): Promise<T> {
   try {
     return await answer;

@@ -9,7 +9,7 @@ import { activeCount, type Drain, isSafe, type OrchestratorState } from "./state
 import { printable } from "../printable.ts";
 import type { OrchestratorMode } from "./transitions.ts";
 
-/** What `maintenance:status` tells. */
+/** Status of maintenance, as `maintenance:status` shows it. */
 export interface MaintenanceStatus {
   /** What the orchestrator does with tasks. */
   readonly mode: OrchestratorMode;
@@ -17,7 +17,7 @@ export interface MaintenanceStatus {
   readonly pendingTasks: number;
   /** Tasks that a worker has. */
   readonly runningTasks: number;
-  /** Whether nothing stands in the way: no task, and nothing that may follow from one that has ended. */
+  /** Whether maintenance can be entered: no task is active, and none can follow from one that has ended. */
   readonly canEnterMaintenance: boolean;
   /** The state in a sentence. */
   readonly message: string;
@@ -25,9 +25,9 @@ export interface MaintenanceStatus {
   readonly modeChangedAt: Date;
   /** When maintenance was asked for, which tells this request from a later one; null while the mode is running. */
   readonly requestedAt: Date | null;
-  /** Who asked for maintenance; null where nobody did, or did not say. */
+  /** Owner of the request; null if there is none or it is unknown. */
   readonly owner: string | null;
-  /** Why; null where nobody said. */
+  /** Reason of the request; null if none was given. */
   readonly reason: string | null;
   /** Which tasks the drain waits for. */
   readonly drain: Drain;
@@ -37,9 +37,9 @@ export interface MaintenanceStatus {
   readonly staleTasks: number;
   /** Tasks that the drain does not wait for, since they were stale at the request. */
   readonly ignoredTasks: readonly string[];
-  /** Whether PostgreSQL refuses tasks in fact, on every table that holds them. */
+  /** Whether PostgreSQL actually refuses tasks, on every table that holds them. */
   readonly gate: "open" | "closed";
-  /** Whether maintenance is on in fact: the mode is `maintenance`, the gate is closed, and nothing is active. */
+  /** Whether it is safe to migrate: the mode is `maintenance`, the gate is closed, and nothing is active. */
   readonly isSafe: boolean;
   /** Milliseconds until it is sure that nothing follows from tasks that have ended; 0 where nothing can. */
   readonly settlesInMs: number;

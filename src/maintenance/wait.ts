@@ -45,7 +45,7 @@ export interface Look {
   readonly heldUpBy?: string | undefined;
 }
 
-/** How to wait. */
+/** Options of a wait. */
 export interface WaitingOptions extends LookOptions {
   /** When to give up, in milliseconds of the epoch. */
   readonly deadline: number;

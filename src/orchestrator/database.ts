@@ -38,7 +38,7 @@ export interface DatabaseConfig {
   readonly allowExitOnIdle?: boolean | undefined;
 }
 
-/** Which database, and how to connect. */
+/** A database, and how to connect to it. */
 export interface DatabaseOptions {
   /** Connection URL, as libpq reads it. Nothing is read from the environment. */
   readonly databaseUrl?: string | undefined;
@@ -98,7 +98,7 @@ function partsOf({ host, port, database, user, password, ssl }: DatabaseConfig):
   };
 }
 
-/** What node-postgres makes of its `ssl`, in libpq's words. */
+/** Returns the libpq settings that mean the same as node-postgres' `ssl`. */
 function sslOf(ssl: NonNullable<DatabaseConfig["ssl"]>): ConnectionFlags {
   if (ssl === false) return { sslmode: "disable" };
   if (ssl !== true && ssl.rejectUnauthorized === false) return { sslmode: "require" };

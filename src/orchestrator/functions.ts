@@ -126,7 +126,7 @@ export function getOrchestratorState(database: DatabaseTarget): Promise<Orchestr
   return withSession(database, readState);
 }
 
-/** Tells the status of maintenance, after completing a transition that is due. */
+/** Reads the maintenance status; completes a pending transition first. */
 export function getMaintenanceStatus(database: DatabaseTarget): Promise<MaintenanceStatus> {
   return withSession(database, status);
 }

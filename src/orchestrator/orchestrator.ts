@@ -21,7 +21,7 @@ import { answered, Bell, waitUntil } from "../maintenance/wait.ts";
 import { type DatabaseOptions, openSession } from "./database.ts";
 import { type RetiredSettings, unusedSettings } from "./retired_settings.ts";
 
-/** What an orchestrator needs to know. Either `databaseUrl` or `databaseConfig` names the database. */
+/** Configuration of an orchestrator. Either `databaseUrl` or `databaseConfig` names the database. */
 export interface OrchestratorConfig extends Omit<DatabaseOptions, "signal">, RetiredSettings {
   /** Whether `start()` applies pending migrations; meant for development. Default: false */
   readonly autoMigrate?: boolean | undefined;
@@ -103,7 +103,7 @@ export interface Orchestrator extends EventTarget, AsyncDisposable {
   start(): Promise<void>;
   /** Ends the checks and the connection, also of a start that is under way; resolves when nothing is left running. */
   stop(): Promise<void>;
-  /** Tells the status, after completing a transition that is due. */
+  /** Reads the maintenance status; completes a pending transition first. */
   getMaintenanceStatus(): Promise<MaintenanceStatus>;
   /** Asks for maintenance; enters at once when nothing is active. */
   requestMaintenance(options?: ChangeOptions): Promise<RequestResult>;
@@ -128,11 +128,11 @@ export interface Orchestrator extends EventTarget, AsyncDisposable {
 
 /** Default of {@linkcode OrchestratorConfig.maintenanceCheckIntervalMs}. */
 const CHECK_INTERVAL_MS = 5000;
-/** How long an answer may take at least, however short the interval is, in milliseconds. */
+/** Lower bound of the time that an answer may take, in milliseconds, however short the interval is. */
 const LEAST_ANSWER_MS = 1000;
-/** How long a change of the mode waits for locks unless told otherwise, in milliseconds. As `GateLockOptions`. */
+/** Default limit for the locks of a change of the mode, in milliseconds. The same as in `GateLockOptions`. */
 const LOCK_WAIT_MS = 10_000;
-/** How long `stop()` lets a look under way end by itself, in milliseconds. */
+/** Time that `stop()` gives a look that is under way, in milliseconds. */
 const LAST_LOOK_MS = 1000;
 
 /**

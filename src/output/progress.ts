@@ -67,7 +67,7 @@ export class Progress {
     this.options = options;
   }
 
-  /** Says what is being done now; the clock goes on when it was running. */
+  /** Sets the line that is shown; a running clock goes on. */
   update(step: string | Step): void {
     if (!this.options.shown) return;
     this.#step = typeof step === "string" ? { label: step } : step;
