@@ -69,7 +69,10 @@ Deno.test("five deployments of one name at once, two of them killed: one request
   const args = ["db:migrate", "--maintenance", "--dir", folder.path];
   const runs = Array.from({ length: 5 }, () => new Run(args, { env }));
   await until(
-    async () => (await sql`SELECT FROM maintenance_deployments`).length === 5,
+    // A deployment registers before it asks: five rows may stand there while nobody has asked yet.
+    async () =>
+      (await sql`SELECT FROM maintenance_deployments`).length === 5 &&
+      await mode(database) === "waiting_for_maintenance",
     "all of them wait for the drain",
   );
   const [asking] = await sql`SELECT deployment FROM orchestrator_state`;
