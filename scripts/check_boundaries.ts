@@ -64,7 +64,7 @@ const RESERVED: readonly (readonly [
   [/\bconsole\.\w+\(/, "prints by itself", []],
   [/\bDeno\.env\b/, "reads the environment", ["config/environment.ts"]],
   [/from "@cliffy/, "uses Cliffy", ["cli/tree.ts"]],
-  [/from "postgres"/, "uses the driver", ["database/session.ts"]],
+  [/from "postgres"/, "uses the driver", ["database/link.ts"]],
 ];
 
 const root = fileURLToPath(new URL("../src", import.meta.url));

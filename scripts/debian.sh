@@ -22,8 +22,9 @@ if ! [ -x "$home/run" ]; then
     "$command" -qq -o Dir::State::Lists="$home/lists" -o Dir::Cache="$home/cache" -o Debug::NoLocking=1 "$@"
   }
   apt apt-get update >&2 || fail "Debian's package lists cannot be had"
-  libraries=$(apt apt-cache depends --no-recommends --no-suggests "$package" |
-    sed -n 's/^ *Depends: \(lib[^ <]*\)$/\1/p' | grep -vx 'libc6\|libgcc-s1' || true)
+  libraries=$(apt apt-cache depends --recurse --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
+    --no-enhances "$package" | sed -n 's/^\(lib[^ :<]*\)$/\1/p' | sort -u |
+    grep -vx 'libc6\|libgcc-s1\|libcrypt1\|libc-bin\|libpam.*' || true)
   (
     cd "$home/packages"
     # shellcheck disable=SC2086 -- a list of words

@@ -7,7 +7,9 @@
 
 import { fileURLToPath } from "node:url";
 
-const NATIVE = fileURLToPath(new URL("../.toolchain/postgres", import.meta.url));
+/** The programs of PIPEWEAVE_POSTGRES (scripts/postgres.sh), or those that setup.sh got. */
+const NATIVE = Deno.env.get("PIPEWEAVE_POSTGRES") ??
+  fileURLToPath(new URL("../.toolchain/postgres", import.meta.url));
 /** PostgreSQL refuses to run as root; this is the id of "nobody" wherever that name exists. */
 const UNPRIVILEGED = 65_534;
 const asRoot = Deno.uid() === 0;

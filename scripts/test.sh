@@ -1,5 +1,8 @@
 #!/bin/sh
 # Every check and every test, on a PostgreSQL of their own. Ends with the line "N passed, N failed".
+#
+#   test.sh [arguments of deno test…]
+#   test.sh --postgres 14|15|16|17 [arguments…]   what depends on the server's version, on that one
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -11,15 +14,28 @@ before=$(git status --porcelain 2>/dev/null || true)
 PIPEWEAVE_PGBOUNCER=$(./scripts/debian.sh pgbouncer pgbouncer)
 export PIPEWEAVE_PGBOUNCER
 
-./scripts/check.sh
+PIPEWEAVE_PGPOOL=$(./scripts/debian.sh pgpool2 pgpool)
+export PIPEWEAVE_PGPOOL
+
+tests="src tests"
+if [ "${1:-}" = --postgres ]; then
+  PIPEWEAVE_POSTGRES=$(./scripts/postgres.sh "${2:-}")
+  export PIPEWEAVE_POSTGRES
+  shift 2
+  # What is about files, builds and models is the same on each.
+  tests=$(ls tests/*_test.ts | grep -v -e /build_ -e /docs_ -e /library_ -e /lock_ -e /model_ -e /release_ -e /workflows_)
+else
+  ./scripts/check.sh
+fi
 ./scripts/build.sh
 
 # deno test counts steps and documentation examples too; its own last line says how it went.
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
+# shellcheck disable=SC2086 -- a list of files
 deno run -A scripts/postgres_server.ts \
-  deno test --quiet --parallel --no-check --doc --allow-all src tests "$@" >"$log" 2>&1 || status=$?
+  deno test --quiet --parallel --no-check --doc --allow-all $tests "$@" >"$log" 2>&1 || status=$?
 cat "$log"
 
 counts=$(sed -n 's/^\(ok\|FAILED\) | \([0-9]*\) passed.* | \([0-9]*\) failed.*/\2 \3/p' "$log" | tail -n 1)

@@ -79,6 +79,10 @@ Deno.test("selftest runs the cycle and leaves nothing behind", async () => {
   for (
     const check of [
       "create a scratch schema",
+      "a message is one transaction",
+      "advisory locks",
+      "triggers",
+      "LISTEN and NOTIFY",
       "migrate",
       "re-run",
       "notice a changed",
@@ -93,12 +97,28 @@ Deno.test("selftest runs the cycle and leaves nothing behind", async () => {
     assertMatch(stdout, new RegExp(`✓ .*${check}.* \\(\\d+(\\.\\d)?m?s\\)`));
   }
   const json = JSON.parse((await pipeweave(["db:selftest", "--json"], { env })).stdout);
-  assertEquals([json.ok, json.checks.length], [true, 10]);
+  assertEquals([json.ok, json.checks.length], [true, 17]);
   const schemas = await database.sql`SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pipeweave%'`;
   assertEquals([
     schemas.length,
     (await database.sql`SELECT FROM pg_extension WHERE extname = 'uuid-ossp'`).length,
   ], [0, 0]);
+});
+
+Deno.test("selftest names what a server lacks, and what does not work without it: exit 1", async () => {
+  await using database = await TestDatabase.empty();
+  // As an engine would that speaks the protocol and has neither.
+  await database.sql.unsafe(`
+    CREATE FUNCTION public.lacks() RETURNS event_trigger LANGUAGE plpgsql AS
+      $$BEGIN RAISE EXCEPTION SQLSTATE '0A000' USING MESSAGE = 'unimplemented: ' || tg_tag; END$$;
+    CREATE EVENT TRIGGER lacks ON ddl_command_start WHEN TAG IN ('CREATE TRIGGER', 'CREATE INDEX') EXECUTE FUNCTION public.lacks()`);
+  const { code, stdout, stderr } = await pipeweave(["db:selftest"], { env: { DATABASE_URL: database.url } });
+  assertEquals(code, 1, stderr);
+  assertMatch(stdout, /✗ triggers .*unimplemented: CREATE TRIGGER/);
+  assertMatch(stdout, /✓ advisory locks/);
+  assertStringIncludes(stderr, "lacks 2 of the 7 features");
+  assertStringIncludes(stderr, "triggers. What does not work without it: the gate");
+  assertEquals((await database.sql`SELECT FROM pg_namespace WHERE nspname LIKE 'pipeweave%'`).length, 0);
 });
 
 Deno.test("selftest without privileges says what to grant: exit 1", async () => {

@@ -80,7 +80,8 @@ const APPLY_OPTIONS: OptionGroup = {
     ...LIMIT_OPTIONS,
     {
       flags: "--timeout <duration:string>",
-      description: "Limit for all of it: no attempt starts after that. Default: none",
+      description:
+        "Limit for all of it: what runs then is cancelled, and no attempt starts after that. Default: none",
     },
     {
       flags: "--lease <duration:string>",
@@ -321,7 +322,7 @@ const selftest: CommandSpec = {
   name: "db:selftest",
   summary: "Run the whole cycle in a scratch schema, and remove it.",
   description:
-    "Tries on the given server, in a scratch schema that it removes whatever happens, all that PipeWeave needs: privileges, migrating, re-running, noticing a changed file, the task queue, draining, entering and leaving maintenance, and cleanup. One line for each check.",
+    "Tries on the given server, in a scratch schema that it removes whatever happens, all that PipeWeave needs: privileges, each feature of PostgreSQL, migrating, re-running, noticing a changed file, the task queue, draining, entering and leaving maintenance, and cleanup. One line for each check.",
   options: [CONNECTION_OPTIONS, OUTPUT_OPTIONS],
   examples: [{
     purpose: "Before the first deployment",

@@ -296,8 +296,9 @@ export class Invocation {
       signal: interruptible ? this.signal : undefined,
       onNotify: () => onNotify?.(),
       onWait: (reason) => this.progress.update(`Waiting for the database: ${reason}`),
-      onNotice: ({ severity, code, message, hint }) => {
-        const text = hint ? `${message} (${hint})` : message;
+      onNotice: ({ severity, code, message, detail, hint }) => {
+        const more = [detail, hint].filter(Boolean).join(" ");
+        const text = more ? `${message} (${more})` : message;
         // "… already exists, skipping" is what safe-to-repeat migrations are made of.
         const expected = code.startsWith("42") || message.endsWith(", skipping");
         if (severity === "WARNING") this.warn(text);

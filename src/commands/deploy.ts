@@ -13,14 +13,7 @@ import { describeRequest, type MaintenanceStatus } from "../maintenance/status.t
 import { answered, Bell } from "../maintenance/wait.ts";
 import type { OrchestratorMode } from "../maintenance/transitions.ts";
 import type { ApplyResult } from "../engine/apply_types.ts";
-import {
-  drain,
-  DRAIN_TIMEOUT_MS,
-  type Drained,
-  type DrainEvents,
-  type Ending,
-  unstoppable,
-} from "./drain.ts";
+import { drain, DRAIN_TIMEOUT_MS, type Drained, type DrainEvents, type Ending } from "./drain.ts";
 import { exitMaintenance, getMaintenanceStatus } from "./maintenance.ts";
 import { migrate, type MigrateOptions } from "./migrate.ts";
 
@@ -309,8 +302,8 @@ class Deployment {
   }
 
   async #beside<T>(work: (session: Session) => Promise<T>): Promise<T> {
-    await using beside = unstoppable(this.session);
-    return await answered(work(beside.session), beside.session, {
+    await using beside = this.session.beside();
+    return await answered(work(beside), beside, {
       ...{ deadline: Infinity, answerWithinMs: BESIDE_MS },
     });
   }

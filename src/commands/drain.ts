@@ -5,7 +5,7 @@
  */
 
 import { messageOf, PipeweaveError } from "../errors.ts";
-import { Session } from "../database/session.ts";
+import type { Session } from "../database/session.ts";
 import type { ChangeOptions } from "../maintenance/state.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import { answered, type Bell, type Look } from "../maintenance/wait.ts";
@@ -127,11 +127,11 @@ async function end(
     );
   }
   onCallingOff?.();
-  await using cleaner = unstoppable(session);
+  await using cleaner = session.beside();
   const { signal: _, ...who } = request;
-  const late = setTimeout(() => cleaner.session.abandon(), CALL_OFF_MS);
+  const late = setTimeout(() => cleaner.abandon(), CALL_OFF_MS);
   try {
-    const status = await exitMaintenance(cleaner.session, {
+    const status = await exitMaintenance(cleaner, {
       ...{ ...who, requestedAt: asked.requestedAt, lockWaitMs: CALL_OFF_LOCK_MS },
     });
     error.add(
@@ -152,10 +152,4 @@ async function end(
   } finally {
     clearTimeout(late);
   }
-}
-
-/** A session beside another one that a signal does not end, to clean up after it. */
-export function unstoppable({ settings, options }: Session): AsyncDisposable & { readonly session: Session } {
-  const session = new Session(settings, { ...options, signal: undefined });
-  return { session, [Symbol.asyncDispose]: () => session.close() };
 }

@@ -18,6 +18,7 @@ import {
   getMaintenanceStatus,
   requestMaintenance,
 } from "./maintenance.ts";
+import { type Feature, FEATURES } from "./features.ts";
 import { migrate } from "./migrate.ts";
 
 /** One check, done. */
@@ -71,7 +72,12 @@ export async function selfTest(
   await session.transaction(sql`SELECT 1 AS one;`);
   const scratch = await open(settings, { interruptible: true });
   try {
-    for (const [name, body] of cycle(session, scratch)) if (!await check(name, body)) break;
+    const isMade = await check("create a scratch schema", () => createScratch(session, schema));
+    // All that is missing is named, and not the first of it alone.
+    if (isMade) { for (const { name, probe } of FEATURES) await check(name, () => probe(scratch)); }
+    if (checks.every(({ ok }) => ok)) {
+      for (const [name, body] of cycle(scratch)) if (!await check(name, body)) break;
+    }
   } finally {
     await scratch.close();
     const remover = await open(settings, { interruptible: false });
@@ -83,6 +89,7 @@ export async function selfTest(
     await remover.close();
   }
   const failed = checks.find(({ ok }) => !ok);
+  const missing = FEATURES.filter(({ name }) => checks.some((one) => one.name === name && !one.ok));
   return {
     document: {
       ok: failed === undefined,
@@ -94,12 +101,24 @@ export async function selfTest(
         ...(error === undefined ? {} : { error: messageOf(error) }),
       })),
     },
-    failure: failed && asFailure(failed),
+    failure: failed && asFailure(failed, missing),
   };
 }
 
-function asFailure({ name, error }: Check): PipeweaveError {
+function asFailure({ name, error }: Check, missing: readonly Feature[]): PipeweaveError {
   if (error instanceof PipeweaveError && error.kind === "interrupted") return error;
+  if (missing.length > 0) {
+    return new PipeweaveError(
+      "database",
+      "selftest_failed",
+      `This server lacks ${missing.length} of the ${FEATURES.length} features that PipeWeave needs`,
+      {
+        problems: missing.map(({ name, without }) => `${name}. What does not work without it: ${without}`),
+        hint: "Is it PostgreSQL? What others are known to lack: docs/database.md, Engines.",
+        cause: error,
+      },
+    );
+  }
   const details = error instanceof PipeweaveError ? error.details : { cause: error };
   return new PipeweaveError("database", "selftest_failed", `Check "${name}" failed: ${messageOf(error)}`, {
     ...details,
@@ -108,7 +127,13 @@ function asFailure({ name, error }: Check): PipeweaveError {
   });
 }
 
-function cycle(session: Session, scratch: Session): readonly (readonly [string, () => Promise<void>])[] {
+async function createScratch(session: Session, schema: string): Promise<void> {
+  // What is in the way of migrating the schema itself, however much may be done in another one.
+  await session.transaction(assertTrusted(session.settings.schema, [], "own"));
+  await session.transaction(sql`CREATE SCHEMA ${identifier(schema)};`);
+}
+
+function cycle(scratch: Session): readonly (readonly [string, () => Promise<void>])[] {
   const { schema } = scratch.settings;
   const table = (name: string) => sql`${identifier(schema)}.${identifier(name)}`;
   const expectMode = async (mode: OrchestratorMode) => {
@@ -118,11 +143,6 @@ function cycle(session: Session, scratch: Session): readonly (readonly [string, 
   const setStatus = (status: string) =>
     scratch.transaction(sql`UPDATE ${table("task_runs")} SET status = ${status};`);
   return [
-    ["create a scratch schema", async () => {
-      // What is in the way of migrating the schema itself, however much may be done in another one.
-      await session.transaction(assertTrusted(session.settings.schema, [], "own"));
-      await session.transaction(sql`CREATE SCHEMA ${identifier(schema)};`);
-    }],
     ["migrate", async () => {
       const { applied, failed } = await migrate(scratch);
       if (failed) throw failed.error;

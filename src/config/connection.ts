@@ -7,10 +7,14 @@
  * @module
  */
 
-import { type ConnectionParameters, ConnectionUrlError, parseConnectionUrl } from "./connection_url.ts";
 import { parseDuration } from "./duration.ts";
+import { decidePatience, type Patience } from "./keepalive.ts";
+import { readLayers, readService } from "./layers.ts";
+import { mistakeIn, refusalOf } from "./parameters.ts";
 import { findPassword } from "./pgpass.ts";
-import { findService } from "./service_file.ts";
+import { type AuthenticationMethod, parseRequireAuth } from "./require_auth.ts";
+import { decideTls, defaultSslMode } from "./tls.ts";
+import { printable } from "../printable.ts";
 
 /** The connection flags as they were typed; absent means not given. */
 export interface ConnectionFlags {
@@ -69,12 +73,19 @@ export interface ConnectionSettings {
   readonly sslRoot?: string;
   readonly sslCertificate?: string;
   readonly sslKey?: string;
+  readonly channelBinding: "disable" | "prefer" | "require";
+  /** What the server may ask for; undefined: anything. */
+  readonly requireAuth?: readonly AuthenticationMethod[];
   readonly applicationName: string;
   /** libpq's `options`: command-line options for the server, such as `-c work_mem=64MB`. */
   readonly options?: string;
+  /** The session's time zone; undefined leaves it to the server. */
+  readonly timeZone?: string;
   readonly targetSession: TargetSession;
   /** Limit for one attempt at one host, in milliseconds; 0 means none. */
   readonly connectTimeoutMs: number;
+  /** How long a server that was connected may be silent; undefined: for ever. */
+  readonly patience?: Patience;
   /** How long to keep trying while no server answers, in milliseconds. */
   readonly waitForDbMs: number;
   /** The schema that PipeWeave's tables live in. */
@@ -103,180 +114,6 @@ const TARGET_SESSIONS: readonly TargetSession[] = [
 ];
 const DEFAULT_CONNECT_TIMEOUT_MS = 10_000;
 
-/** Parameters that change nothing here; taken so that URLs made for libpq work. */
-const IGNORED = new Set([
-  "client_encoding",
-  "fallback_application_name",
-  "gssdelegation",
-  "gsslib",
-  "keepalives",
-  "keepalives_count",
-  "keepalives_idle",
-  "keepalives_interval",
-  "krbsrvname",
-  "sslcompression",
-  "sslsni",
-  "tcp_user_timeout",
-]);
-/** Parameters whose harmless values are taken; another value asks for what is not there, and is refused. */
-const LIMITED: Readonly<Record<string, readonly string[]>> = {
-  channel_binding: ["disable", "prefer"],
-  gssencmode: ["disable", "prefer"],
-  load_balance_hosts: ["disable"],
-  sslnegotiation: ["postgres"],
-};
-const KNOWN = new Set([
-  "application_name",
-  "connect_timeout",
-  "dbname",
-  "host",
-  "hostaddr",
-  "options",
-  "passfile",
-  "password",
-  "port",
-  "service",
-  "sslcert",
-  "sslkey",
-  "sslmode",
-  "sslrootcert",
-  "target_session_attrs",
-  "user",
-]);
-
-/** A layer of settings and how to name it in a message. */
-interface Layer {
-  readonly parameters: ConnectionParameters;
-  readonly source: (keyword: string) => string;
-}
-
-function compact(entries: Record<string, string | undefined>): ConnectionParameters {
-  const parameters: ConnectionParameters = {};
-  for (const [keyword, value] of Object.entries(entries)) {
-    // An empty environment variable counts as not set, as in libpq.
-    if (value !== undefined && value !== "") parameters[keyword] = value;
-  }
-  return parameters;
-}
-
-function readUrl(url: string | undefined, name: string, problems: string[]): Layer {
-  const source = (keyword: string) => `${keyword} in ${name}`;
-  if (url === undefined || url === "") return { parameters: {}, source };
-  try {
-    return { parameters: parseConnectionUrl(url), source };
-  } catch (error) {
-    if (!(error instanceof ConnectionUrlError)) throw error;
-    problems.push(`${name} ${error.message}`);
-    return { parameters: {}, source };
-  }
-}
-
-/** `DB_SSL` as Node services write it: a boolean or an sslmode. */
-function readDbSsl(value: string | undefined): string | undefined {
-  if (value === undefined || value === "") return undefined;
-  const lower = value.toLowerCase();
-  if (["1", "true", "yes", "on"].includes(lower)) return "require";
-  if (["0", "false", "no", "off"].includes(lower)) return "disable";
-  return lower;
-}
-
-const PG_VARIABLES: Readonly<Record<string, string>> = {
-  host: "PGHOST",
-  hostaddr: "PGHOSTADDR",
-  port: "PGPORT",
-  dbname: "PGDATABASE",
-  user: "PGUSER",
-  password: "PGPASSWORD",
-  passfile: "PGPASSFILE",
-  service: "PGSERVICE",
-  sslmode: "PGSSLMODE",
-  sslrootcert: "PGSSLROOTCERT",
-  sslcert: "PGSSLCERT",
-  sslkey: "PGSSLKEY",
-  application_name: "PGAPPNAME",
-  connect_timeout: "PGCONNECT_TIMEOUT",
-  options: "PGOPTIONS",
-  target_session_attrs: "PGTARGETSESSIONATTRS",
-};
-const FLAG_NAMES: Readonly<Record<string, string>> = {
-  dbname: "--database",
-  connect_timeout: "--connect-timeout",
-};
-
-function readLayers(flags: ConnectionFlags, { env }: Surroundings, problems: string[]): Layer[] {
-  const first = (...names: string[]) => names.find((name) => env[name] !== undefined && env[name] !== "");
-  const db: Record<string, string | undefined> = {
-    host: first("DB_HOST"),
-    port: first("DB_PORT"),
-    dbname: first("DB_NAME", "DB_DATABASE"),
-    user: first("DB_USER", "DB_USERNAME"),
-    password: first("DB_PASS", "DB_PASSWORD"),
-    sslmode: first("DB_SSL"),
-  };
-  const dbValues = Object.entries(db).map(([keyword, name]) => {
-    const value = name === undefined ? undefined : env[name];
-    return [keyword, keyword === "sslmode" ? readDbSsl(value) : value] as const;
-  });
-  if (flags.ssl && flags.sslmode === "disable") {
-    problems.push("--ssl and --sslmode disable contradict each other");
-  }
-  return [
-    {
-      parameters: compact({
-        host: flags.host,
-        port: flags.port,
-        dbname: flags.database,
-        user: flags.user,
-        password: flags.password,
-        sslmode: flags.sslmode ?? (flags.ssl ? "require" : undefined),
-        sslrootcert: flags.sslrootcert,
-      }),
-      source: (keyword) => FLAG_NAMES[keyword] ?? `--${keyword}`,
-    },
-    // A URL names a whole database: one on the command line replaces the one in the environment.
-    flags.url === undefined
-      ? readUrl(env["DATABASE_URL"], "DATABASE_URL", problems)
-      : readUrl(flags.url, "--url", problems),
-    { parameters: compact(Object.fromEntries(dbValues)), source: (keyword) => db[keyword] ?? keyword },
-    {
-      parameters: compact(
-        Object.fromEntries(Object.entries(PG_VARIABLES).map(([keyword, name]) => [keyword, env[name]])),
-      ),
-      source: (keyword) => PG_VARIABLES[keyword] ?? keyword,
-    },
-  ];
-}
-
-/** libpq looks a service up in the user's file, then in the system's. */
-function readService(name: string, { env, readFile }: Surroundings, problems: string[]): Layer {
-  const home = env["HOME"] ?? env["USERPROFILE"];
-  const paths = [
-    env["PGSERVICEFILE"] || (home && `${home}/.pg_service.conf`),
-    env["PGSYSCONFDIR"] && `${env["PGSYSCONFDIR"]}/pg_service.conf`,
-  ].filter((path): path is string => Boolean(path));
-  for (const path of paths) {
-    try {
-      const file = readFile(path);
-      const parameters = file && findService(file.text, name);
-      if (parameters) {
-        return {
-          parameters,
-          source: (keyword) => `${keyword} of service "${name}" in ${path}`,
-        };
-      }
-    } catch (error) {
-      problems.push(
-        `The service file ${path} cannot be read: ${error instanceof Error ? error.message : error}`,
-      );
-      return { parameters: {}, source: String };
-    }
-  }
-  problems.push(
-    `Service "${name}" is defined in none of: ${paths.join(", ") || "(no HOME, no PGSERVICEFILE)"}`,
-  );
-  return { parameters: {}, source: String };
-}
-
 /**
  * Decides where and how to connect.
  *
@@ -297,26 +134,23 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
 
   for (const layer of layers) {
     for (const [keyword, value] of Object.entries(layer.parameters)) {
-      if (KNOWN.has(keyword) || IGNORED.has(keyword) || LIMITED[keyword]?.includes(value)) continue;
-      const source = layer.source(keyword);
-      if (LIMITED[keyword]) {
-        problems.push(
-          `${source}: "${value}" is not supported; leave it out or use ${LIMITED[keyword].join(" or ")}`,
-        );
-      } else {
-        const advice = keyword === "schema" ? "; to choose the schema, use --schema" : "";
-        problems.push(`${source} is not a connection parameter${advice}`);
-      }
+      const refusal = refusalOf(keyword, value);
+      if (refusal !== undefined) problems.push(`${layer.source(keyword)}${printable(refusal)}`);
+      const mistake = mistakeIn(keyword, value);
+      if (mistake === undefined) continue;
+      // Such a password can be set, if hardly on purpose.
+      (keyword === "password" ? warnings : problems).push(`${layer.source(keyword)} ${mistake}`);
     }
   }
 
   const oneOf = <T extends string>(keyword: string, allowed: readonly T[], fallback: T): T => {
     const value = get(keyword) ?? fallback;
     if ((allowed as readonly string[]).includes(value)) return value as T;
-    problems.push(`${named(keyword)} must be one of ${allowed.join(", ")}, not "${value}"`);
+    problems.push(`${named(keyword)} must be one of ${allowed.join(", ")}, not "${printable(value)}"`);
     return fallback;
   };
-  const sslmode = oneOf("sslmode", SSL_MODES, "prefer");
+  const given = { get, named };
+  const sslmode = oneOf("sslmode", SSL_MODES, defaultSslMode(given));
   const targetSession = oneOf("target_session_attrs", TARGET_SESSIONS, "any");
   const user = get("user") ?? surroundings.osUser;
   if (user === undefined) {
@@ -324,8 +158,11 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   }
   const database = get("dbname") ?? user ?? "";
   const schema = flags.schema ?? "public";
-  if (flags.host !== undefined && /:\/\/|@/.test(flags.host)) {
+  if (flags.host !== undefined && /:\/\/|.@/.test(flags.host)) {
     problems.push("--host takes a host; a URL goes to --url");
+  }
+  if (/^\[.*\]$/.test(flags.host ?? "")) {
+    problems.push("--host takes an IPv6 address without brackets; they belong into a URL");
   }
   if (schema.startsWith("$") || schema.startsWith("pg_")) {
     problems.push(`--schema must not start with $ or pg_`);
@@ -344,7 +181,9 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   };
   const seconds = get("connect_timeout");
   if (seconds !== undefined && !/^-?\d{1,6}$/.test(seconds)) {
-    problems.push(`${named("connect_timeout")} must be a whole number of seconds, not "${seconds}"`);
+    problems.push(
+      `${named("connect_timeout")} must be a whole number of seconds, not "${printable(seconds)}"`,
+    );
   }
   const connectTimeoutMs = flags.connectTimeout === undefined
     ? seconds === undefined ? DEFAULT_CONNECT_TIMEOUT_MS : Math.max(0, Number(seconds)) * 1000
@@ -352,7 +191,14 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   const waitForDbMs = duration(flags.waitForDb, "--wait-for-db", 0);
 
   const hosts = decideHosts(get, has, named, problems);
-  const tls = decideTls(sslmode, get, named, surroundings, problems);
+  const tls = decideTls(sslmode, given, surroundings, { problems, warnings });
+  const patience = decidePatience(get, (keyword, problem) => problems.push(`${named(keyword)} ${problem}`));
+  let requireAuth: readonly AuthenticationMethod[] | undefined;
+  try {
+    requireAuth = parseRequireAuth(get("require_auth") ?? "");
+  } catch (error) {
+    problems.push(`${named("require_auth")} ${(error as Error).message}`);
+  }
   const passwords = decidePasswords(
     hosts,
     { user: user ?? "", database },
@@ -364,6 +210,7 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
   if (problems.length > 0) return { ok: false, problems };
 
   const options = get("options");
+  const timeZone = get("timezone");
   return {
     ok: true,
     warnings,
@@ -377,6 +224,9 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
       ...tls,
       applicationName: get("application_name") ?? surroundings.applicationName,
       ...(options === undefined ? {} : { options }),
+      ...(timeZone === undefined ? {} : { timeZone }),
+      ...(requireAuth === undefined ? {} : { requireAuth }),
+      ...(patience === undefined ? {} : { patience }),
       targetSession,
       connectTimeoutMs,
       waitForDbMs,
@@ -412,65 +262,6 @@ function decideHosts(get: Get, has: (keyword: string) => number, named: Get, pro
     const address = addresses?.[i];
     return { host: name || "localhost", port, ...(address && address !== name ? { address } : {}) };
   });
-}
-
-type Tls = Pick<ConnectionSettings, "sslmode" | "sslRoot" | "sslCertificate" | "sslKey">;
-
-/** Which certificates count, and with which rigour (libpq documentation, 32.19). */
-function decideTls(
-  sslmode: SslMode,
-  get: Get,
-  named: Get,
-  { env, readFile }: Surroundings,
-  problems: string[],
-): Tls {
-  if (sslmode === "disable") return { sslmode };
-  const home = env["HOME"];
-  const read = (keyword: string, fallback: string): string | undefined => {
-    const chosen = get(keyword);
-    const path = chosen ?? (home && `${home}/.postgresql/${fallback}`);
-    try {
-      const file = path ? readFile(path) : undefined;
-      if (!file && chosen !== undefined) {
-        problems.push(`${named(keyword)}: the file ${chosen} does not exist`);
-      }
-      return file?.text;
-    } catch (error) {
-      problems.push(
-        `${named(keyword)}: ${path} cannot be read: ${error instanceof Error ? error.message : error}`,
-      );
-      return undefined;
-    }
-  };
-  const verifies = sslmode === "verify-ca" || sslmode === "verify-full";
-  const system = get("sslrootcert") === "system";
-  const sslRoot = system ? undefined : read("sslrootcert", "root.crt");
-  if (system && sslmode !== "verify-full") {
-    problems.push(
-      `${
-        named("sslrootcert")
-      }: "system" needs --sslmode verify-full, since any host can get a public certificate`,
-    );
-  }
-  if (verifies && !system && sslRoot === undefined && get("sslrootcert") === undefined) {
-    problems.push(
-      `--sslmode ${sslmode} needs the root certificate: give --sslrootcert <file>, or --sslrootcert system for the public ones`,
-    );
-  }
-  if (sslRoot !== undefined && !sslRoot.includes("-----BEGIN CERTIFICATE-----")) {
-    problems.push(`${named("sslrootcert")}: the file holds no certificate in PEM form`);
-  }
-  const sslCertificate = read("sslcert", "postgresql.crt");
-  const sslKey = sslCertificate === undefined ? undefined : read("sslkey", "postgresql.key");
-  if (sslCertificate !== undefined && sslKey === undefined) {
-    problems.push("The client certificate has no key: give sslkey");
-  }
-  return {
-    // With a root certificate at hand, `require` checks against it (libpq: "as verify-ca").
-    sslmode: sslmode === "require" && sslRoot !== undefined ? "verify-ca" : sslmode,
-    ...(sslRoot === undefined ? {} : { sslRoot }),
-    ...(sslCertificate === undefined || sslKey === undefined ? {} : { sslCertificate, sslKey }),
-  };
 }
 
 function decidePasswords(
@@ -510,10 +301,10 @@ function decidePasswords(
 
 /** The target for people and logs: `user@host:port/database`, never a password. */
 export function describeTarget({ user, hosts, database }: ConnectionSettings): string {
-  return `${user}@${hosts.map(describeHost).join(",")}/${database}`;
+  return `${printable(user)}@${hosts.map(describeHost).join(",")}/${printable(database)}`;
 }
 
 /** One host for people: `db1:5432`, `[::1]:5432`, `/run/postgresql:5432`. */
 export function describeHost({ host, port }: Host): string {
-  return `${host.includes(":") ? `[${host}]` : host}:${port}`;
+  return `${host.includes(":") ? `[${printable(host)}]` : printable(host)}:${port}`;
 }

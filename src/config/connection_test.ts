@@ -8,7 +8,17 @@ import {
   type FoundFile,
 } from "./connection.ts";
 
-const CERTIFICATE = "-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n";
+/** Of nobody: made for this test (openssl req -new -x509 -newkey ed25519). */
+const CERTIFICATE = `-----BEGIN CERTIFICATE-----
+MIIBNDCB56ADAgECAhQAjUdwZhUq96DneyFGRbLx8G+hjTAFBgMrZXAwDzENMAsG
+A1UEAwwEcm9vdDAgFw0yNjExMjkwMTA0MTVaGA8yMTI2MTEwNTAxMDQxNVowDzEN
+MAsGA1UEAwwEcm9vdDAqMAUGAytlcAMhAN9ZdfhhrB2Hcflb7eFUpAEsRd/fXGoz
+i+QWf7CIzKfKo1MwUTAdBgNVHQ4EFgQUMicXO33A7Btgr+/eBWS8zmwFIeUwHwYD
+VR0jBBgwFoAUMicXO33A7Btgr+/eBWS8zmwFIeUwDwYDVR0TAQH/BAUwAwEB/zAF
+BgMrZXADQQAuIijoe3U16mu++vepyZt7qLxXI9g+gocwu9M9utphf9pKIRggSLfA
+FZBCeOTgzDhltd3tzZGnHWsGLP3VEGYD
+-----END CERTIFICATE-----
+`;
 
 interface Case {
   readonly flags?: ConnectionFlags;
@@ -46,6 +56,8 @@ const defaults: ConnectionSettings = {
   database: "osuser",
   user: "osuser",
   sslmode: "prefer",
+  channelBinding: "prefer",
+  patience: { idleMs: 10_000, intervalMs: 5000, limitMs: 25_000 },
   applicationName: "pipeweave/test",
   targetSession: "any",
   connectTimeoutMs: 10_000,
@@ -221,6 +233,26 @@ Deno.test("decideConnection: TLS", () => {
     ["the public roots", { flags: { sslmode: "verify-full", sslrootcert: "system" } }, {
       sslmode: "verify-full",
     }],
+    ["the public roots alone ask for all of it", { flags: { sslrootcert: "system" } }, {
+      sslmode: "verify-full",
+    }],
+    [
+      "a bound channel needs TLS",
+      { env: { PGCHANNELBINDING: "require" }, flags: { sslrootcert: "/ca.crt" } },
+      {
+        sslmode: "verify-ca",
+        channelBinding: "require",
+        sslRoot: CERTIFICATE,
+      },
+    ],
+    [
+      "Neon's URL",
+      { flags: { url: "postgres://osuser@localhost?sslmode=require&channel_binding=require" } },
+      {
+        sslmode: "verify-full",
+        channelBinding: "require",
+      },
+    ],
     ["in the URL", { flags: { url: "postgres://osuser@localhost?sslmode=disable" } }, { sslmode: "disable" }],
   ];
   for (const [name, given, expected] of table) {
@@ -262,10 +294,36 @@ Deno.test("decideConnection refuses, and reports all that is wrong together", ()
       { flags: { url: "postgres://h/d?schema=x" } },
       "schema in --url is not a connection parameter; to choose the schema, use --schema",
     ],
+    [{ env: { PGCHANNELBINDING: "yes" } }, "PGCHANNELBINDING must be one of disable, prefer, require"],
+    [{ flags: { url: "postgres://h/d?channel_binding=require&sslmode=disable" } }, '"require" needs TLS'],
+    [{ env: { PGREQUIREAUTH: "kerberos" } }, "PGREQUIREAUTH names a method that is not one of password, md5"],
+    [{ env: { PGREQUIREAUTH: "md5,!none" } }, "PGREQUIREAUTH must not mix methods with and without !"],
+    [{ env: { PGREQUIREAUTH: "md5,md5" } }, "PGREQUIREAUTH names a method twice"],
+    [{ env: { PGGSSENCMODE: "require" } }, 'PGGSSENCMODE: "require" is not supported'],
+    [{ env: { PGSSLNEGOTIATION: "direct" } }, 'PGSSLNEGOTIATION: "direct" is not supported'],
+    [{ env: { PGREQUIREPEER: "postgres" } }, 'PGREQUIREPEER: "postgres" is not supported'],
+    [{ env: { PGSSLCRL: "/x" } }, "revocation lists are not read"],
+    [{ env: { PGSSLMINPROTOCOLVERSION: "TLSv1.3" } }, 'PGSSLMINPROTOCOLVERSION: "TLSv1.3" is not supported'],
     [
-      { flags: { url: "postgres://h/d?channel_binding=require" } },
-      'channel_binding in --url: "require" is not supported',
+      { env: { PGHOST: "db\n" } },
+      "PGHOST ends in a line break, as a secret read from a file does: remove it",
     ],
+    [{ env: { PGPORT: "5432\r\n" } }, "PGPORT ends in a line break"],
+    [{ env: { DB_USER: "me\n" } }, "DB_USER ends in a line break"],
+    [{ env: { DATABASE_URL: "postgres://h/app\r" } }, "DATABASE_URL ends in a line break"],
+    [{ env: { DATABASE_URL: "postgres://h/app\n" } }, "DATABASE_URL ends in a line break"],
+    [{ flags: { url: "postgres://h/app " } }, "--url ends in a space"],
+    [{ env: { PGDATABASE: "a\x1bb" } }, "PGDATABASE holds a control character"],
+    [{ env: { PGHOST: " db" } }, "PGHOST begins or ends with a space"],
+    [
+      { flags: { url: "postgres://h/d?keepalives_idle=soon" } },
+      "keepalives_idle in --url must be a whole number",
+    ],
+    [
+      { flags: { url: "postgres://h/d?tcp_user_timeout=1.5" } },
+      "tcp_user_timeout in --url must be a whole number",
+    ],
+    [{ flags: { host: "[::1]" } }, "--host takes an IPv6 address without brackets"],
     [{ osUser: "" }, "No database user is named"],
   ];
   for (const [given, part] of table) {
@@ -301,4 +359,44 @@ Deno.test("decideConnection tells whether anybody named a database", () => {
 Deno.test("describeTarget shows where, and no password", () => {
   const settings = settingsOf({ flags: { url: "postgres://u:secret@a:1,[::1]:2/d" } });
   assertEquals(describeTarget(settings), "u@a:1,[::1]:2/d");
+});
+
+Deno.test("decideConnection: how long a silent server is waited for", () => {
+  const table: readonly (readonly [string, ConnectionSettings["patience"]])[] = [
+    ["", { idleMs: 10_000, intervalMs: 5000, limitMs: 25_000 }],
+    ["keepalives=1", { idleMs: 10_000, intervalMs: 5000, limitMs: 25_000 }],
+    ["keepalives=0", undefined],
+    ["keepalives_idle=60&keepalives_interval=2&keepalives_count=4", {
+      idleMs: 60_000,
+      intervalMs: 2000,
+      limitMs: 68_000,
+    }],
+    ["keepalives_idle=0&keepalives_count=-1", { idleMs: 10_000, intervalMs: 5000, limitMs: 25_000 }],
+    ["tcp_user_timeout=4000", { idleMs: 4000, intervalMs: 5000, limitMs: 4000 }],
+    ["tcp_user_timeout=0", { idleMs: 10_000, intervalMs: 5000, limitMs: 25_000 }],
+  ];
+  for (const [parameters, expected] of table) {
+    assertEquals(
+      settingsOf({ flags: { url: `postgres://h/d?${parameters}` } }).patience,
+      expected,
+      parameters,
+    );
+  }
+});
+
+Deno.test("decideConnection: a password that ends in a line break is taken, with a word", () => {
+  const decision = decide({ env: { PGPASSWORD: "secret\n" } });
+  assert(decision.ok);
+  assertEquals(decision.settings.hosts[0]!.password, "secret\n");
+  assertEquals(decision.warnings, [
+    "PGPASSWORD ends in a line break, as a secret read from a file does: remove it",
+  ]);
+});
+
+Deno.test("decideConnection: proofs that the server may ask for", () => {
+  const allowed = (text: string) => settingsOf({ env: { PGREQUIREAUTH: text } }).requireAuth;
+  assertEquals(allowed("scram-sha-256"), ["scram-sha-256"]);
+  assertEquals(allowed("scram-sha-256, md5"), ["md5", "scram-sha-256"]);
+  assertEquals(allowed("!none,!password"), ["md5", "gss", "sspi", "scram-sha-256"]);
+  assertEquals(settingsOf({}).requireAuth, undefined);
 });

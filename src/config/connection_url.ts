@@ -61,7 +61,12 @@ export function parseConnectionUrl(url: string): ConnectionParameters {
   const [path, query = ""] = splitOnce(rest, "?");
   const [authority, database = ""] = splitOnce(path, "/");
   // An unescaped @ belonged to the password, and so would part of what is taken for host or database.
-  if (path.includes("@")) throw new ConnectionUrlError(`has more than one @; ${ENCODING_HELP}`);
+  if (path.includes("@")) {
+    const what = parameters["user"] === undefined && parameters["password"] === undefined
+      ? "a / before its @"
+      : "more than one @";
+    throw new ConnectionUrlError(`has ${what}; ${ENCODING_HELP}`);
+  }
   if (database !== "") parameters["dbname"] = decoded(database, "database name");
   if (authority !== "") {
     const { hosts, ports } = readHosts(authority);
@@ -69,7 +74,8 @@ export function parseConnectionUrl(url: string): ConnectionParameters {
     if (ports.some((port) => port !== "")) parameters["port"] = ports.join(",");
   }
 
-  for (const pair of query === "" ? [] : query.split("&")) {
+  // libpq takes an & at the end.
+  for (const pair of query === "" ? [] : query.replace(/&$/, "").split("&")) {
     const [keyword, value] = splitOnce(pair, "=");
     if (keyword === "" || value === undefined) {
       throw new ConnectionUrlError("has a query parameter without a name or a value");

@@ -4,6 +4,8 @@
  * @module
  */
 
+import { PG_VARIABLES } from "./parameters.ts";
+
 /** Every variable, by what it is for. */
 export const ENVIRONMENT: readonly string[] = [
   // Connection, in order of rank.
@@ -19,9 +21,8 @@ export const ENVIRONMENT: readonly string[] = [
     "DB_PASSWORD",
     "DB_SSL",
   ],
-  ...["PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGPASSFILE"],
-  ...["PGSERVICE", "PGSERVICEFILE", "PGSYSCONFDIR", "PGAPPNAME", "PGCONNECT_TIMEOUT", "PGOPTIONS"],
-  ...["PGSSLMODE", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY", "PGTARGETSESSIONATTRS"],
+  ...Object.values(PG_VARIABLES),
+  ...["PGSERVICEFILE", "PGSYSCONFDIR"],
   // Behaviour.
   ...["AUTO_MIGRATE", "AUTO_INIT_DB", "MAINTENANCE_CHECK_INTERVAL_MS", "PIPEWEAVE_MIGRATIONS_DIR"],
   ...["PIPEWEAVE_DLQ_RETENTION_DAYS", "PIPEWEAVE_OWNER"],

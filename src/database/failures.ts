@@ -4,7 +4,7 @@
  * @module
  */
 
-import { excerptOf } from "../printable.ts";
+import { excerptOf, printable } from "../printable.ts";
 import { type ConnectionSettings, describeHost, type Host } from "../config/connection.ts";
 import { type ErrorDetails, messageOf, PipeweaveError } from "../errors.ts";
 import { identifier } from "./sql.ts";
@@ -14,6 +14,8 @@ import { NOT_TRUSTED, type Use } from "./trust.ts";
 export interface ServerError extends Error {
   readonly code: string;
   readonly severity?: string;
+  /** Translated; poolers send this one alone. */
+  readonly severity_local?: string;
   readonly detail?: string;
   readonly hint?: string;
   readonly position?: string;
@@ -60,6 +62,8 @@ const SOCKET_REASONS: Readonly<Record<string, readonly [code: string, reason: st
     "Is PostgreSQL running, with this unix_socket_directories and port?",
   ],
   ECONNRESET: ["closed", "the server closed the connection", "See the server's log for the reason."],
+  // Deno's word for a write to a TLS connection that was closed.
+  UNKNOWN: ["closed", "the server closed the connection", "See the server's log for the reason."],
   EPIPE: ["closed", "the server closed the connection", "See the server's log for the reason."],
 };
 
@@ -95,48 +99,72 @@ export function hostProblem(error: unknown, settings: ConnectionSettings, host: 
   const [name, reason, hint] = SOCKET_REASONS[code] ?? ["failed", messageOf(error), ""];
   const target = settings.hosts.length > 1
     ? at
-    : `${at}, database "${settings.database}", user "${settings.user}"`;
+    : `${at}, database "${printable(settings.database)}", user "${printable(settings.user)}"`;
   return new PipeweaveError("connection", name, `Cannot connect to ${target}: ${reason}`, {
     ...(hint ? { hint } : {}),
     cause: error,
   });
 }
 
+/** What answers there does not speak PostgreSQL's protocol. @param what continues "… is not PostgreSQL:" */
+export function notPostgres(host: Host, what: string): PipeweaveError {
+  return new PipeweaveError(
+    "connection",
+    "not_postgresql",
+    `What answers at ${describeHost(host)} is not PostgreSQL: ${printable(what)}`,
+    { hint: "Check host and port, and what stands in between." },
+  );
+}
+
+/** The server asks for a password, and there is none. */
+export function passwordProblem({ user }: ConnectionSettings, host: Host): PipeweaveError {
+  return new PipeweaveError(
+    "connection",
+    "authentication_failed",
+    `${describeHost(host)} asks for the password of user "${printable(user)}", and none was given`,
+    { hint: NO_PASSWORD },
+  );
+}
+
+const NO_PASSWORD = "Set PGPASSWORD, a line in ~/.pgpass, or a password in the URL.";
+
 /** Why PostgreSQL itself turned the session down. */
 export function startupProblem(error: ServerError, settings: ConnectionSettings, host: Host): PipeweaveError {
   const at = describeHost(host);
   const details = serverDetails(error);
-  switch (error.code) {
+  switch (codeOf(error)) {
     case "28P01":
-    case "28000": {
-      const hint = host.password === undefined
-        ? "No password was given: set PGPASSWORD, a line in ~/.pgpass, or a password in the URL."
-        : "Check the user, the password and the server's pg_hba.conf.";
+    case "28000":
       return new PipeweaveError(
         "connection",
         "authentication_failed",
-        `${at} refused user "${settings.user}": ${error.message}`,
+        `${at} refused user "${printable(settings.user)}": ${printable(excerptOf(error.message))}`,
         {
           ...details,
-          hint,
+          // 28P01: the proof was wrong. 28000: this role may not come in, or not this way, whatever its proof.
+          hint: codeOf(error) === "28P01"
+            ? "Check the password, and that it is this server and user that it is for."
+            : "Check the user (does it exist, may it log in?), the server's pg_hba.conf for this user, address and database, and " +
+              "whether it asks for TLS or a client certificate.",
         },
       );
-    }
     case "3D000":
       return new PipeweaveError(
         "connection",
         "no_such_database",
-        `${at} has no database "${settings.database}"`,
+        `${at} has no database "${printable(settings.database)}"`,
         {
           ...details,
-          hint: `Create it (createdb ${settings.database}), or check the name.`,
+          hint: `Create it (createdb ${printable(settings.database)}), or check the name.`,
         },
       );
+    case "57P01":
+    case "57P02":
     case "57P03":
       return new PipeweaveError(
         "connection",
         "starting",
-        `${at} does not take connections now: ${error.message}`,
+        `${at} does not take connections now: ${printable(excerptOf(error.message))}`,
         {
           ...details,
           hint: "Try again in a moment, or wait for it with --wait-for-db 60s.",
@@ -146,21 +174,41 @@ export function startupProblem(error: ServerError, settings: ConnectionSettings,
       return new PipeweaveError(
         "connection",
         "too_many_connections",
-        `${at} has no connection left: ${error.message}`,
+        `${at} has no connection left: ${printable(excerptOf(error.message))}`,
         {
           ...details,
           hint: "Close some, raise max_connections, or wait for one with --wait-for-db 60s.",
         },
       );
-    default:
+    default: {
+      // A pooler that has no server, for a while or for good.
+      const hasNoServer = codeOf(error).startsWith("08");
       return new PipeweaveError(
         "connection",
-        "rejected",
-        `${at} rejected the connection: ${error.message}`,
-        details,
+        hasNoServer ? "no_server" : "rejected",
+        `${at} rejected the connection: ${printable(excerptOf(error.message))}`,
+        {
+          ...details,
+          ...(hasNoServer
+            ? { hint: "See to the server behind the pooler, or wait for it with --wait-for-db 60s." }
+            : {}),
+        },
       );
+    }
   }
 }
+
+/** The SQLSTATE; of poolers that say the same one to everything (PgBouncer, Pgpool-II), what their words stand for. */
+function codeOf({ code, message }: ServerError): string {
+  if (code === "XX000") return /backend|node/.test(message) ? NO_SERVER : code;
+  if (code !== "08P01") return code;
+  if (/^no such database|^database ".*" does not exist/.test(message)) return "3D000";
+  if (/^no such user|authentication failed|^role ".*" does not exist/.test(message)) return "28P01";
+  return code;
+}
+
+/** connection_exception: a pooler that has no server. */
+const NO_SERVER = "08000";
 
 /** Whether waiting may help: nobody answered, or the server said that it is starting or full. */
 export function mayComeUp(error: PipeweaveError): boolean {
@@ -173,9 +221,21 @@ export function mayComeUp(error: PipeweaveError): boolean {
     "closed",
     "starting",
     "too_many_connections",
+    "no_server",
+    "no_process",
+    // Something in between that has not found its server yet; a standby that is not promoted yet.
+    "not_postgresql",
+    "tls_broken",
+    "wrong_role",
+    "connection_lost",
   ]
     .includes(error.code);
 }
+
+/** What to do about a session that may not write. */
+export const READ_ONLY =
+  "A standby is read-only: connect to the primary (PGTARGETSESSIONATTRS=read-write finds it). On a primary it is " +
+  "default_transaction_read_only of the server, the database or the role: turn it off there.";
 
 /** What to grant or set, where a SQLSTATE tells it. */
 export function adviceFor(
@@ -212,7 +272,7 @@ export function adviceFor(
         ? "A limit of the role or the database ended it (statement_timeout): raise it there."
         : "Somebody cancelled it: find out why, and run it again.";
     case "25006":
-      return "The server or the session is read-only: connect to the primary (PGTARGETSESSIONATTRS=read-write finds it).";
+      return READ_ONLY;
     default:
       return undefined;
   }

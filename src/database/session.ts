@@ -7,30 +7,28 @@
  * @module
  */
 
-import { excerptOf } from "../printable.ts";
-import type net from "node:net";
-import process from "node:process";
-import postgres from "postgres";
-import type { ConnectionSettings, Host } from "../config/connection.ts";
-import { describeHost, describeTarget } from "../config/connection.ts";
-import { formatDuration } from "../config/duration.ts";
+import type { ConnectionSettings } from "../config/connection.ts";
+import { describeTarget } from "../config/connection.ts";
+import type { Patience } from "../config/keepalive.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
-import {
-  adviceFor,
-  ConnectTimeout,
-  hostProblem,
-  isServerError,
-  mayComeUp,
-  notTrusted,
-  serverDetails,
-  startupProblem,
-} from "./failures.ts";
-import { type Encryption, encryptionAttempts, handshakeFailure, openSocket } from "./socket.ts";
-import { sequence, sql, type SqlText } from "./sql.ts";
 import { DEADLOCK, sqlstateOf } from "./conflict.ts";
+import { connect } from "./connecting.ts";
+import { isServerError } from "./failures.ts";
+import {
+  CommittedLocally,
+  ConnectionLost,
+  Link,
+  type LinkEvents,
+  type Notice,
+  type Row,
+  StatementError,
+} from "./link.ts";
+import { type Looker, lookStatement, type Sign, signOf, unreachable, watchOver } from "./liveness.ts";
 import { pauseBefore, sleep } from "./sleep.ts";
-import { NOT_TRUSTED } from "./trust.ts";
-import { type LastWord, WireObserver } from "./wire_observer.ts";
+import { openSocket } from "./socket.ts";
+import { sequence, sql, type SqlText } from "./sql.ts";
+
+export { CommittedLocally, ConnectionLost, type Notice, type Row, StatementError };
 
 /** How long a command's own statements wait for a lock; migrations have limits of their own. */
 export const LOCK_TIMEOUT_MS = 5000;
@@ -38,31 +36,24 @@ export const LOCK_TIMEOUT_MS = 5000;
 const ROWS_KEPT = 100;
 /** How long a server that was lost is waited for, in milliseconds. */
 const RECONNECT_MS = 10_000;
-/** Pause between two attempts under `--wait-for-db`, and between two cancel requests. */
-const RETRY_MS = 250;
+/** Pause between two cancel requests, and how long one may take, in milliseconds. */
 const CANCEL_EVERY_MS = 200;
+const CANCEL_MS = 5000;
+/** How long after a signal the server may take to end what runs, and what cleans up may go on, in milliseconds. */
+const INTERRUPTION_MS = 5000;
+/** How long the second connection may take that ends what waits for a synchronous standby, in milliseconds. */
+const END_MS = 2000;
+/** Looked at when the time is over alone. */
+const NO_PATIENCE: Patience = { idleMs: Infinity, intervalMs: 5000, limitMs: Infinity };
 /** How often a transaction is sent that a deadlock ends each time. */
 const DEADLOCK_ATTEMPTS = 5;
-/** How long a server may take to pass a cancel request on. */
-const CANCEL_ANSWER_MS = 5000;
 /** CancelRequest (PostgreSQL documentation, 54.7): length 16, code 80877102, then the backend's key. */
 const CANCEL_REQUEST = [0, 0, 0, 16, 4, 210, 22, 46];
-
-/** A row, by column name. */
-export type Row = Readonly<Record<string, unknown>>;
-
-/** A notice or warning that the server sent. */
-export interface Notice {
-  readonly severity: string;
-  readonly code: string;
-  readonly message: string;
-  readonly hint?: string | undefined;
-}
 
 /** What a session reports while it works. */
 export interface SessionOptions {
   readonly onNotice?: (notice: Notice) => void;
-  /** Told what is being waited for under `--wait-for-db`. */
+  /** Told what is being waited for: a database that is not up, or one that does not answer. */
   readonly onWait?: (reason: string) => void;
   /** Told of every NOTIFY on a channel that this session listens to, and when the connection ends and nothing is heard. */
   readonly onNotify?: () => void;
@@ -70,62 +61,17 @@ export interface SessionOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/**
- * A message failed: PostgreSQL rolled it back whole. `completed` tells how many of its statements had been done
- * before the failing one.
- */
-export class StatementError extends PipeweaveError {
-  readonly completed: number;
-
-  constructor(
-    kind: "database" | "timeout" | "connection" | "interrupted",
-    code: string,
-    message: string,
-    completed: number,
-    details: PipeweaveError["details"],
-  ) {
-    super(kind, code, message, details);
-    this.completed = completed;
-  }
-}
-
-/** The connection ended while a message was unanswered: it may have been committed or not. */
-export class ConnectionLost extends PipeweaveError {
-  constructor(target: string, cause: unknown, lastWord?: LastWord) {
-    super(
-      "connection",
-      "connection_lost",
-      `The connection to ${target} was lost${lastWord ? `: ${lastWord.message}` : ""}`,
-      {
-        ...(lastWord ? { sqlstate: lastWord.sqlstate } : {}),
-        cause,
-        hint:
-          "See the server's log for the reason, and run the command again: it goes on where the database stands.",
-      },
-    );
-  }
-}
-
-interface Connection {
-  readonly driver: postgres.Sql;
-  readonly socket: net.Socket;
-  readonly observer: WireObserver;
-  readonly host: Host;
-  readonly encryption: Encryption;
-  readonly parameters: ReadonlyMap<string, string>;
-  /** Messages sent; the startup counts. */
-  sent: number;
-  lost: boolean;
-}
-
 /** A session with one database. Connects when the first message is sent, and anew after a connection was lost. */
-export class Session {
-  #connection: Connection | undefined;
+export class Session implements AsyncDisposable {
+  #link: Link | undefined;
   #wasConnected = false;
-  /** While the first message of a connection is under way; never fails. */
-  #connecting: Promise<void> | undefined;
-  #inFlight = 0;
+  /** While it connects. */
+  #connecting: Promise<Link> | undefined;
+  #watching: Promise<void> | undefined;
   #cancelling: Promise<void> | undefined;
+  #deadline = Infinity;
+  /** Ends connecting. */
+  #abandoned = new AbortController();
 
   readonly settings: ConnectionSettings;
   readonly options: SessionOptions;
@@ -133,18 +79,17 @@ export class Session {
   constructor(settings: ConnectionSettings, options: SessionOptions = {}) {
     this.settings = settings;
     this.options = options;
-    options.signal?.addEventListener("abort", () => this.#cancelWhileBusy());
+    options.signal?.addEventListener("abort", () => this.endWhatRuns("the interruption"));
   }
 
   /** `user@host:port/database`: the server that is connected, or all that will be tried. */
   get target(): string {
-    const { settings } = this;
-    return describeTarget(this.#connection ? { ...settings, hosts: [this.#connection.host] } : settings);
+    return this.#link?.target ?? describeTarget(this.settings);
   }
 
   /** A parameter that the server reported at startup, such as `server_version` or `in_hot_standby`. */
   parameter(name: string): string | undefined {
-    return this.#connection?.parameters.get(name);
+    return this.#link?.parameters.get(name);
   }
 
   /**
@@ -152,8 +97,18 @@ export class Session {
    * which is not the one that `pg_backend_pid()` tells.
    */
   get serverProcess(): number | undefined {
-    const key = this.#connection?.observer.backendKey;
-    return key && new DataView(key.buffer, key.byteOffset).getInt32(0);
+    return processOf(this.#link?.backendKey);
+  }
+
+  /**
+   * Bounds what is waited for from now on: connecting ends by then, and a server that is silent by then is given up. One
+   * that is seen to work goes on.
+   *
+   * @param deadline in milliseconds of the epoch; Infinity for none
+   */
+  limit(deadline: number): void {
+    this.#deadline = deadline;
+    this.#link?.wake();
   }
 
   /**
@@ -186,21 +141,58 @@ export class Session {
    * @param rows of a statement that are kept at most
    */
   async send(message: string, rows: number = ROWS_KEPT): Promise<Row[][]> {
-    const { signal } = this.options;
-    if (signal?.aborted) throw interrupted("Interrupted before anything was sent");
-    // One of several connects, and the others go after it: a connection for each would be nobody's to close.
-    while (this.#connecting) await this.#connecting;
-    if (this.#connection && !this.#connection.lost) {
-      return await this.#sendOver(this.#connection, message, rows);
+    if (this.options.signal?.aborted) throw interrupted("Interrupted before anything was sent");
+    let link = this.#link;
+    if (!link || link.lost) {
+      this.#connecting ??= this.#connect().finally(() => this.#connecting = undefined);
+      link = await this.#connecting;
     }
-    const answer = this.#connectAndSend(message, rows);
-    this.#connecting = answer.then(() => {}, () => {}).finally(() => this.#connecting = undefined);
-    return await answer;
+    return await link.send(message, rows);
   }
 
-  /** Breaks the connection off, for a server that does not answer: what is in flight fails with {@linkcode ConnectionLost}. */
-  abandon(): void {
-    this.#connection?.socket.destroy();
+  /**
+   * Breaks the connection off, for a server that does not answer: what is in flight fails with {@linkcode ConnectionLost},
+   * and connecting ends.
+   *
+   * @param reason why, for people
+   */
+  abandon(reason?: string): void {
+    this.#link?.abandon(reason);
+    this.#abandoned.abort(new Error(reason ?? "given up"));
+    this.#abandoned = new AbortController();
+  }
+
+  /** A session with the same database that a signal does not end, to clean up: it has some seconds for that. */
+  beside(options: Partial<SessionOptions> = this.options): Session {
+    const { signal } = this.options;
+    const session = new Session(this.settings, { ...options, signal: undefined });
+    const bound = () => session.limit(Date.now() + INTERRUPTION_MS);
+    if (signal?.aborted) bound();
+    else signal?.addEventListener("abort", bound, { once: true });
+    return session;
+  }
+
+  /**
+   * Asks the server to end what is in flight, until it has; a server that does not is given up.
+   *
+   * @param after what came to pass, for people: "the interruption"
+   */
+  endWhatRuns(after: string): void {
+    const link = this.#link;
+    if (!link || link.inFlight === 0 || this.#cancelling) return;
+    const reason = `it did not end within ${INTERRUPTION_MS / 1000}s of ${after}`;
+    const late = setTimeout(() => link.abandon(reason), INTERRUPTION_MS);
+    this.#cancelling = (async () => {
+      // To cancel a wait for a standby lets the next message begin.
+      if (link.inFlight > 1) await this.#endIfSynchronous(link);
+      // One request can come too early or too late for the statement that it is meant for.
+      while (link.inFlight > 0 && !link.lost) {
+        void this.cancel().catch(() => {});
+        await sleep(CANCEL_EVERY_MS);
+      }
+      clearTimeout(late);
+      this.#cancelling = undefined;
+    })();
   }
 
   /**
@@ -211,330 +203,143 @@ export class Session {
    */
   async sendTogether(messages: readonly string[]): Promise<readonly PromiseSettledResult<Row[][]>[]> {
     if (this.options.signal?.aborted) throw interrupted("Interrupted before anything was sent");
-    const connection = this.#connection;
-    if (!connection || connection.lost) throw new ConnectionLost(this.target, undefined);
-    return await Promise.allSettled(
-      messages.map((message) => this.#sendOver(connection, message, ROWS_KEPT)),
-    );
+    const link = this.#link;
+    if (!link || link.lost) throw new ConnectionLost(this.target, {});
+    return await Promise.allSettled(messages.map((message) => link.send(message, ROWS_KEPT)));
   }
 
   /** Asks the server to cancel what runs now. Comes to nothing when nothing does. */
   async cancel(): Promise<void> {
-    const connection = this.#connection;
-    const key = connection?.observer.backendKey;
-    if (!connection || !key) return;
-    const socket = await openSocket(
-      this.settings,
-      connection.host,
-      connection.encryption,
-      AbortSignal.timeout(5000),
-    );
+    const link = this.#link;
+    const key = link?.backendKey;
+    if (!link || !key) return;
+    const late = AbortSignal.timeout(CANCEL_MS);
+    const socket = await openSocket(this.settings, link.host, link.encryption, late);
     await new Promise<void>((resolve) => {
       // The server ends the connection when it has passed the request on, and only then do we: PgBouncer 1.18 falls over
       // a client that leaves before.
-      const late = setTimeout(() => socket.destroy(), CANCEL_ANSWER_MS);
-      socket.once("close", () => {
-        clearTimeout(late);
-        resolve();
-      });
-      socket.on("error", () => {});
+      late.addEventListener("abort", () => socket.destroy());
+      socket.once("close", () => resolve());
       socket.on("data", () => {});
       socket.write(Uint8Array.from([...CANCEL_REQUEST, ...key]));
     });
   }
 
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+
   /** Ends the connection. Nothing may be in flight. */
   async close(): Promise<void> {
-    const connection = this.#connection;
-    this.#connection = undefined;
+    const link = this.#link;
+    this.#link = undefined;
+    await link?.close();
     await this.#cancelling;
-    await connection?.driver.end({ timeout: 1 });
+    await this.#watching;
   }
 
-  #cancelWhileBusy(): void {
-    this.#cancelling ??= (async () => {
-      // One request can come too early or too late for the statement that it is meant for.
-      while (this.#inFlight > 0 && this.#connection && !this.#connection.lost) {
-        await this.cancel().catch(() => {});
-        await sleep(CANCEL_EVERY_MS);
-      }
-    })();
+  /**
+   * Ends the server process where commits wait for a standby. What runs is rolled back, what waits is committed on this
+   * server, and nothing that was sent behind it begins.
+   */
+  async #endIfSynchronous(link: Link): Promise<void> {
+    const pid = processOf(link.backendKey);
+    if (pid === undefined) return;
+    const { patience: _, ...settings } = this.settings;
+    const session = new Session({ ...settings, waitForDbMs: 0 });
+    const late = setTimeout(() => session.abandon(), END_MS);
+    await session.transaction(sql`
+      SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+       WHERE pid = ${pid}::int AND usename = session_user AND state <> 'idle' AND backend_type = 'client backend'
+         AND current_setting('synchronous_standby_names') <> '';`).catch(() => {});
+    clearTimeout(late);
+    await session.close();
   }
 
-  async #connectAndSend(message: string, rows: number): Promise<Row[][]> {
-    const { settings, options: { signal } } = this;
-    // A server that was there a moment ago may be recovering from a crash, or another one takes over from it.
-    const waitMs = Math.max(settings.waitForDbMs, this.#wasConnected ? RECONNECT_MS : 0);
-    const deadline = Date.now() + waitMs;
-    for (;;) {
-      const problems: PipeweaveError[] = [];
-      // prefer-standby: first a round for a standby, then one for anything.
-      const rounds = settings.targetSession === "prefer-standby"
-        ? ["standby", "any"] as const
-        : [settings.targetSession];
-      for (const wanted of rounds) {
-        for (const host of settings.hosts) {
-          for (const encryption of encryptionAttempts(settings, host)) {
-            const outcome = await this.#attempt(host, encryption, wanted, message, rows);
-            if (outcome.ok) return await outcome.answer;
-            if (signal?.aborted) {
-              throw interrupted(`Interrupted while connecting to ${describeTarget(settings)}`);
-            }
-            problems.push(outcome.problem);
-            // The second attempt is for a TLS that failed, not for a server that said no.
-            if (outcome.problem.code !== "tls_failed") break;
-          }
-        }
-      }
-      const problem = summary(problems, settings);
-      if (waitMs === 0 || !problems.some(mayComeUp)) throw problem;
-      const left = deadline - Date.now();
-      if (left <= 0 && settings.waitForDbMs === 0) throw problem;
-      if (left <= 0) {
-        const waited = formatDuration(settings.waitForDbMs);
-        throw new PipeweaveError(
-          "timeout",
-          "database_not_up",
-          `The database did not come up within ${waited}: ${problem.message}`,
-          {
-            ...problem.details,
-            hint: problem.details.hint ?? "Give it longer with --wait-for-db.",
-          },
-        );
-      }
-      this.options.onWait?.(problem.message);
-      await sleep(Math.min(RETRY_MS, left), signal);
-    }
-  }
-
-  /** One attempt at one host: sends the message as soon as the server is ready and is one that is wanted. */
-  async #attempt(
-    host: Host,
-    encryption: Encryption,
-    wanted: ConnectionSettings["targetSession"],
-    message: string,
-    rows: number,
-  ): Promise<{ ok: true; answer: Promise<Row[][]> } | { ok: false; problem: PipeweaveError }> {
-    const { settings, options: { signal } } = this;
-    const limit = new AbortController();
-    const timeoutMs = settings.connectTimeoutMs;
-    const timer = timeoutMs === 0
-      ? undefined
-      : setTimeout(() => limit.abort(new ConnectTimeout(formatDuration(timeoutMs))), timeoutMs);
-    const either = signal ? AbortSignal.any([signal, limit.signal]) : limit.signal;
-    let connection: Connection | undefined;
-    try {
-      const socket = await openSocket(settings, host, encryption, either);
-      const opened = connection = this.#overSocket(socket, host, encryption);
-      const abort = () => opened.observer.answered === 0 && socket.destroy(either.reason);
-      either.addEventListener("abort", abort, { once: true });
-      // A server of the wrong role must not see the message: ask it first, and only then.
-      const first = wanted === "any" ? message : "";
-      const answer = this.#sendOver(opened, first, rows);
-      answer.catch(() => {});
-      const failed = await Promise.race([
-        opened.observer.ready.then(() => undefined),
-        answer.then(() => undefined, (error) => error),
-      ]);
-      clearTimeout(timer);
-      if (failed !== undefined && opened.observer.answered === 0) {
-        throw either.aborted ? either.reason : failed;
-      }
-      this.#connection = opened;
-      this.#wasConnected = true;
-      if (wanted === "any") return { ok: true, answer };
-      await answer;
-      const role = await this.#role(opened);
-      if (role[wanted]) return { ok: true, answer: this.#sendOver(opened, message, rows) };
-      throw new PipeweaveError(
-        "connection",
-        "wrong_role",
-        `${describeHost(host)} is not what target_session_attrs=${wanted} asks for`,
-        {
-          hint: "Name a host that is, or several: --host db1,db2.",
-        },
-      );
-    } catch (error) {
-      clearTimeout(timer);
-      const refused = connection;
-      this.#connection = undefined;
-      await refused?.driver.end({ timeout: 0 });
-      return { ok: false, problem: await this.#connectProblem(error, host, refused) };
-    }
-  }
-
-  async #connectProblem(
-    error: unknown,
-    host: Host,
-    connection: Connection | undefined,
-  ): Promise<PipeweaveError> {
-    const cause = error instanceof PipeweaveError && error.details.cause !== undefined
-      ? error.details.cause
-      : error;
-    if (isServerError(cause)) return startupProblem(cause, this.settings, host);
-    if (error instanceof PipeweaveError && !(error instanceof ConnectionLost)) return error;
-    const encrypted = connection !== undefined && connection.encryption !== "plain";
-    const reason = encrypted ? await handshakeFailure(connection.socket) : undefined;
-    const closed = Object.assign(new Error("the server closed the connection", { cause }), {
-      code: "ECONNRESET",
+  async #connect(): Promise<Link> {
+    const { settings, options } = this;
+    this.#link = await connect(settings, {
+      ...this.#events(),
+      abandoned: this.#abandoned.signal,
+      // A server that was there a moment ago may be recovering from a crash, or another one takes over from it.
+      waitMs: Math.max(settings.waitForDbMs, this.#wasConnected ? RECONNECT_MS : 0),
+      deadline: this.#deadline,
+      onWait: options.onWait,
     });
-    if (!reason) return hostProblem(cause instanceof ConnectionLost ? closed : cause, this.settings, host);
-    const what = `TLS with ${
-      describeHost(host)
-    } failed under sslmode ${this.settings.sslmode}: ${reason.message}`;
-    return new PipeweaveError("connection", "tls_failed", what, {
-      hint: tlsHint(reason.message),
-      cause: reason,
-    });
+    this.#wasConnected = true;
+    this.#watching = this.#watch(this.#link);
+    return this.#link;
   }
 
-  async #role(connection: Connection): Promise<Record<ConnectionSettings["targetSession"], boolean>> {
-    // Reported by servers from 14 on; asked of older ones and of poolers, which report neither.
-    let standby = connection.parameters.get("in_hot_standby");
-    let readOnly = connection.parameters.get("default_transaction_read_only");
-    if (standby === undefined || readOnly === undefined) {
-      const [[row] = []] = await this.#sendOver(
-        connection,
-        "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END AS standby, " +
-          "pg_catalog.current_setting('default_transaction_read_only') AS readonly",
-        Infinity,
-      );
-      standby = String(row?.["standby"]);
-      readOnly = String(row?.["readonly"]);
-    }
-    const [primary, writable] = [standby === "off", standby === "off" && readOnly === "off"];
+  #events(): LinkEvents {
+    const { onNotice, onNotify, signal } = this.options;
     return {
-      any: true,
-      primary,
-      standby: !primary,
-      "prefer-standby": true,
-      "read-write": writable,
-      "read-only": !writable,
+      onNotice: ({ severity, sqlstate, message, detail, hint }) =>
+        onNotice?.({ severity, code: sqlstate, message, detail, hint }),
+      onNotify: () => onNotify?.(),
+      signal,
     };
   }
 
-  #overSocket(socket: net.Socket, host: Host, encryption: Encryption): Connection {
-    const { settings, options } = this;
-    const observer = new WireObserver();
-    const parameters = new Map<string, string>();
-    socket.on("data", (chunk: Uint8Array) => observer.feed(chunk));
-    let handedOver = false;
-    const driver = withoutItsEnvironment(() =>
-      postgres({
-        host: host.host,
-        port: host.port,
-        database: settings.database,
-        user: settings.user,
-        // As a function: an empty string would send the driver to PGPASSWORD.
-        pass: () => host.password ?? "",
-        // One connection, over the socket that was opened here; the driver never opens one of its own.
-        max: 1,
-        socket: () => {
-          // A TLS handshake may have failed on the way here, and a dead socket would never say so.
-          if (handedOver || socket.destroyed) throw new ConnectionLost(describeTarget(settings), undefined);
-          handedOver = true;
-          return socket;
-        },
-        ssl: false,
-        connection: {
-          application_name: settings.applicationName,
-          // The driver reads times in this form alone.
-          DateStyle: "ISO, MDY",
-          // PostgreSQL reads a whole message before it runs the first SET of it.
-          standard_conforming_strings: "on",
-          ...(settings.options === undefined ? {} : { options: settings.options }),
-        },
-        connect_timeout: 0,
-        idle_timeout: 0,
-        max_lifetime: null,
-        keep_alive: null,
-        backoff: () => 0,
-        prepare: false,
-        fetch_types: false,
-        max_pipeline: Number.MAX_SAFE_INTEGER,
-        publications: "",
-        debug: false,
-        sslnegotiation: null,
-        target_session_attrs: undefined,
-        onnotice: (notice: Record<string, string>) =>
-          options.onNotice?.({
-            severity: notice["severity"] ?? "NOTICE",
-            code: notice["code"] ?? "",
-            message: notice["message"] ?? "",
-            hint: notice["hint"],
-          }),
-        onnotify: () => options.onNotify?.(),
-        onparameter: (name: string, value: string) => parameters.set(name, value),
-        // deno-lint-ignore no-explicit-any -- the driver's types lack `socket`, `publications` and null lifetimes
-      } as any)
-    );
-    // Without this the driver would keep what it had queued for a connection that it cannot make.
-    socket.once("close", () => void driver.end({ timeout: 0 }));
-    // Whoever listens hears of the end of the connection too; one that was never made is the sender's matter.
-    socket.once("close", () => observer.answered > 0 && options.onNotify?.());
-    return { driver, socket, observer, host, encryption, parameters, sent: 1, lost: false };
-  }
-
-  async #sendOver(connection: Connection, message: string, most: number): Promise<Row[][]> {
-    const index = connection.sent++;
-    this.#inFlight++;
-    const kept = new Map<unknown, Row[]>();
-    try {
-      const answer = await connection.driver.unsafe(message).simple().forEach((row, result) => {
-        const rows = kept.get(result) ?? [];
-        if (rows.length === 0) kept.set(result, rows);
-        if (rows.length < most) rows.push(row);
-      }) as unknown;
-      return rowSets(answer, kept);
-    } catch (error) {
-      throw this.#messageProblem(error, connection, index);
-    } finally {
-      this.#inFlight--;
-    }
-  }
-
-  #messageProblem(error: unknown, connection: Connection, index: number): PipeweaveError {
-    if (error instanceof PipeweaveError && !(error instanceof ConnectionLost)) return error;
-    if (!isServerError(error) || (error.severity === "FATAL" && connection.observer.answered > 0)) {
-      connection.lost = true;
-      const target = describeTarget({ ...this.settings, hosts: [connection.host] });
-      const cause = error instanceof ConnectionLost ? error.details.cause : error;
-      return new ConnectionLost(target, cause, connection.observer.lastWord);
-    }
-    const completed = connection.observer.completed(index);
-    const details = serverDetails(error);
-    if (error.code === "57014" && this.options.signal?.aborted) {
-      return new StatementError(
-        "interrupted",
-        "interrupted",
-        "Interrupted; the server rolled it back",
-        completed,
-        details,
-      );
-    }
-    if (error.code === "55P03") {
-      return new StatementError(
-        "timeout",
-        "lock_timeout",
-        `A lock could not be had in time: ${error.message}`,
-        completed,
-        {
-          ...details,
-          hint:
-            "See who holds it: SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'; then try again.",
-        },
-      );
-    }
-    if (error.code === NOT_TRUSTED) {
-      const { message, details } = notTrusted(error.detail ?? "{}", this.settings);
-      return new StatementError("database", "foreign_owner", message, completed, details);
-    }
-    const hint = adviceFor(error, this.settings);
-    return new StatementError("database", "statement_failed", excerptOf(error.message), completed, {
-      ...details,
-      ...(hint ? { hint } : {}),
+  /** Breaks the connection off when the server is silent and not there any more. */
+  async #watch(link: Link): Promise<void> {
+    const { patience = NO_PATIENCE } = this.settings;
+    const loss = await watchOver(link, new SecondConnection(this.settings), patience, {
+      deadline: () => this.#deadline,
+      onSilence: (text) => this.options.onWait?.(text),
     });
+    if (!loss) return;
+    // It was asked for another connection all the while.
+    if (loss.isUnreachable) this.#wasConnected = false;
+    link.abandon(loss.reason, loss.isUnreachable);
   }
+}
+
+/** Looks from a session of its own, which is kept while it answers. */
+class SecondConnection implements Looker {
+  #session: Session | undefined;
+
+  readonly settings: ConnectionSettings;
+
+  constructor({ patience: _, ...settings }: ConnectionSettings) {
+    this.settings = { ...settings, waitForDbMs: 0 };
+  }
+
+  async look(key: Uint8Array | undefined, limitMs: number): Promise<Sign> {
+    const session = this.#session ??= new Session(this.settings);
+    let late: ReturnType<typeof setTimeout> | undefined;
+    const tooLate = new Promise<never>((_, reject) =>
+      late = setTimeout(() => reject(new Error("it does not answer either")), limitMs)
+    );
+    try {
+      const asked = session.send(lookStatement(processOf(key) ?? 0));
+      asked.catch(() => {});
+      const [[row] = []] = await Promise.race([asked, tooLate]);
+      return signOf(row, session.serverProcess);
+    } catch (error) {
+      // Whoever refuses is there; but one that is starting is not the one that we were connected to.
+      const cause = error instanceof PipeweaveError ? error.details.cause : undefined;
+      const isThere = isServerError(cause) && cause.code !== "57P03" && !(error instanceof ConnectionLost);
+      await this.close();
+      return isThere ? "alive" : unreachable(error);
+    } finally {
+      clearTimeout(late);
+    }
+  }
+
+  /** Ends the session, in the middle of a look too. */
+  async close(): Promise<void> {
+    const session = this.#session;
+    if (!session) return;
+    this.#session = undefined;
+    session.abandon();
+    await session.close();
+  }
+}
+
+/** The process id in the key that cancels a server process. */
+function processOf(key: Uint8Array | undefined): number | undefined {
+  return key && new DataView(key.buffer, key.byteOffset).getInt32(0);
 }
 
 /** The message of {@linkcode Session.transaction}, for one that is sent with others. */
@@ -557,57 +362,3 @@ export const OWN_SQL: readonly SqlText[] = [
   sql`SET LOCAL search_path = pg_catalog, pg_temp;`,
   sql`SET LOCAL row_security = off;`,
 ];
-
-/** The rows of every statement that returns some; the driver merges or pads what others return. */
-function rowSets(answer: unknown, kept: ReadonlyMap<unknown, Row[]>): Row[][] {
-  const results = (Array.isArray(answer) && !("command" in answer) ? answer : [answer]) as (Row[] & {
-    columns?: unknown;
-  })[];
-  return results.filter((result) => result.columns !== undefined && result.columns !== null).map((
-    result,
-  ) => kept.get(result) ?? []);
-}
-
-/**
- * Runs the driver's constructor without the variables that it would read behind our back: it refuses some values of
- * PGTARGETSESSIONATTRS, and would act on others. What they mean was decided before (config/connection.ts).
- */
-function withoutItsEnvironment<T>(construct: () => T): T {
-  const names = ["PGTARGETSESSIONATTRS", "PGAPPNAME"];
-  const saved = names.map((name) => [name, process.env[name]] as const);
-  for (const name of names) delete process.env[name];
-  try {
-    return construct();
-  } finally {
-    for (const [name, value] of saved) if (value !== undefined) process.env[name] = value;
-  }
-}
-
-function tlsHint(reason: string): string {
-  if (/UnknownIssuer|CaUsedAsEndEntity/.test(reason)) {
-    return "The certificate was not issued by the root in --sslrootcert: give the right one.";
-  }
-  if (/[Ee]xpired|NotValidYet/.test(reason)) {
-    return "Renew the server's certificate, and check both machines' clocks.";
-  }
-  if (/not valid for name|NotValidForName/.test(reason)) {
-    return "Connect by a name that the certificate holds, or use --sslmode verify-ca, which leaves the name unchecked.";
-  }
-  return "Check --sslrootcert and the server's certificate.";
-}
-
-/** Several hosts failed: one error that lists them, of the kind that the last one had. */
-function summary(problems: readonly PipeweaveError[], settings: ConnectionSettings): PipeweaveError {
-  const last = problems.at(-1)!;
-  if (settings.hosts.length === 1) return last;
-  return new PipeweaveError(
-    last.kind,
-    last.code,
-    `None of ${settings.hosts.length} hosts serves: ${describeTarget(settings)}`,
-    {
-      problems: [...new Set(problems.map((problem) => problem.message))],
-      ...(last.details.hint ? { hint: last.details.hint } : {}),
-      cause: last,
-    },
-  );
-}

@@ -9,25 +9,26 @@
 
 import net from "node:net";
 import tls from "node:tls";
-import type { ConnectionSettings, Host } from "../config/connection.ts";
+import { type ConnectionSettings, describeHost, type Host } from "../config/connection.ts";
 import { PipeweaveError } from "../errors.ts";
-import { hostProblem } from "./failures.ts";
+import { printable } from "../printable.ts";
+import { hostProblem, notPostgres } from "./failures.ts";
+import { noteHandshakeFailure, tlsProblem } from "./tls_failure.ts";
 
 /** Asks the server for TLS (PostgreSQL documentation, 54.2.10 "SSL Session Encryption"). */
 const SSL_REQUEST = Uint8Array.from([0, 0, 0, 8, 4, 210, 22, 47]);
-/** First byte of the answer: "S", go on with TLS. */
-const SSL_WILLING = 83;
-/** Seconds of silence after which TCP asks whether the other side still lives. */
-const KEEPALIVE_MS = 10_000;
+/** First byte of the answer: "S", go on with TLS; "N", there is none; "E", an error follows. */
+const [SSL_WILLING, SSL_UNWILLING, SSL_ERROR] = [83, 78, 69];
 
 /** How one attempt may encrypt. */
 export type Encryption = "plain" | "tls" | "tls-if-offered";
 
-/** The attempts that an sslmode stands for, in order; the next is tried when TLS itself fails. */
+/** The attempts that an sslmode stands for, in order; connecting.ts says when the second is made. */
 export function encryptionAttempts({ sslmode }: ConnectionSettings, host: Host): readonly Encryption[] {
   // TLS never applies to Unix sockets (libpq, 32.1.2 "sslmode").
   if (host.host.startsWith("/") || sslmode === "disable") return ["plain"];
-  if (sslmode === "prefer" || sslmode === "allow") return ["tls-if-offered", "plain"];
+  if (sslmode === "prefer") return ["tls-if-offered", "plain"];
+  if (sslmode === "allow") return ["plain", "tls"];
   return ["tls"];
 }
 
@@ -45,22 +46,39 @@ export async function openSocket(
   const socket = host.host.startsWith("/")
     ? net.connect({ path: `${host.host}/.s.PGSQL.${host.port}` })
     : net.connect({ host: host.address ?? host.host, port: host.port });
-  const abort = () => socket.destroy(signal.reason);
+  hearErrors(socket);
+  const abort = () => socket.destroy();
   signal.addEventListener("abort", abort, { once: true });
   try {
     await event(socket, "connect", signal);
     socket.setNoDelay?.(true);
-    socket.setKeepAlive?.(true, KEEPALIVE_MS);
+    // Deno's node:net takes this and does nothing; see liveness.ts for what is relied on.
+    socket.setKeepAlive?.(true, settings.patience?.idleMs);
     if (encryption === "plain") return socket;
 
     socket.write(SSL_REQUEST);
     const [answer] = await event(socket, "data", signal) as [Uint8Array];
-    if (answer[0] !== SSL_WILLING) {
+    if (answer[0] === SSL_ERROR) {
+      // A server that cannot take the connection at all says so before it reads what is asked.
+      const text = new TextDecoder().decode(answer.subarray(answer.includes(0) && answer[1] === 0 ? 5 : 1));
+      throw new PipeweaveError(
+        "connection",
+        "no_process",
+        `${describeHost(host)} cannot take the connection: ${
+          printable(text.replaceAll("\0", " ").trim().slice(0, 300))
+        }`,
+        { hint: "See the server's log; it may be at a limit of its machine." },
+      );
+    }
+    if (answer[0] !== SSL_WILLING && answer[0] !== SSL_UNWILLING) {
+      throw notPostgres(host, `it answers the request for TLS with ${answer[0]}, where S or N is due`);
+    }
+    if (answer[0] === SSL_UNWILLING) {
       if (encryption === "tls-if-offered") return socket;
       throw new PipeweaveError(
         "connection",
         "tls_not_offered",
-        `The server at ${host.host}:${host.port} offers no TLS, which sslmode ${settings.sslmode} asks for`,
+        `The server at ${describeHost(host)} offers no TLS, which sslmode ${settings.sslmode} asks for`,
         { hint: "Turn TLS on in the server (ssl = on), or use --sslmode disable on a network you trust." },
       );
     }
@@ -74,7 +92,8 @@ export async function openSocket(
     return await startTls(socket, settings, host, signal);
   } catch (error) {
     socket.destroy();
-    throw error instanceof PipeweaveError ? error : hostProblem(error, settings, host);
+    if (error instanceof PipeweaveError) throw error;
+    throw hostProblem(error, settings, host);
   } finally {
     signal.removeEventListener("abort", abort);
   }
@@ -96,44 +115,26 @@ async function startTls(
     ...(sslCertificate === undefined ? {} : { cert: sslCertificate, key: sslKey }),
     ...(sslmode === "verify-ca" ? { checkServerIdentity: () => undefined } : {}),
   });
-  catchHandshakeFailure(secured);
-  await event(secured, "secureConnect", signal);
-  return secured;
-}
-
-/** What a handshake failed for, by the socket that it was for. */
-const handshakeFailures = new WeakMap<net.Socket, Error>();
-
-/**
- * Deno's node:tls says "secureConnect" before the handshake is done, reports its failure to the socket as "write
- * UNKNOWN", and throws the real one ("invalid peer certificate: Expired", …) where nobody can catch it, which would end
- * the process. Until the first byte has come through, such an error is taken as this socket's.
- */
-function catchHandshakeFailure(socket: net.Socket): void {
-  // Node's node:tls reports the failure to the socket.
-  if (!("Deno" in globalThis)) return;
-  const take = (event: ErrorEvent) => {
-    if (event.error?.name !== "InvalidData") return;
-    event.preventDefault();
-    handshakeFailures.set(socket, event.error);
-    socket.destroy(event.error);
-  };
-  globalThis.addEventListener("error", take);
-  const release = () => globalThis.removeEventListener("error", take);
-  socket.once("data", release);
-  // A failed write closes the socket just before the real error comes.
-  socket.once("close", () => setTimeout(release, HANDSHAKE_FAILURE_MS));
-}
-
-/** How long after a socket's end the reason may arrive; it takes one turn of the event loop. */
-const HANDSHAKE_FAILURE_MS = 100;
-
-/** Why the TLS handshake of a socket failed; undefined when it did not. */
-export async function handshakeFailure(socket: net.Socket): Promise<Error | undefined> {
-  for (let waited = 0; waited < HANDSHAKE_FAILURE_MS && !handshakeFailures.has(socket); waited += 5) {
-    await new Promise((resolve) => setTimeout(resolve, 5));
+  noteHandshakeFailure(secured);
+  try {
+    await event(secured, "secureConnect", signal);
+    return secured;
+  } catch (error) {
+    secured.destroy();
+    const problem = signal.aborted ? undefined : await tlsProblem(error, secured, settings, host);
+    throw problem ?? error;
   }
-  return handshakeFailures.get(socket);
+}
+
+/** An error that comes when nobody waits for anything ends the process, unless somebody hears it. */
+function hearErrors(socket: net.Socket): void {
+  socket.on("error", () => {});
+}
+
+/** The server's certificate in DER form; undefined without TLS. */
+export function peerCertificate(socket: net.Socket): Uint8Array | undefined {
+  const { raw } = (socket as Partial<tls.TLSSocket>).getPeerCertificate?.(true) ?? {};
+  return raw;
 }
 
 /** Waits for an event, an error or the socket's end. */
@@ -141,6 +142,7 @@ function event(socket: net.Socket, name: string, signal: AbortSignal): Promise<u
   return new Promise((resolve, reject) => {
     const settle = (act: () => void) => {
       socket.off(name, succeed).off("error", fail).off("close", closed);
+      signal.removeEventListener("abort", fail);
       act();
     };
     const succeed = (...values: unknown[]) => settle(() => resolve(values));
@@ -151,6 +153,8 @@ function event(socket: net.Socket, name: string, signal: AbortSignal): Promise<u
         fail(Object.assign(new Error("the server closed the connection"), { code: "ECONNRESET" }))
       );
     socket.once(name, succeed).once("error", fail).once("close", closed);
+    // A handshake of Deno's that nobody answers says nothing when its socket is destroyed.
+    signal.addEventListener("abort", fail);
     if (signal.aborted) fail(signal.reason);
   });
 }

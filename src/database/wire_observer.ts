@@ -7,12 +7,20 @@
  * @module
  */
 
+import { errorFields, HEADER_BYTES, joined } from "./wire.ts";
+
 const [COMMAND_COMPLETE, READY, BACKEND_KEY, ERROR] = ["C", "Z", "K", "E"].map((letter) =>
   letter.charCodeAt(0)
 );
-/** A type byte and a length of four bytes that counts itself. */
-const HEADER_BYTES = 5;
 const KEY_BYTES = 8;
+/** Kinds of message that may come until the first "ready for query", and after it in the simple protocol. */
+const KINDS = { startUp: kindsOf("RSKNvZ"), after: kindsOf("ACDEGHINSTWZcd") } as const;
+/** Longest message, in bytes: PostgreSQL's own limit for what it allocates. */
+const LONGEST = 2 ** 30;
+
+function kindsOf(letters: string): ReadonlySet<number> {
+  return new Set(Array.from(letters, (letter) => letter.charCodeAt(0)));
+}
 
 /** What the server said before it closed the connection. */
 export interface LastWord {
@@ -26,21 +34,14 @@ export class WireObserver {
   backendKey: Uint8Array | undefined;
   /** A FATAL error: the server closes the connection after it. */
   lastWord: LastWord | undefined;
-  /** Resolves when the server is ready for the first query. */
-  readonly ready: Promise<void>;
   readonly #done: number[] = [];
   #current = 0;
-  #markReady!: () => void;
   // What is known of the message that is being read.
   readonly #head = new Uint8Array(HEADER_BYTES + KEY_BYTES);
   #read = 0;
   #size = 0;
   /** The body of an error, which alone is kept whole. */
   #error: Uint8Array[] = [];
-
-  constructor() {
-    this.ready = new Promise((resolve) => this.#markReady = resolve);
-  }
 
   /** How many messages were answered in full, the startup included. */
   get answered(): number {
@@ -52,14 +53,22 @@ export class WireObserver {
     return this.#done[index] ?? this.#current;
   }
 
-  /** Takes in a chunk; messages may be split anywhere. */
-  feed(chunk: Uint8Array): void {
+  /**
+   * Takes in a chunk; messages may be split anywhere.
+   *
+   * @returns whether it is what PostgreSQL may send; if not, nothing more may be fed
+   */
+  feed(chunk: Uint8Array): boolean {
     let at = 0;
     while (at < chunk.length) {
       if (this.#read < this.#head.length && (this.#size === 0 || this.#read < this.#size)) {
         // Header and key bytes one by one: they are few, and may be split over chunks.
         this.#head[this.#read++] = chunk[at++]!;
-        if (this.#read === HEADER_BYTES) this.#size = 1 + new DataView(this.#head.buffer).getUint32(1);
+        if (this.#read === 1 && !this.#kinds.has(this.#head[0]!)) return false;
+        if (this.#read === HEADER_BYTES) {
+          this.#size = 1 + new DataView(this.#head.buffer).getUint32(1);
+          if (this.#size < HEADER_BYTES || this.#size > LONGEST) return false;
+        }
       } else {
         const rest = Math.min(this.#size - this.#read, chunk.length - at);
         if (this.#head[0] === ERROR) this.#error.push(chunk.slice(at, at + rest));
@@ -68,6 +77,11 @@ export class WireObserver {
       }
       if (this.#size !== 0 && this.#read === this.#size) this.#finish();
     }
+    return true;
+  }
+
+  get #kinds(): ReadonlySet<number> {
+    return this.#done.length === 0 ? KINDS.startUp : KINDS.after;
   }
 
   #finish(): void {
@@ -78,7 +92,6 @@ export class WireObserver {
     else if (type === READY) {
       this.#done.push(this.#current);
       this.#current = 0;
-      this.#markReady();
     }
     this.#read = 0;
     this.#size = 0;
@@ -87,13 +100,8 @@ export class WireObserver {
   #finishError(): void {
     // Fields are a letter and a text each: V is the severity, C the SQLSTATE, M the message.
     const head = this.#head.slice(HEADER_BYTES, Math.min(this.#size, this.#head.length));
-    const body = Uint8Array.from([head, ...this.#error].flatMap((part) => [...part]));
-    const fields = new Map(
-      new TextDecoder().decode(body).split("\0").map((field) => [field[0], field.slice(1)]),
-    );
+    const { severity, sqlstate, message } = errorFields(joined([head, ...this.#error]));
     this.#error = [];
-    if (fields.get("V") === "FATAL") {
-      this.lastWord = { sqlstate: fields.get("C") ?? "", message: fields.get("M") ?? "" };
-    }
+    if (severity === "FATAL") this.lastWord = { sqlstate, message };
   }
 }

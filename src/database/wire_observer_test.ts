@@ -34,13 +34,12 @@ const stream = [
   ...message("E", ...new TextEncoder().encode("SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0")),
 ];
 
-Deno.test("WireObserver counts statements per message, however the stream is cut", async () => {
+Deno.test("WireObserver counts statements per message, however the stream is cut", () => {
   for (const size of [1, 2, 3, 5, 7, 64, stream.length]) {
     const observer = new WireObserver();
     for (let at = 0; at < stream.length; at += size) {
       observer.feed(Uint8Array.from(stream.slice(at, at + size)));
     }
-    await observer.ready;
     assertEquals([...observer.backendKey!], [0, 0, 1, 2, 9, 8, 7, 6]);
     assertEquals(observer.answered, 3);
     assertEquals(observer.lastWord, { sqlstate: "57P01", message: "terminating connection" });

@@ -12,6 +12,8 @@ import { announcedStatement, messageHead } from "./message.ts";
 import type { Migration } from "../migrations/migration.ts";
 import { type Statement, statementsOf } from "../sql/statements.ts";
 
+/** How long a look may still take when the migration has ended, in milliseconds. */
+const LAST_LOOK_MS = 1000;
 /** A migration that takes less is not asked about, and two looks are this far apart. */
 const LOOK_EVERY_MS = 1000;
 
@@ -79,7 +81,9 @@ export class Watch implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#timer);
+    const late = setTimeout(() => this.#session?.abandon(), LAST_LOOK_MS);
     await this.#look;
+    clearTimeout(late);
     await this.#session?.close();
   }
 
@@ -88,7 +92,9 @@ export class Watch implements AsyncDisposable {
     try {
       // Found by its text: through a pooler the process id that the client knows is not the server's.
       const [rows = []] = await this.#session.transaction(sql`
-        SELECT m.application_name AS announced, p.phase, p.done::float8 AS done, p.total::float8 AS total,
+        SELECT m.application_name AS announced,
+               CASE WHEN m.wait_event = 'SyncRep' THEN 'waits for a synchronous standby' ELSE p.phase END AS phase,
+               p.done::float8 AS done, p.total::float8 AS total,
                b.pid, b.usename, b.application_name AS application, b.state,
                pg_catalog.round(extract(epoch FROM pg_catalog.clock_timestamp() - b.xact_start) * 1000)::float8 AS age,
                pg_catalog.regexp_replace(pg_catalog.left(b.query, 60), '\\s+', ' ', 'g') AS query

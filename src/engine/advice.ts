@@ -4,6 +4,7 @@
  * @module
  */
 
+import { READ_ONLY } from "../database/failures.ts";
 import type { Session, StatementError } from "../database/session.ts";
 import { EMBEDDED, type Migration } from "../migrations/migration.ts";
 import { historyTable } from "./history.ts";
@@ -97,7 +98,7 @@ function inTheFile(sqlstate: string, message: string, { migration, again }: Fail
     case "54000":
       return `The server is at a limit of its own: see its log, and run ${again} again when it has room.`;
     case "25006":
-      return "The server or the session is read-only: connect to the primary (PGTARGETSESSIONATTRS=read-write finds it).";
+      return READ_ONLY;
     case "42501":
       return /^must be owner/.test(message)
         ? "Only the owner may do that, and grants do not help: connect as the owner, or as a member of it."

@@ -5,7 +5,7 @@
  */
 
 import { isLockConflict } from "../database/conflict.ts";
-import { Session, StatementError } from "../database/session.ts";
+import { type Session, StatementError } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { labelOf } from "../migrations/migration.ts";
 import type { Statement } from "../sql/statements.ts";
@@ -104,7 +104,7 @@ export class Aftermath {
     heldBy: string | undefined,
   ): Promise<UntransactedFailure> {
     // A session of its own, since the run's may have been interrupted.
-    const session = new Session(this.session.settings);
+    const session = this.session.beside({});
     const place = this.#placeOf(number, statement);
     const { hint: given, context, ...details } = error.details;
     const isInFile = details.location !== undefined;

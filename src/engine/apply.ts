@@ -8,7 +8,7 @@
 
 import { UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
-import { ConnectionLost, type Row, type Session } from "../database/session.ts";
+import { CommittedLocally, ConnectionLost, type Row, type Session } from "../database/session.ts";
 import { sql } from "../database/sql.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { hasCrashed } from "../database/server_identity.ts";
@@ -47,6 +47,11 @@ import { runUntransacted } from "./untransacted.ts";
 
 /** How a pass ended: all of it was applied, another look at the history is worth while, or it is over. */
 type PassResult = "applied" | "look again" | ApplyResult;
+
+/** Timers hold no more than 31 bits. */
+const LONGEST_TIMER_MS = 2 ** 30;
+/** Of a migration whose row was not sent. */
+const NOTHING_KNOWN: Row = { execution_time_ms: null, applied_at: null };
 
 /** Messages that are built before the event loop gets its turn. */
 const SENT_PER_TURN = 16;
@@ -108,6 +113,12 @@ class Migrator {
   }
 
   async run(): Promise<ApplyResult> {
+    const { session } = this;
+    session.limit(this.#deadline);
+    const timer = this.#deadline === Infinity ? undefined : setTimeout(
+      () => session.endWhatRuns("the end of --timeout"),
+      Math.min(this.#deadline - Date.now(), LONGEST_TIMER_MS),
+    );
     try {
       for (;;) {
         const status = planMigrations(this.migrations, this.#history);
@@ -123,7 +134,25 @@ class Migrator {
         else return result;
       }
     } catch (error) {
-      throw error instanceof PipeweaveError ? withOutcome(error, this.#applied, this.#unanswered) : error;
+      if (!(error instanceof PipeweaveError)) throw error;
+      if (this.options.signal?.aborted) await this.#settleAfterInterruption(error);
+      throw withOutcome(error, this.#applied, this.#unanswered);
+    } finally {
+      clearTimeout(timer);
+      session.limit(Infinity);
+    }
+  }
+
+  /** An interruption may have cut the connection off: the history is read once more, in a session of its own. */
+  async #settleAfterInterruption(error: PipeweaveError): Promise<void> {
+    if (this.#unanswered.size === 0) return;
+    await using beside = this.session.beside({});
+    const history = await readHistory(beside).catch(() => undefined);
+    if (!history) return;
+    this.#settleUnanswered(planMigrations(this.migrations, history));
+    // A server process that has ended by itself begins nothing more. One that we left may.
+    if (error instanceof CommittedLocally || error instanceof ConnectionLost && error.lastWord) {
+      this.#unanswered.clear();
     }
   }
 
@@ -222,7 +251,11 @@ class Migrator {
       return "applied";
     } catch (error) {
       this.#assertCondition(error instanceof UntransactedFailure ? error.cause : error, migration);
-      if (error instanceof UntransactedFailure) return await this.#failed(migration, error.cause, error.left);
+      if (error instanceof UntransactedFailure) {
+        const isLate = Date.now() >= this.#deadline && isEndedInTime(error.cause);
+        const cause = isLate ? outOfTime(migration, undefined, "ran") : error.cause;
+        return await this.#failed(migration, cause, error.left);
+      }
       if (error instanceof ConnectionLost && ++this.#lost <= LOST_CONNECTIONS && !options.signal?.aborted) {
         this.#unanswered.add(migration);
         return "look again";
@@ -290,7 +323,15 @@ class Migrator {
     heldBy: string | undefined,
   ): Promise<PassResult> {
     const { options } = this;
-    const mayGoOn = !options.signal?.aborted;
+    const isOver = Date.now() >= this.#deadline;
+    const mayGoOn = !options.signal?.aborted && !isOver;
+    if (error instanceof CommittedLocally) {
+      this.#succeeded(migration, error.rows.at(-1)?.[0] ?? NOTHING_KNOWN);
+      throw error;
+    }
+    if (error instanceof ConnectionLost) this.#unanswered.add(migration);
+    if (error instanceof ConnectionLost && options.signal?.aborted) throw error;
+    if (isOver && isEndedInTime(error)) throw outOfTime(migration, heldBy, "ran");
     if (isRefusedByGuard(error, message, GUARD)) {
       if (error.details.sqlstate === GUARD.locked) await this.#lock.wait();
       return "look again";
@@ -298,7 +339,7 @@ class Migrator {
     this.#assertCondition(error, migration);
     if (isLockConflict(error) && mayGoOn && this.#retries < (options.lockRetries ?? LOCK_RETRIES)) {
       const pause = pauseBefore(++this.#retries);
-      if (Date.now() + pause > this.#deadline) throw outOfTime(migration, heldBy);
+      if (Date.now() + pause > this.#deadline) throw outOfTime(migration, heldBy, "waited for a lock");
       options.onRetry?.(
         migration,
         `${describeConflict(error, heldBy)}; attempt ${this.#retries + 1} in ${formatDuration(pause)}`,
@@ -309,14 +350,16 @@ class Migrator {
     if (wasEndedOnPurpose(error) || isRecordedTwice(error)) {
       // By now the history knows: our own commit just before the end, or somebody else's row.
       this.#history = await readHistory(this.session);
+      this.#unanswered.delete(migration);
       const recorded = this.#history.rows.some(({ version }) =>
         versionKey(version) === versionKey(migration.version)
       );
       return recorded ? "look again" : await this.#failure(error, migration, message, heldBy);
     }
-    if (error instanceof ConnectionLost && mayGoOn && ++this.#lost <= LOST_CONNECTIONS) {
+    if (
+      error instanceof ConnectionLost && mayGoOn && !error.isUnreachable && ++this.#lost <= LOST_CONNECTIONS
+    ) {
       options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
-      this.#unanswered.add(migration);
       const { server } = this.#history;
       this.#history = await readHistory(this.session);
       const isRecorded = this.#history.rows.some((row) => isOf(row, migration));
@@ -422,6 +465,11 @@ function outcomeOf(answer: Promise<Row[][]>): Promise<Outcome> {
     (sets) => ({ kind: "applied", row: sets.at(-1)![0]! }),
     (error) => ({ kind: "failed", error }),
   );
+}
+
+/** Whether a statement was cancelled, as it is when --timeout is over. */
+function isEndedInTime(error: unknown): boolean {
+  return sqlstateOf(error) === "57014";
 }
 
 /** Whether a migrator without our lock, such as the Node tool, may have recorded the same version just now. */

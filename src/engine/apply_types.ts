@@ -57,7 +57,7 @@ export interface RunCondition {
 export interface ApplyOptions extends Limits, LockWaitOptions {
   /** How often a migration is tried again when a lock was not free in time. Default: 20 */
   readonly lockRetries?: number | undefined;
-  /** Limit for all of it, in milliseconds: no attempt starts after that. Default: none */
+  /** Limit for all of it, in milliseconds: what runs then is cancelled, and no attempt starts after that. Default: none */
   readonly timeoutMs?: number | undefined;
   /** What may be overlooked in the history. */
   readonly tolerance?: Tolerance;

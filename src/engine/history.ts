@@ -107,7 +107,7 @@ export async function readHistory(session: Session, alongside: SqlText = sql``):
     try {
       return await readOnce(session, alongside);
     } catch (error) {
-      if (!(error instanceof ConnectionLost) || attempt === READ_ATTEMPTS) throw error;
+      if (!(error instanceof ConnectionLost) || error.isUnreachable || attempt === READ_ATTEMPTS) throw error;
     }
   }
 }

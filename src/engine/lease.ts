@@ -8,7 +8,7 @@
  */
 
 import { Heartbeat } from "../database/heartbeat.ts";
-import { Session, StatementError } from "../database/session.ts";
+import { type Session, StatementError } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import { SERVER_IDENTITY, type ServerIdentity } from "../database/server_identity.ts";
 import { assertTrusted } from "../database/trust.ts";
@@ -57,7 +57,7 @@ export class Lease implements AsyncDisposable {
     this.server = server;
     this.journal = journal;
     // A connection of its own, which a signal does not end: it has to tell that the turn is over.
-    this.#heart = new Session(session.settings);
+    this.#heart = session.beside({});
     this.#heartbeat = new Heartbeat(leaseMs, () => this.#beat());
   }
 

@@ -177,10 +177,10 @@ function limitSettings({ lockTimeoutMs, statementTimeoutMs }: EffectiveLimits, s
     ...(statementTimeoutMs === undefined
       ? []
       : [setting("statement_timeout", sql`${String(statementTimeoutMs)}`, scope)]),
-    // So that the transaction of a client that died ends soon, where the server can tell: not on Windows.
+    // So that the transaction of a client that died ends soon, where the server can tell: PostgreSQL 14 on Linux alone.
     setting(
       "client_connection_check_interval",
-      sql`CASE WHEN version() ~ 'mingw|Visual C' THEN '0' ELSE ${String(CONNECTION_CHECK_MS)} END`,
+      sql`CASE WHEN version() ~ 'linux' THEN ${String(CONNECTION_CHECK_MS)} ELSE '0' END`,
       scope,
     ),
   ];

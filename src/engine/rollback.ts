@@ -264,7 +264,7 @@ class OneRollback {
       );
       return await sleep(pause, options.signal);
     }
-    const lost = error instanceof ConnectionLost && !wasEndedOnPurpose(error);
+    const lost = error instanceof ConnectionLost && !error.isUnreachable && !wasEndedOnPurpose(error);
     if (lost && mayGoOn && ++this.#lost <= LOST_CONNECTIONS) {
       options.onRetry?.(migration, `${error.message}; connecting again to see what became of it`);
       this.#unanswered = true;

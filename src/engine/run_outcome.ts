@@ -38,11 +38,18 @@ export function withOutcome(
   });
 }
 
-export function outOfTime(migration: Migration, heldBy: string | undefined): PipeweaveError {
+/** The error of a run whose time is over. @param state what the migration did then */
+export function outOfTime(
+  migration: Migration,
+  heldBy: string | undefined,
+  state: "ran" | "waited for a lock",
+): PipeweaveError {
   return new PipeweaveError(
     "timeout",
     "timeout",
-    `The time for applying ran out while ${labelOf(migration)} waited for a lock: nothing of it was applied`,
+    `The time for applying ran out while ${labelOf(migration)} ${state}${
+      migration.directives.noTransaction ? "" : ": nothing of it was applied"
+    }`,
     {
       hint: `${
         heldBy ? `The lock was held by ${heldBy}. ` : ""

@@ -213,7 +213,7 @@ class UntransactedRun {
         const isUnknown = atomicity === "opaque" && sent.begun && !sent.answered;
         const mayGoOn = !options.signal?.aborted && !isUnknown;
         if (
-          error instanceof ConnectionLost && mayGoOn && !wasEndedOnPurpose(error) &&
+          error instanceof ConnectionLost && mayGoOn && !error.isUnreachable && !wasEndedOnPurpose(error) &&
           ++lost <= LOST_CONNECTIONS
         ) {
           options.onNote(`${error.message}; connecting again to see what became of statement ${number}`);

@@ -7,7 +7,7 @@
  */
 
 import { Heartbeat } from "../database/heartbeat.ts";
-import { Session } from "../database/session.ts";
+import type { Session } from "../database/session.ts";
 import { identifier, sql, type SqlText } from "../database/sql.ts";
 import { assertTrusted } from "../database/trust.ts";
 
@@ -47,11 +47,11 @@ export class DeploymentRun implements AsyncDisposable {
   }
 
   /** Registers a run. @param owner whose it is, for people */
-  static async begin({ settings, options }: Session, owner: string | null): Promise<DeploymentRun> {
+  static async begin(parent: Session, owner: string | null): Promise<DeploymentRun> {
     const id = crypto.randomUUID();
     // A connection of its own, which a signal does not end: it has to tell that the run has ended.
-    const session = new Session(settings, { ...options, signal: undefined, onNotify: () => {} });
-    const { schema } = settings;
+    const session = parent.beside({ ...parent.options, onNotify: () => {} });
+    const { schema } = session.settings;
     try {
       await session.transaction(sql`
         ${assertTrusted(schema, [TABLE], "change", { writes: [TABLE] })}

@@ -7,6 +7,7 @@
 import { formatDuration } from "../config/duration.ts";
 import { interrupted, messageOf, PipeweaveError } from "../errors.ts";
 import { isLockConflict } from "../database/conflict.ts";
+import { mayComeUp } from "../database/failures.ts";
 import { sql } from "../database/sql.ts";
 import type { Session } from "../database/session.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
@@ -166,7 +167,7 @@ export async function waitUntil(
 /** Whether the next look may do better: the connection is lost, the server not up yet, or a migration has the tables. */
 function mayPass(error: unknown): boolean {
   return error instanceof PipeweaveError &&
-    (error.kind === "connection" || error.code === "database_not_up" || isLockConflict(error));
+    (mayComeUp(error) || ["no_answer", "database_not_up"].includes(error.code) || isLockConflict(error));
 }
 
 /**
@@ -184,8 +185,18 @@ export async function answered<T>(
   const timers: ReturnType<typeof setTimeout>[] = [];
   const giveUpAfter = (ms: number) =>
     timers.push(setTimeout(() => {
+      const isInterrupted = signal?.aborted ?? false;
       session.abandon();
-      fail(new PipeweaveError("connection", "no_answer", `${session.target} does not answer`));
+      fail(
+        isInterrupted
+          ? new PipeweaveError(
+            "interrupted",
+            "interrupted",
+            `Interrupted, and ${session.target} did not answer any more: what was asked for may be done or not`,
+            { hint: "See: pipeweave maintenance:status." },
+          )
+          : new PipeweaveError("connection", "no_answer", `${session.target} does not answer`),
+      );
     }, ms));
   const onAbort = () => giveUpAfter(GRACE_MS);
   if (deadline - Date.now() < LONGEST_TIMER_MS) giveUpAfter(Math.max(0, deadline - Date.now()) + GRACE_MS);

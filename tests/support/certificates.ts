@@ -39,11 +39,32 @@ export class Authority {
     return { certificate, key: forge.pki.privateKeyToPem(keys.privateKey) };
   }
 
+  /**
+   * Issues a client's certificate.
+   *
+   * @param user its common name
+   * @param version 1 has no extensions
+   */
+  client(
+    user: string,
+    { version = 3, validity = [-1, 365] }: { version?: 1 | 3; validity?: readonly [number, number] } = {},
+  ): Credentials {
+    const keys = forge.pki.rsa.generateKeyPair(2048);
+    const extensions = version === 1 ? [] : [
+      { name: "basicConstraints", cA: false },
+      { name: "extKeyUsage", clientAuth: true },
+    ];
+    const subject = [{ name: "commonName", value: user }];
+    const certificate = this.#issue(keys, subject, extensions, validity, version);
+    return { certificate, key: forge.pki.privateKeyToPem(keys.privateKey) };
+  }
+
   #issue(
     keys: forge.KeyPair,
     subject: readonly forge.Attribute[],
     extensions: readonly Record<string, unknown>[],
     [from, to]: readonly [number, number],
+    version = 3,
   ): string {
     const day = (offset: number) => new Date(Date.now() + offset * 86_400_000);
     const certificate = forge.pki.createCertificate();
@@ -53,7 +74,8 @@ export class Authority {
     certificate.validity.notAfter = day(to);
     certificate.setSubject(subject);
     certificate.setIssuer(this.#subject);
-    certificate.setExtensions(extensions);
+    certificate.version = version - 1;
+    if (extensions.length > 0) certificate.setExtensions(extensions);
     certificate.sign(this.#keys.privateKey, forge.md.sha256.create());
     return forge.pki.certificateToPem(certificate);
   }

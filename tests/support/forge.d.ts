@@ -11,6 +11,8 @@ declare namespace forge {
   interface Certificate {
     publicKey: unknown;
     serialNumber: string;
+    /** Counted from 0. */
+    version: number;
     readonly validity: { notBefore: Date; notAfter: Date };
     setSubject(attributes: readonly Attribute[]): void;
     setIssuer(attributes: readonly Attribute[]): void;

@@ -1,6 +1,9 @@
-/** A PgBouncer of a test's own, in transaction mode: each transaction may get another server connection. */
+/** A PgBouncer of a test's own. */
 
 import { freePort } from "../../scripts/postgres_server.ts";
+
+/** When a server connection goes back to the pool: after the client, its transaction, its statement. */
+export type PoolMode = "session" | "transaction" | "statement";
 
 export class PgBouncer implements AsyncDisposable {
   private constructor(
@@ -14,7 +17,12 @@ export class PgBouncer implements AsyncDisposable {
    *
    * @param poolSize connections to the server, for each database and user
    */
-  static async start(server: URL, poolSize: number): Promise<PgBouncer> {
+  static async start(
+    server: URL,
+    poolSize: number,
+    mode: PoolMode = "transaction",
+    settings = "",
+  ): Promise<PgBouncer> {
     const program = Deno.env.get("PIPEWEAVE_PGBOUNCER");
     if (!program) throw new Error("This test needs PgBouncer: run it by ./scripts/test.sh");
     const port = freePort();
@@ -30,13 +38,14 @@ export class PgBouncer implements AsyncDisposable {
 listen_addr = 127.0.0.1
 listen_port = ${port}
 unix_socket_dir =
-pool_mode = transaction
+pool_mode = ${mode}
 default_pool_size = ${poolSize}
 max_client_conn = 200
 auth_type = trust
 auth_file = ${folder}/users
 logfile = ${folder}/log
-server_reset_query =
+server_reset_query =${mode === "session" ? " DISCARD ALL" : ""}
+${settings}
 `,
     );
     const process = new Deno.Command(program, {
