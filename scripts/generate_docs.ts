@@ -123,7 +123,7 @@ const rules = [
   "What `db:lint`, `db:validate --lint` and `db:migrate --dry-run` report. A rule that blocks somebody while it works",
   "also keeps `db:migrate` from applying the migration beside active tasks (exit 3), unless `--allow-online` is given.",
   "What a file changes on tables that it made itself is not reported. A finding that is right as it stands is",
-  "accepted in the lines above its statement, or in the first lines for the whole file:",
+  "accepted in the lines above its statement, or by `allow-file` for the whole file:",
   "`-- pipeweave: allow <rule> <reason>`.",
   "",
   ...table(

@@ -308,7 +308,7 @@ Deno.test("the session names itself, and takes PGOPTIONS and PGAPPNAME", async (
 
 Deno.test("no connection left: said so, and waited for when told to", async () => {
   const server = await PostgresServer.start({
-    settings: { max_connections: "4", superuser_reserved_connections: "0", reserved_connections: "0" },
+    settings: { max_connections: "4", superuser_reserved_connections: "0" },
   });
   const sessions = Array.from({ length: 4 }, () => sessionFor(server.url()));
   try {

@@ -138,3 +138,46 @@ Deno.test("db:new names the next file as the others are named, and what it print
   assertEquals(code, 0, stderr);
   assert(!stderr.includes("warning"), stderr);
 });
+
+Deno.test("db:lint as a linter is used: files, rules, what fails, whole documents in every format", async () => {
+  await using folder = await folderWith({
+    "001_a.sql": "CREATE TABLE t (a int);",
+    "001_a.down.sql": "DROP TABLE t;",
+    "002_b.sql": "DROP TABLE u;\nCREATE INDEX i ON v (a);",
+    "002_b.down.sql": "ALTER TABLE v ALTER a TYPE bigint;",
+    "003_c.sql": "SELEC 1;",
+  });
+  const lint = async (args: readonly string[], code: number) => {
+    const outcome = await pipeweave(["db:lint", "--offline", ...args], { cwd: folder.path });
+    assertEquals(outcome.code, code, `${args}: ${outcome.stderr}`);
+    return outcome.stdout;
+  };
+  const dir = ["--dir", folder.path];
+  const all = await lint(dir, 5);
+  for (const part of ["(drop-table)", "(index-not-concurrently)", "(syntax)", "002_b.down.sql:1:1"]) {
+    assertStringIncludes(all, part);
+  }
+  // A way back drops what the way there made.
+  assert(!all.includes("001_a.down.sql"), all);
+  assertStringIncludes(await lint(["001_a.sql"], 0), "✓ 1 migration(s)");
+  const one = await lint([`${folder.path}/002_b.sql`, "--rule", "drop-table"], 5);
+  assert(one.includes("(drop-table)") && !one.includes("index-not") && !one.includes("syntax"), one);
+  await lint(["002_b.sql", "--rule", "drop-table", "--fail-on", "blocking"], 0);
+  await lint(["002_b.sql", "--fail-on", "never"], 0);
+  await lint(["nowhere.sql"], 2);
+  await lint([...dir, "--rule", "nonsense"], 2);
+  assertStringIncludes(await lint(["--list-rules"], 0), "set-not-null");
+  assertStringIncludes(await lint(["--explain", "set-not-null"], 0), "safe: ADD CONSTRAINT");
+  const codes = ["drop-table", "index-not-concurrently", "syntax"];
+  const sarif = JSON.parse(await lint([...dir, "--format", "sarif"], 5));
+  const gitlab = JSON.parse(await lint([...dir, "--format", "gitlab"], 5));
+  const found = new Set(sarif.runs[0].results.map(({ ruleId }: { ruleId: string }) => ruleId));
+  const checks = new Set(gitlab.map((one: { check_name: string }) => one.check_name));
+  assertEquals(codes.filter((code) => !found.has(code) || !checks.has(code)), []);
+  assertEquals(new Set(gitlab.map((one: { fingerprint: string }) => one.fingerprint)).size, gitlab.length);
+  const junit = await lint([...dir, "--format", "junit"], 5);
+  assertStringIncludes(junit, '<testcase classname="syntax"');
+  assertEquals(junit.match(/<testcase /g)?.length, gitlab.length);
+  assertStringIncludes(await lint([...dir, "--format", "github"], 5), "title=syntax");
+  assertEquals(JSON.parse(await lint(["001_a.sql", "--format", "gitlab"], 0)), []);
+});

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { dirname } from "node:path";
 import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { findingJson } from "../output/json.ts";
@@ -78,10 +79,13 @@ const validate: CommandSpec = {
   },
 };
 
-const LINT_FORMATS = ["text", "json", "github", "sarif"] as const;
+const LINT_FORMATS = ["text", "json", "github", "gitlab", "junit", "sarif"] as const;
+/** Which findings end db:lint with exit 5. */
+const FAIL_ON = ["any", "blocking", "never"] as const;
 
 const lint: CommandSpec = {
   name: "db:lint",
+  arguments: "[files...:string]",
   summary: "Find what would hurt a live database.",
   description:
     "Reads migrations by PostgreSQL's own parser, and names every statement that would keep others waiting, break running code or lose data: with the rule, the reason, and the safe way to write it. When a database is named, only what is pending there is looked at. A finding is accepted by a comment line before its statement: -- pipeweave: allow <rule> <reason>.",
@@ -91,7 +95,14 @@ const lint: CommandSpec = {
       options: [
         OFFLINE,
         { flags: "--since <version:string>", description: "Look only at versions after this one." },
+        { flags: "--rule <rules:string>", description: "Look only for these, separated by commas." },
+        {
+          flags: "--fail-on <which:string>",
+          description: "End with exit 5 on any finding, on blocking ones, or never. Default: any",
+        },
         { flags: "--format <format:string>", description: `${LINT_FORMATS.join(", ")}. Default: text` },
+        { flags: "--list-rules", description: "Print the rules, and look at nothing." },
+        { flags: "--explain <rule:string>", description: "Print what a rule is about, and look at nothing." },
       ],
     },
     MIGRATION_OPTIONS,
@@ -102,6 +113,10 @@ const lint: CommandSpec = {
     {
       purpose: "In CI, as annotations of a pull request",
       line: "pipeweave db:lint --offline --dir ./migrations --format github",
+    },
+    {
+      purpose: "Files alone, as pre-commit hands them over",
+      line: "pipeweave db:lint --offline migrations/042_add_email.sql",
     },
     {
       purpose: "What is pending, before a deployment",
@@ -115,22 +130,38 @@ const lint: CommandSpec = {
   ],
   async run(invocation) {
     const format = invocation.choice("format", "--format", LINT_FORMATS) ?? "text";
+    const failOn = invocation.choice("failOn", "--fail-on", FAIL_ON) ?? "any";
+    const explained = invocation.text("explain");
+    if (explained !== undefined || invocation.options["listRules"] === true) {
+      const { ruleText } = await import("../commands/lint_rules.ts");
+      const text = ruleText(explained);
+      return invocation.result(() => ({ rules: text.split("\n") }), () => text);
+    }
+    const rules = invocation.text("rule")?.split(",").map((rule) => rule.trim());
     const session = await sessionUnlessOffline(invocation);
     const { lintMigrations } = await import("../commands/lint.ts");
+    const files = invocation.args;
+    const sources = invocation.sources();
     const result = await lintMigrations(session, {
-      ...invocation.sources(),
+      ...sources,
+      ...(files.length > 0 && sources.dirs?.length === 0
+        ? { dirs: [...new Set(files.map((file) => dirname(file)))], embedded: false }
+        : {}),
       since: invocation.text("since"),
+      files,
+      rules,
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
     if (format === "json") invocation.result(json, () => JSON.stringify(json()));
     else if (format === "text") invocation.result(json, () => formatLint(result));
     else {
-      const { githubAnnotations, sarifLog } = await import("../output/lint_formats.ts");
-      const text = () =>
-        format === "github" ? githubAnnotations(result.findings) : JSON.stringify(sarifLog(result.findings));
-      invocation.result(json, text);
+      const { lintReport } = await import("../output/lint_formats.ts");
+      invocation.result(json, () => lintReport(format, result.findings));
     }
-    if (result.findings.length === 0) return;
+    const isFailure = result.findings.some(({ blocks, why }) =>
+      why === "" || failOn === "any" || failOn === "blocking" && blocks !== "nobody"
+    );
+    if (!isFailure) return;
     throw new PipeweaveError("integrity", "lint", `${result.findings.length} finding(s)`, {
       hint: "Write it the safe way, or accept it: -- pipeweave: allow <rule> <reason>",
     });

@@ -9,11 +9,12 @@ import type { PipeweaveError } from "../errors.ts";
 import { firstLineOf } from "../engine/activity.ts";
 import { dryRun, triable, type TriedStatement, untriedReason } from "../engine/dry_run.ts";
 import { predecessorOf } from "../engine/history.ts";
-import { lint, type LintFinding } from "../lint/lint.ts";
+import { lintAll, type LintFinding } from "../lint/lint.ts";
 import { EMBEDDED, type Migration } from "../migrations/migration.ts";
 import { lineOf } from "../migrations/finding.ts";
 import { statementsOf } from "../sql/statements.ts";
 import { assertRunnable } from "../migrations/validate.ts";
+import { measureOn } from "./measured_alter.ts";
 import { assertMaintenance, needsOf } from "./maintenance_need.ts";
 import { type MigrateOptions, planMigrate, readOnlyServer } from "./migrate.ts";
 
@@ -65,7 +66,7 @@ export async function planDryRun(
     schema: session.settings.schema,
     escapes: history.escapes,
   });
-  const needs = await needsOf(pending);
+  const needs = await needsOf(session, pending);
   const refusal = await assertMaintenance(session, needs, options.allowOnline === true)
     .then(() => undefined, (error: PipeweaveError) => error);
   const toTry = execute ? triable(pending) : [];
@@ -81,12 +82,13 @@ export async function planDryRun(
     }, options);
   const triedOf = (migration: Migration) =>
     result.tried.find((one) => one.migration === migration)?.statements;
+  const findings = await lintAll(pending.filter(({ source }) => source !== EMBEDDED), measureOn(session));
   return {
     current: status.current,
     migrations: await Promise.all(pending.map(async (migration) => ({
       migration,
       statements: await plannedStatements(migration, triedOf(migration)),
-      findings: migration.source === EMBEDDED ? [] : await lint(migration),
+      findings: findings.filter(({ file }) => file === migration.file),
     }))),
     executed: execute,
     untried: execute ? untriedReason(pending, result) : undefined,

@@ -4,9 +4,14 @@
  * @module
  */
 
+import { resolve } from "node:path";
 import type { Session } from "../database/session.ts";
+import { PipeweaveError } from "../errors.ts";
+import type { Finding } from "../migrations/finding.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { lint, type LintFinding } from "../lint/lint.ts";
+import { lintAll, type LintFinding } from "../lint/lint.ts";
+import { ruleText } from "./lint_rules.ts";
+import { measureOn } from "./measured_alter.ts";
 import { compare } from "./status.ts";
 import { noSuchVersion } from "../migrations/plan.ts";
 import { compareVersions, EMBEDDED, type Migration, versionKey } from "../migrations/migration.ts";
@@ -16,7 +21,14 @@ import { assertNoErrors, validateAll } from "../migrations/validate.ts";
 export interface LintOptions extends MigrationSources {
   /** Only those after this version, each set by itself. */
   readonly since?: string | undefined;
+  /** Only these files; all where there are none. */
+  readonly files?: readonly string[] | undefined;
+  /** Only findings of these rules; of all where there are none. */
+  readonly rules?: readonly string[] | undefined;
 }
+
+/** What is reported of a file: a finding of a rule, or that it cannot be run as it is. */
+export type Reported = Finding & Pick<LintFinding, "blocks" | "why">;
 
 /** Result of a check of files. */
 export interface LintResult {
@@ -24,7 +36,7 @@ export interface LintResult {
   readonly files: number;
   /** Whether those that a database has already were left out. */
   readonly pendingOnly: boolean;
-  readonly findings: readonly LintFinding[];
+  readonly findings: readonly Reported[];
 }
 
 /**
@@ -40,15 +52,44 @@ export async function lintMigrations(
   const { migrations, some } = await candidates(session, options);
   const looked = since(options.since, some, migrations)
     .filter(({ source }) => source !== EMBEDDED || (options.dirs ?? []).length === 0);
-  assertNoErrors(
-    await validateAll(looked, { schema: session?.settings.schema }),
-    "Nothing was looked at",
+  // A file that PostgreSQL cannot read is a finding too.
+  const invalid = (await validateAll(looked, { schema: session?.settings.schema }))
+    .filter(({ severity }) => severity === "error")
+    .map((finding): Reported => ({ ...finding, blocks: "nobody", why: "" }));
+  const { rules = [], files = [] } = options;
+  for (const rule of rules) ruleText(rule);
+  const named = files.map((file) => resolve(file));
+  const stranger = named.findIndex((file) =>
+    !migrations.some((one) => [one, one.down].some((each) => each && resolve(each.file) === file))
   );
+  if (stranger !== -1) throw noSuchFile(files[stranger]!);
+  const own = looked.filter(({ source }) => source !== EMBEDDED);
+  const measure = session && measureOn(session);
+  const downs = own.flatMap(({ down }) => down ?? []);
+  const findings: readonly Reported[] = [
+    ...invalid,
+    ...await lintAll(own, measure),
+    // A way back drops what the way there has made: what counts is whom it keeps waiting.
+    ...(await lintAll(downs)).filter(({ blocks }) => blocks !== "nobody"),
+  ];
   return {
-    files: looked.length,
+    files: named.length > 0 ? named.length : looked.length,
     pendingOnly: session !== undefined,
-    findings: (await Promise.all(looked.filter(({ source }) => source !== EMBEDDED).map(lint))).flat(),
+    findings: findings
+      .filter(({ code, why }) => rules.length === 0 || why === "" || rules.includes(code))
+      .filter(({ file }) => named.length === 0 || named.includes(resolve(file))),
   };
+}
+
+function noSuchFile(file: string): PipeweaveError {
+  return new PipeweaveError(
+    "usage",
+    "no_such_migration",
+    `${file} is no migration of a folder that was read`,
+    {
+      hint: "Name files of the folder that --dir names, or leave --dir out.",
+    },
+  );
 }
 
 /** All migrations, and those of them that are looked at. */

@@ -9,6 +9,8 @@ import { PipeweaveError } from "../errors.ts";
 import { lookAtState, readQueue } from "../maintenance/state.ts";
 import { tasks } from "../maintenance/status.ts";
 import { lint } from "../lint/lint.ts";
+import { Memory } from "../lint/memory.ts";
+import { measureOn } from "./measured_alter.ts";
 import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 
 /** Reasons for maintenance, by migration. */
@@ -17,17 +19,19 @@ export type Needs = ReadonlyMap<Migration, readonly string[]>;
 /**
  * Returns the migrations that need maintenance: marked so, or with a lint finding that keeps others waiting.
  */
-export async function needsOf(pending: readonly Migration[]): Promise<Needs> {
-  const needs = await Promise.all(pending.map(async (migration) => {
+export async function needsOf(session: Session, pending: readonly Migration[]): Promise<Needs> {
+  const context = { memory: new Memory(), measure: measureOn(session) };
+  const needs: (readonly [Migration, readonly string[]])[] = [];
+  for (const migration of pending) {
     // PipeWeave's own are judged by review: they bring what a drain needs, and apply beside active tasks.
-    const findings = migration.source === EMBEDDED ? [] : await lint(migration);
-    return [migration, [
+    const findings = migration.source === EMBEDDED ? [] : await lint(migration, context);
+    needs.push([migration, [
       ...(migration.directives.requiresMaintenance ? ["it is marked requires maintenance"] : []),
       ...findings.filter(({ blocks }) => blocks !== "nobody").map(({ code, message, blocks, location }) =>
         `line ${location?.line}: ${message}, which blocks ${blocks} (${code})`
       ),
-    ]] as const;
-  }));
+    ]]);
+  }
   return new Map(needs.filter(([, reasons]) => reasons.length > 0));
 }
 

@@ -118,7 +118,7 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
     schema: session.settings.schema,
     escapes: history.escapes,
   });
-  const needs = await needsOf(pending);
+  const needs = await needsOf(session, pending);
   const { maintenance } = options;
   const own = pending.filter(({ source }) => source === EMBEDDED);
   const isReason = needs.size > 0 || maintenance?.when === "always" && own.length < pending.length;

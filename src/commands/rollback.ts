@@ -38,7 +38,7 @@ export async function rollback(session: Session, options: RollbackCommandOptions
   if (steps.length === 0) return { rolledBack: [], failed: null };
   const downs = steps.map(({ down }) => down);
   await assertRunnable(downs, session.settings);
-  const needs = await needsOf(downs);
+  const needs = await needsOf(session, downs);
   const { overridden } = await assertMaintenance(session, needs, options.allowOnline === true);
   await options.confirm?.(steps);
   const details = overridden && { allowedOnline: { ...overridden, needs: [...needs.values()].flat() } };

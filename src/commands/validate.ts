@@ -8,7 +8,8 @@ import type { Session } from "../database/session.ts";
 import { type MigrationSources, readFiles } from "../migrations/discover.ts";
 import type { Finding } from "../migrations/finding.ts";
 import { readHistory } from "../engine/history.ts";
-import { lint } from "../lint/lint.ts";
+import { lintAll } from "../lint/lint.ts";
+import { measureOn } from "./measured_alter.ts";
 import { EMBEDDED } from "../migrations/migration.ts";
 import { contradictions, planMigrations } from "../migrations/plan.ts";
 import { validateAll } from "../migrations/validate.ts";
@@ -51,7 +52,7 @@ export async function validateMigrations(
   ];
   if (options.lint) {
     const user = migrations.filter(({ source }) => source !== EMBEDDED || !options.dirs?.length);
-    findings.push(...(await Promise.all(user.map(lint))).flat());
+    findings.push(...await lintAll(user, session && measureOn(session)));
   }
   if (history) {
     for (

@@ -8,7 +8,13 @@
 
 import { UNKNOWN_ACTOR } from "../config/actor.ts";
 import { formatDuration } from "../config/duration.ts";
-import { CommittedLocally, ConnectionLost, type Row, type Session } from "../database/session.ts";
+import {
+  CommittedLocally,
+  ConnectionLost,
+  type Row,
+  type Session,
+  StatementError,
+} from "../database/session.ts";
 import { sql } from "../database/sql.ts";
 import { pauseBefore, sleep } from "../database/sleep.ts";
 import { hasCrashed } from "../database/server_identity.ts";
@@ -337,6 +343,9 @@ class Migrator {
       return "look again";
     }
     this.#assertCondition(error, migration);
+    if (isMadeTwice(error, message) && mayGoOn && this.#retries++ < (options.lockRetries ?? LOCK_RETRIES)) {
+      return "look again";
+    }
     if (isLockConflict(error) && mayGoOn && this.#retries < (options.lockRetries ?? LOCK_RETRIES)) {
       const pause = pauseBefore(++this.#retries);
       if (Date.now() + pause > this.#deadline) throw outOfTime(migration, heldBy, "waited for a lock");
@@ -470,6 +479,16 @@ function outcomeOf(answer: Promise<Row[][]>): Promise<Outcome> {
 /** Whether a statement was cancelled, as it is when --timeout is over. */
 function isEndedInTime(error: unknown): boolean {
   return sqlstateOf(error) === "57014";
+}
+
+/**
+ * Whether the schema of the books was made by somebody else while we made it: what a server process remembers of the
+ * catalog may be older than the lock that it has just taken.
+ */
+function isMadeTwice(error: unknown, message: Message | Pick<Message, "statementsBeforeGuard">): boolean {
+  const state = sqlstateOf(error);
+  return error instanceof StatementError && "statementsBefore" in message &&
+    error.completed < message.statementsBefore && (state === "42P06" || state === "23505");
 }
 
 /** Whether a migrator without our lock, such as the Node tool, may have recorded the same version just now. */

@@ -5,22 +5,21 @@
  * @module
  */
 
-import { allowances, type RuleId } from "../migrations/allow.ts";
+import { Allowances, type RuleId } from "../migrations/allow.ts";
 import { type Finding, locate } from "../migrations/finding.ts";
-import { type Blocks, ruleOf } from "./rules.ts";
 import type { Migration } from "../migrations/migration.ts";
+import { contentOfDo } from "../sql/plpgsql.ts";
 import { type Node, SqlSyntaxError, type Statement, statementsOf } from "../sql/statements.ts";
-import {
-  descendants,
-  type Fields,
-  mayBeSame,
-  nameOf,
-  nodeOf,
-  nodesOf,
-  type TableName,
-  tableOf,
-  written,
-} from "../sql/tree.ts";
+import { type Fields, mayBeSame, nodeOf, nodesOf, type TableName, tableOf, written } from "../sql/tree.ts";
+import { hitsOfCommand } from "./alter_rules.ts";
+import type { Hit } from "./hit.ts";
+import { BLOCKS_WRITES, droppedNames, isSet, LOCK, type Locked, locksOf } from "./locks.ts";
+import { absentOf, remadeIn } from "./made.ts";
+import { corrected, type Measure } from "./measure.ts";
+import { hitsOfCompositeType, hitsOfObject } from "./object_rules.ts";
+import { Memory } from "./memory.ts";
+import { type Blocks, ruleOf } from "./rules.ts";
+import { wholeChanges, workOf } from "./work.ts";
 
 /** A finding of a rule. */
 export interface LintFinding extends Finding {
@@ -30,18 +29,25 @@ export interface LintFinding extends Finding {
   readonly why: string;
 }
 
-/** What a statement breaks, and on what. */
-interface Hit {
-  readonly rule: RuleId;
-  readonly message: string;
+/** What is known beside a file. */
+export interface LintContext {
+  /** Of the files before it. */
+  readonly memory?: Memory;
+  /** Where there is a database to ask. */
+  readonly measure?: Measure | undefined;
 }
 
 /**
  * All findings of one migration, but for those that the file allows with a reason.
  *
  * Text that PostgreSQL cannot read has none: `validateSql` says what is wrong with it.
+ *
+ * @param context what is known beside the file; its memory takes in what this one makes
  */
-export async function lint(migration: Migration): Promise<readonly LintFinding[]> {
+export async function lint(
+  migration: Migration,
+  { memory = new Memory(), measure }: LintContext = {},
+): Promise<readonly LintFinding[]> {
   let statements: readonly Statement[];
   try {
     statements = await statementsOf(migration);
@@ -49,110 +55,209 @@ export async function lint(migration: Migration): Promise<readonly LintFinding[]
     if (error instanceof SqlSyntaxError) return [];
     throw error;
   }
-  const file = new LintedFile(migration.directives.noTransaction);
-  const allowed = allowances(migration.sql, statements);
-  return statements.flatMap(({ node, start }, index) => {
-    const hits = file.look(node).filter(({ rule }) => !allowed(rule, index));
-    return hits.map(({ rule, message }): LintFinding => {
-      const { blocks, why, safe } = ruleOf(rule);
-      return {
-        ...{ severity: "error", code: rule, file: migration.file, message, blocks, why, hint: safe },
-        location: locate(migration.file, migration.sql, start, start),
-      };
-    });
-  });
+  const file = new LintedFile(
+    migration.directives.noTransaction,
+    memory,
+    remadeIn(statements),
+    measure ? await absentOf(statements, memory, measure) : [],
+  );
+  const allowed = new Allowances(migration.sql, statements);
+  const findings: LintFinding[] = [];
+  for (const [index, { node, start, end }] of statements.entries()) {
+    const text = migration.sql.slice(start, end);
+    const told = node.type === "DoStmt" ? await hitsOfDo(node, text, file) : file.look(node);
+    const kept = told.filter(({ rule }) => !allowed.has(rule, index));
+    const hits = measure ? await corrected(kept, node, text, measure) : kept;
+    for (const hit of hits) {
+      if (migration.directives.requiresMaintenance && IN_MAINTENANCE.has(hit.rule)) continue;
+      findings.push(findingOf(migration, hit, start));
+    }
+  }
+  for (const { rule, offset } of allowed.unused()) {
+    const message = `allows ${rule}, which is not found here`;
+    findings.push(findingOf(migration, { rule: "unused-allow", message }, offset));
+  }
+  return findings;
+}
+
+function findingOf(
+  { file, sql }: Migration,
+  { rule, message, blocks: whom }: Hit,
+  offset: number,
+): LintFinding {
+  const { blocks, why, safe } = ruleOf(rule);
+  return {
+    ...{ severity: "error", code: rule, file, message, blocks: whom ?? blocks, why, hint: safe },
+    location: locate(file, sql, offset, offset),
+  };
+}
+
+/** Rules whose safe way is maintenance. */
+const IN_MAINTENANCE: ReadonlySet<RuleId> = new Set<RuleId>([
+  ...["add-exclusion-constraint", "change-domain", "lock-table", "rewrite-table"] as const,
+]);
+
+/** All findings of migrations, in order: each is looked at with what those before it have made. */
+export async function lintAll(
+  migrations: readonly Migration[],
+  measure?: Measure,
+): Promise<readonly LintFinding[]> {
+  const memory = new Memory();
+  const findings: LintFinding[] = [];
+  for (const migration of migrations) findings.push(...await lint(migration, { memory, measure }));
+  return findings;
+}
+
+/** What the statements in a DO block break, and whether there is more in it than can be read. */
+async function hitsOfDo(node: Node, text: string, file: LintedFile): Promise<readonly Hit[]> {
+  const { statements, isWhole } = await contentOfDo(node, text);
+  const inside = statements.flatMap((one) => file.look(one)).map((hit) => ({
+    ...hit,
+    message: `a DO block ${hit.message}`,
+  }));
+  return isWhole ? inside : [...inside, {
+    rule: "unseen-code",
+    message: "runs code in a DO block that cannot be read from outside",
+  }];
 }
 
 /** One file, read from top to bottom. */
 class LintedFile {
   readonly #created: TableName[] = [];
   readonly #createdIndexes: TableName[] = [];
-  readonly #addedColumns: string[] = [];
-  /** Tables whose constraints were validated here: a CHECK may prove what SET NOT NULL needs. */
-  readonly #validated: TableName[] = [];
-  /** Existing tables that nobody else can use from here to the end of the transaction. */
-  readonly #locked: TableName[] = [];
+  /** Views that were made here: to read one is to read the tables behind it. */
+  readonly #createdViews: TableName[] = [];
+  readonly #addedColumns: { table: TableName; column: string }[] = [];
+  /** Existing relations that are locked from here to the end of the transaction, so that others wait. */
+  readonly #held: Locked[] = [];
+  /** Whether a wait under a lock was told of: one is told for all of a file. */
+  #hasWaited = false;
 
   readonly noTransaction: boolean;
+  readonly memory: Memory;
+  /** Names that views get again in the file after they were dropped. */
+  readonly remade: readonly TableName[];
+  /** What IF NOT EXISTS makes in earnest, as a database tells. */
+  readonly absent: readonly TableName[];
 
-  constructor(noTransaction: boolean) {
+  constructor(
+    noTransaction: boolean,
+    memory: Memory,
+    remade: readonly TableName[],
+    absent: readonly TableName[],
+  ) {
     this.noTransaction = noTransaction;
+    this.absent = absent;
+    this.memory = memory;
+    this.remade = remade;
   }
 
   /** What the next statement breaks. */
   look(node: Node): readonly Hit[] {
     const hits = [...this.#hitsOf(node)];
-    const locks = this.noTransaction ? [] : this.#exclusivelyLocked(node);
-    const other = locks.find((table) => this.#locked.some((held) => !mayBeSame(held, table)));
-    if (other) {
-      const held = this.#locked.find((table) => !mayBeSame(table, other))!;
-      hits.push({
-        rule: "lock-after-lock",
-        message: `waits for ${written(other)} while it holds the lock of ${written(held)}`,
-      });
+    if (!this.noTransaction) {
+      hits.push(...this.#hitsOfWork(node), ...this.#hitsOfWaits(node));
     }
-    this.#locked.push(...locks.filter((table) => !this.#locked.some((held) => mayBeSame(held, table))));
     this.#remember(node);
     return hits;
   }
 
-  #isNew(table: TableName | undefined): boolean {
-    return table === undefined || this.#created.some((made) => mayBeSame(made, table));
-  }
+  readonly #isNew = (table: TableName | undefined): boolean =>
+    table === undefined || this.#created.some((made) => mayBeSame(made, table));
 
-  #remember({ type, fields }: Node): void {
+  #remember(node: Node): void {
+    const { type, fields } = node;
+    this.memory.note(node);
     const into = fields["into"] ?? fields["intoClause"];
-    const table = type === "CreateStmt" || type === "CreateForeignTableStmt" || type === "ViewStmt"
+    const isCreate = ["CreateStmt", "CreateForeignTableStmt", "ViewStmt"].includes(type);
+    const table = isCreate
       ? tableOf(fields["relation"] ?? fields["view"] ?? (fields["base"] as Fields | undefined)?.["relation"])
       : into
       ? tableOf((into as Fields)["rel"])
       : undefined;
-    if (table) this.#created.push(table);
-    if (
-      type === "RenameStmt" && fields["renameType"] === "OBJECT_TABLE" &&
-      this.#isNew(tableOf(fields["relation"]))
-    ) {
-      this.#created.push({ schema: undefined, name: String(fields["newname"]) });
+    // What may have been there already is not new.
+    const mayExist = fields["if_not_exists"] === true || fields["replace"] === true ||
+      (fields["base"] as Fields | undefined)?.["if_not_exists"] === true;
+    const isMade = table && (!mayExist || this.absent.some((one) => mayBeSame(one, table)));
+    if (isMade) this.#created.push(table);
+    if (table && type === "ViewStmt") this.#createdViews.push(table);
+    const renamed = type === "RenameStmt" && fields["renameType"] === "OBJECT_TABLE" &&
+      tableOf(fields["relation"]);
+    if (renamed) {
+      const name = { schema: renamed.schema, name: String(fields["newname"]) };
+      if (this.#isNew(renamed)) this.#created.push(name);
+      const held = this.#held.filter((one) => mayBeSame(one.table, renamed));
+      this.#held.push(...held.map(({ mode }) => ({ table: name, mode })));
     }
-    if (type === "IndexStmt") {
+    if (type === "IndexStmt" && !fields["if_not_exists"]) {
       this.#createdIndexes.push({ schema: undefined, name: String(fields["idxname"] ?? "") });
     }
     if (type !== "AlterTableStmt") return;
     const altered = tableOf(fields["relation"])!;
     for (const { fields: command } of nodesOf(fields["cmds"])) {
-      if (command["subtype"] === "AT_ValidateConstraint") this.#validated.push(altered);
-      if (command["subtype"] === "AT_AddColumn") {
-        this.#addedColumns.push(`${altered.name}.${(nodeOf(command["def"])?.fields ?? {})["colname"]}`);
+      if (command["subtype"] === "AT_AddColumn" && !command["missing_ok"]) {
+        const column = String((nodeOf(command["def"])?.fields ?? {})["colname"]);
+        this.#addedColumns.push({ table: altered, column });
       }
     }
   }
 
-  /** Existing tables that a statement locks against reads and writes. */
-  #exclusivelyLocked({ type, fields }: Node): readonly TableName[] {
-    const tables = (() => {
-      switch (type) {
-        case "AlterTableStmt":
-          return nodesOf(fields["cmds"]).every(({ fields: { subtype } }) =>
-              subtype === "AT_ValidateConstraint"
-            )
-            ? []
-            : [tableOf(fields["relation"])];
-        case "RenameStmt":
-        case "AlterObjectSchemaStmt":
-          return [tableOf(fields["relation"])];
-        case "TruncateStmt":
-          return nodesOf(fields["relations"]).map((table) => tableOf(table.fields));
-        case "LockStmt":
-          return fields["mode"] === ACCESS_EXCLUSIVE
-            ? nodesOf(fields["relations"]).map((table) => tableOf(table.fields))
-            : [];
-        case "DropStmt":
-          return fields["removeType"] === "OBJECT_TABLE" ? droppedNames(fields) : [];
-        default:
-          return [];
-      }
-    })();
-    return tables.filter((table) => table !== undefined).filter((table) => !this.#isNew(table));
+  #isAdded(table: TableName, column: unknown): boolean {
+    return this.#addedColumns.some((added) => added.column === column && mayBeSame(added.table, table));
+  }
+
+  /** Work that is done while a statement before it keeps others out of a table. */
+  *#hitsOfWork(node: Node): Generator<Hit> {
+    if (this.#held.length === 0) return;
+    const isSmall = (table: TableName) =>
+      this.#isNew(table) && !this.#createdViews.some((view) => mayBeSame(view, table));
+    const work = workOf(node, isSmall);
+    if (work === undefined) return;
+    const table = tableOf(node.fields["relation"]);
+    // Said by a rule of its own.
+    if (node.type === "AlterTableStmt" && table && this.#isHeld(table)) return;
+    const isForReaders = this.#held.some(({ mode }) => mode === LOCK.accessExclusive);
+    yield {
+      rule: "work-under-lock",
+      message: `${work} while it holds the lock of ${
+        [...new Set(this.#held.map((held) => written(held.table)))].join(", ")
+      }`,
+      blocks: isForReaders ? "reads and writes" : "writes",
+    };
+  }
+
+  /** A lock that is waited for while another one keeps others out. */
+  *#hitsOfWaits(node: Node): Generator<Hit> {
+    const wanted = [...this.#locksOfDroppedIndexes(node), ...locksOf(node)]
+      .filter(({ table, mode }) => mode >= BLOCKS_WRITES && !this.#isNew(table))
+      .filter(({ table, mode }) =>
+        !this.#held.some((held) => held.mode >= mode && mayBeSame(held.table, table))
+      );
+    const waits = wanted.find(({ table }) => this.#held.some((held) => !mayBeSame(held.table, table)));
+    if (waits && !this.#hasWaited) {
+      this.#hasWaited = true;
+      const held = this.#held.find(({ table }) => !mayBeSame(table, waits.table))!;
+      yield {
+        rule: "lock-after-lock",
+        message: `waits for ${written(waits.table)} while it holds the lock of ${written(held.table)}`,
+      };
+    }
+    this.#held.push(...wanted);
+  }
+
+  /** An index is dropped under the lock of its table, which only its own making tells. */
+  #locksOfDroppedIndexes({ type, fields }: Node): readonly Locked[] {
+    if (type !== "DropStmt" || fields["removeType"] !== "OBJECT_INDEX" || fields["concurrent"]) return [];
+    return droppedNames(fields)
+      .filter((index) => !this.#createdIndexes.some((made) => mayBeSame(made, index)))
+      .flatMap((index) => {
+        const table = this.memory.tableOfIndex(index);
+        return table ? [{ table, mode: LOCK.accessExclusive }] : [];
+      });
+  }
+
+  #isHeld(table: TableName): boolean {
+    return !this.noTransaction && this.#held.some((held) => mayBeSame(held.table, table));
   }
 
   *#hitsOf(node: Node): Generator<Hit> {
@@ -167,36 +272,32 @@ class LintedFile {
           };
         }
         return;
-      case "DropStmt":
-        return yield* this.#hitsOfDrop(fields);
       case "ReindexStmt":
         if (!isSet(fields["params"], "concurrently")) {
           yield { rule: "reindex-not-concurrently", message: "rebuilds indexes without CONCURRENTLY" };
         }
         return;
       case "AlterTableStmt":
+        if (fields["objtype"] === "OBJECT_TYPE") return yield* hitsOfCompositeType(fields);
         // ALTER INDEX, VIEW and SEQUENCE are this statement too.
-        if (fields["objtype"] !== "OBJECT_TABLE" || this.#isNew(table)) return;
-        for (const command of nodesOf(fields["cmds"])) yield* this.#hitsOfCommand(table!, command.fields);
-        return;
-      case "RenameStmt": {
-        const what = fields["renameType"];
-        if (this.#isNew(table) && what !== "OBJECT_SCHEMA") return;
-        if (what === "OBJECT_COLUMN" && fields["relationType"] === "OBJECT_TABLE") {
-          if (this.#addedColumns.includes(`${table!.name}.${fields["subname"]}`)) return;
-          yield { rule: "rename-column", message: `renames ${written(table!)}.${fields["subname"]}` };
-        } else if (
-          ["OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_SCHEMA"].includes(String(what))
-        ) {
-          yield {
-            rule: "rename-table",
-            message: `renames ${table ? written(table) : `schema ${fields["subname"]}`}`,
-          };
+        if (!["OBJECT_TABLE", "OBJECT_FOREIGN_TABLE"].includes(String(fields["objtype"]))) return;
+        if (this.#isNew(table)) return;
+        for (const command of nodesOf(fields["cmds"])) {
+          yield* hitsOfCommand(table!, command.fields, {
+            memory: this.memory,
+            isNew: this.#isNew,
+            isAdded: (of, column) => this.#isAdded(of, column),
+            isLocked: (of) => this.#isHeld(of),
+          });
         }
         return;
-      }
+      case "RenameStmt":
+        return yield* this.#hitsOfRename(fields, table);
       case "AlterObjectSchemaStmt":
-        if (fields["objectType"] === "OBJECT_TABLE" && !this.#isNew(table)) {
+        if (
+          ["OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW"].includes(String(fields["objectType"])) &&
+          !this.#isNew(table)
+        ) {
           yield {
             rule: "rename-table",
             message: `moves ${written(table!)} to schema ${fields["newschema"]}`,
@@ -209,14 +310,19 @@ class LintedFile {
           if (!this.#isNew(emptied)) yield { rule: "truncate", message: `empties ${written(emptied!)}` };
         }
         return;
+      case "SelectStmt":
+      case "InsertStmt":
       case "UpdateStmt":
       case "DeleteStmt":
-      case "InsertStmt":
-        return yield* this.#hitsOfDataChange(type, fields, table);
+        for (const { verb, table: changed } of wholeChanges(node)) {
+          if (this.#isNew(changed)) continue;
+          yield { rule: "whole-table-change", message: `${verb} all rows of ${written(changed)} at once` };
+        }
+        return;
       case "LockStmt":
         for (const { fields: relation } of nodesOf(fields["relations"])) {
           const locked = tableOf(relation);
-          if (Number(fields["mode"]) >= EXCLUSIVE && !this.#isNew(locked)) {
+          if (Number(fields["mode"]) >= LOCK.exclusive && !this.#isNew(locked)) {
             yield { rule: "lock-table", message: `locks ${written(locked!)}` };
           }
         }
@@ -232,184 +338,55 @@ class LintedFile {
         }
         return;
       case "RefreshMatViewStmt":
-        if (!fields["concurrent"] && !fields["skipData"] && !this.#isNew(table)) {
+        if (this.#isNew(table)) return;
+        if (fields["skipData"]) {
+          yield { rule: "truncate", message: `empties ${written(table!)}: WITH NO DATA` };
+        } else if (!fields["concurrent"]) {
           yield {
             rule: "refresh-not-concurrently",
             message: `refreshes ${written(table!)} without CONCURRENTLY`,
           };
         }
-    }
-  }
-
-  *#hitsOfDrop(fields: Fields): Generator<Hit> {
-    const what = String(fields["removeType"]);
-    const names = droppedNames(fields);
-    if (what === "OBJECT_INDEX") {
-      const old = names.filter((name) => !this.#createdIndexes.some((made) => mayBeSame(made, name)));
-      if (!fields["concurrent"] && old.length > 0) {
-        const message = `drops the index ${old.map(written).join(", ")} without CONCURRENTLY`;
-        yield { rule: "drop-index-not-concurrently", message };
-      }
-    } else if (
-      ["OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_FOREIGN_TABLE", "OBJECT_SCHEMA"].includes(
-        what,
-      )
-    ) {
-      const old = names.filter((name) => !this.#isNew(name));
-      if (old.length > 0) yield { rule: "drop-table", message: `drops ${old.map(written).join(", ")}` };
-    }
-  }
-
-  *#hitsOfDataChange(type: string, fields: Fields, table: TableName | undefined): Generator<Hit> {
-    if (this.#isNew(table)) return;
-    const select = nodeOf(fields["selectStmt"]);
-    const isLong = type !== "InsertStmt" || (select?.fields["fromClause"] !== undefined);
-    if (type !== "InsertStmt" && fields["whereClause"] === undefined) {
-      const verb = type === "UpdateStmt" ? "updates" : "deletes";
-      yield { rule: "whole-table-change", message: `${verb} all rows of ${written(table!)} at once` };
-    }
-    if (isLong && this.#locked.length > 0) {
-      const held = this.#locked.map(written).join(", ");
-      yield {
-        rule: "data-change-under-lock",
-        message: `changes rows of ${written(table!)} while it holds the lock of ${held}`,
-      };
-    }
-  }
-
-  *#hitsOfCommand(table: TableName, command: Fields): Generator<Hit> {
-    const name = written(table);
-    const { type, fields: def } = nodeOf(command["def"]) ?? { type: "", fields: {} as Fields };
-    const column = `${name}.${command["name"] ?? def["colname"]}`;
-    switch (command["subtype"]) {
-      case "AT_AddColumn":
-        return yield* this.#hitsOfColumn(`${name}.${def["colname"]}`, def);
-      case "AT_AddConstraint":
-        if (type === "Constraint") yield* hitsOfConstraint(name, def);
         return;
-      case "AT_SetNotNull":
-        if (!this.#validated.some((validated) => mayBeSame(validated, table))) {
-          yield { rule: "set-not-null", message: `makes ${column} NOT NULL` };
-        }
-        return;
-      case "AT_AlterColumnType":
-        yield { rule: "change-column-type", message: `changes the type of ${column}` };
-        return;
-      case "AT_DropColumn":
-        if (!this.#addedColumns.includes(`${table.name}.${command["name"]}`)) {
-          yield { rule: "drop-column", message: `drops ${column}` };
-        }
-        return;
-      case "AT_ValidateConstraint":
-        if (!this.noTransaction && this.#locked.some((held) => mayBeSame(held, table))) {
-          const message = `validates ${
-            command["name"]
-          } on ${name} under the lock of an ALTER TABLE before it`;
-          yield { rule: "validate-in-same-transaction", message };
-        }
-        return;
-      case "AT_SetTableSpace":
-      case "AT_SetLogged":
-      case "AT_SetUnLogged":
-      case "AT_SetAccessMethod":
-        yield { rule: "rewrite-table", message: `rewrites ${name}` };
-        return;
-      case "AT_AttachPartition": {
-        const partition = tableOf(def["name"]);
-        const validated = partition && this.#validated.some((other) => mayBeSame(other, partition));
-        if (!this.#isNew(partition) && !validated) {
-          yield { rule: "attach-partition", message: `attaches ${written(partition!)} to ${name}` };
-        }
-        return;
-      }
-      case "AT_DetachPartition":
-        if (!def["concurrent"]) {
+      case "CreateStmt":
+        if (
+          fields["partbound"] &&
+          !nodesOf(fields["inhRelations"]).every((one) => this.#isNew(tableOf(one.fields)))
+        ) {
+          const [parent] = nodesOf(fields["inhRelations"]);
           yield {
-            rule: "detach-not-concurrently",
-            message: `detaches a partition from ${name} without CONCURRENTLY`,
+            rule: "create-partition",
+            message: `makes a partition of ${written(tableOf(parent!.fields)!)} in place`,
           };
         }
+        return;
+      case "CreateTrigStmt":
+        if (!this.#isNew(table) && !fields["isconstraint"]) {
+          yield { rule: "create-trigger", message: `makes a trigger on ${written(table!)}` };
+        }
+        return;
+      default:
+        yield* hitsOfObject(type, fields, {
+          isNew: this.#isNew,
+          isNewIndex: (index) => this.#createdIndexes.some((made) => mayBeSame(made, index)),
+          isRemade: (view) => this.remade.some((one) => mayBeSame(one, view)),
+        });
     }
   }
 
-  *#hitsOfColumn(column: string, def: Fields): Generator<Hit> {
-    const constraints = nodesOf(def["constraints"]).map(({ fields }) => fields);
-    const of = (kind: string) => constraints.find(({ contype }) => contype === kind);
-    const typeName = nameOf((def["typeName"] as Fields | undefined)?.["names"]).name;
-    const fallback = of("CONSTR_DEFAULT")?.["raw_expr"];
-    const generated = of("CONSTR_GENERATED");
-    const isSerial = /serial\d?$/.test(typeName);
-    if (isSerial || of("CONSTR_IDENTITY") || isVolatile(fallback)) {
+  *#hitsOfRename(fields: Fields, table: TableName | undefined): Generator<Hit> {
+    const what = String(fields["renameType"]);
+    if (this.#isNew(table) && what !== "OBJECT_SCHEMA") return;
+    if (what === "OBJECT_COLUMN") {
+      if (this.#isAdded(table!, fields["subname"])) return;
+      yield { rule: "rename-column", message: `renames ${written(table!)}.${fields["subname"]}` };
+    } else if (["OBJECT_TABLE", "OBJECT_VIEW", "OBJECT_MATVIEW", "OBJECT_SCHEMA"].includes(what)) {
+      // A view of the old name, in the same transaction, is what the old release goes on with.
+      if (table && this.remade.some((view) => mayBeSame(view, table))) return;
       yield {
-        rule: "add-column-volatile-default",
-        message: `adds ${column} with a value of its own for every row`,
+        rule: "rename-table",
+        message: `renames ${table ? written(table) : `schema ${fields["subname"]}`}`,
       };
     }
-    if (generated && generated["generated_kind"] !== "v") {
-      yield { rule: "add-generated-column", message: `adds the stored generated column ${column}` };
-    }
-    const isRequired = of("CONSTR_NOTNULL") !== undefined || of("CONSTR_PRIMARY") !== undefined;
-    if (isRequired && fallback === undefined && !generated && !isSerial && !of("CONSTR_IDENTITY")) {
-      yield { rule: "add-required-column", message: `adds ${column}, NOT NULL and without a default` };
-    }
-    if (typeName === "json") yield { rule: "json-column", message: `adds ${column} as json` };
-    // A column that is NULL everywhere fulfils every foreign key and almost every CHECK, yet both are checked row by row.
-    for (const constraint of constraints) yield* hitsOfConstraint(column, constraint);
   }
-}
-
-/** Modes of LOCK TABLE, as PostgreSQL numbers them (src/include/storage/lockdefs.h). */
-const [EXCLUSIVE, ACCESS_EXCLUSIVE] = [7, 8];
-
-function* hitsOfConstraint(on: string, constraint: Fields): Generator<Hit> {
-  if (constraint["skip_validation"]) return;
-  switch (constraint["contype"]) {
-    case "CONSTR_FOREIGN": {
-      const referenced = tableOf(constraint["pktable"]);
-      yield {
-        rule: "add-foreign-key",
-        message: `adds a foreign key from ${on} to ${referenced ? written(referenced) : "?"}`,
-      };
-      return;
-    }
-    case "CONSTR_CHECK":
-      yield { rule: "add-check", message: `adds a CHECK to ${on}` };
-      return;
-    case "CONSTR_UNIQUE":
-    case "CONSTR_PRIMARY": {
-      const kind = constraint["contype"] === "CONSTR_UNIQUE" ? "UNIQUE" : "PRIMARY KEY";
-      if (!constraint["indexname"]) yield { rule: "add-unique-constraint", message: `adds ${kind} to ${on}` };
-      return;
-    }
-    case "CONSTR_EXCLUSION":
-      yield { rule: "add-exclusion-constraint", message: `adds an EXCLUDE constraint to ${on}` };
-      return;
-    case "CONSTR_NOTNULL":
-      // As a constraint of the table (PostgreSQL 18); of a new column it is looked at with its default.
-      if (constraint["keys"]) yield { rule: "set-not-null", message: `makes a column of ${on} NOT NULL` };
-  }
-}
-
-/** What DROP names: lists of strings, or for schemas strings. */
-function droppedNames(fields: Fields): readonly TableName[] {
-  return nodesOf(fields["objects"]).map(({ type, fields: object }) =>
-    type === "List" ? nameOf(object["items"]) : { schema: undefined, name: String(object["sval"]) }
-  );
-}
-
-function isSet(options: unknown, name: string): boolean {
-  return nodesOf(options).some(({ fields }) =>
-    fields["defname"] === name &&
-    !/"(?:sval|boolval)":"?(?:false|off|0)/.test(JSON.stringify(fields["arg"] ?? ""))
-  );
-}
-
-/** Functions that give every row of a statement the same value; others are taken to be volatile. */
-const STABLE_FUNCTIONS =
-  /^(?:now|(?:transaction|statement)_timestamp|current_setting|to_\w+|date_trunc|date_part|make_\w+|lower|upper|md5|concat|coalesce|jsonb?_build_\w+|array_\w+|timezone|pg_current_xact_id|trunc|round|length|current_schema)$/;
-
-function isVolatile(expression: unknown): boolean {
-  return [...descendants(expression)].some(({ type, fields }) =>
-    type === "FuncCall" && !STABLE_FUNCTIONS.test(nameOf(fields["funcname"]).name)
-  );
 }

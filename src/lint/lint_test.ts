@@ -43,7 +43,19 @@ const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
   [`${NO_TX}REINDEX (CONCURRENTLY) TABLE t`, []],
   [`${NO_TX}REINDEX TABLE CONCURRENTLY t`, []],
   ["ALTER TABLE t ALTER a SET NOT NULL", ["set-not-null"]],
-  ["ALTER TABLE t VALIDATE CONSTRAINT c; ALTER TABLE t ALTER a SET NOT NULL", []],
+  // Whether c says anything of a is not known here.
+  ["ALTER TABLE t VALIDATE CONSTRAINT c; ALTER TABLE t ALTER a SET NOT NULL", ["set-not-null"]],
+  ["ALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL AND a > 0); ALTER TABLE t ALTER a SET NOT NULL", [
+    "add-check",
+  ]],
+  ["ALTER TABLE t ADD CONSTRAINT c CHECK (b IS NOT NULL); ALTER TABLE t ALTER a SET NOT NULL", [
+    "add-check",
+    "set-not-null",
+  ]],
+  [
+    "ALTER TABLE t ADD CONSTRAINT c CHECK (a IS NOT NULL OR b) NOT VALID; ALTER TABLE t ALTER a SET NOT NULL",
+    ["set-not-null"],
+  ],
   ["ALTER TABLE t ADD CONSTRAINT n NOT NULL a", ["set-not-null"]],
   ["ALTER TABLE t ADD CONSTRAINT n NOT NULL a NOT VALID", []],
   ["ALTER TABLE t ADD a int", []],
@@ -62,7 +74,25 @@ const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
   ["CREATE TABLE t (a int); ALTER TABLE t ALTER a TYPE bigint, ADD b json, ALTER a SET NOT NULL", []],
   ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id)", ["add-foreign-key"]],
   ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID", []],
-  ["ALTER TABLE t ADD a int REFERENCES u (id)", ["add-foreign-key"]],
+  // Of a column that is NULL everywhere PostgreSQL knows that it fulfils it.
+  ["ALTER TABLE t ADD a int REFERENCES u (id)", []],
+  ["ALTER TABLE t ADD a int DEFAULT 1 REFERENCES u (id)", ["add-foreign-key"]],
+  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT ENFORCED", []],
+  ["ALTER TABLE t ADD CHECK (a > 0) NOT ENFORCED", []],
+  ["ALTER TABLE t ADD a text DEFAULT repeat('x', 3) || format('%s', 1)", []],
+  ["ALTER TABLE t ADD a text DEFAULT to_slug()", ["add-column-volatile-default"]],
+  ["ALTER TABLE t ADD a timestamptz DEFAULT app.now()", ["add-column-volatile-default"]],
+  ["ALTER TABLE t ADD a int[] DEFAULT array_shuffle('{1,2}'::int[])", ["add-column-volatile-default"]],
+  [
+    "CREATE FUNCTION one() RETURNS int IMMUTABLE LANGUAGE sql AS 'select 1'; ALTER TABLE t ADD a int DEFAULT one()",
+    [],
+  ],
+  ["CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'select 1'; ALTER TABLE t ADD a int DEFAULT one()", [
+    "add-column-volatile-default",
+  ]],
+  ["CREATE DOMAIN d AS int CHECK (value > 0); ALTER TABLE t ADD a d", ["add-column-volatile-default"]],
+  ["CREATE DOMAIN d AS int; ALTER TABLE t ADD a d", []],
+  ["ALTER TABLE t ALTER a SET EXPRESSION AS (b + 1)", ["add-generated-column"]],
   ["CREATE TABLE t (a int REFERENCES u (id) CHECK (a > 0) UNIQUE)", []],
   ["ALTER TABLE t ADD CHECK (a > 0)", ["add-check"]],
   ["ALTER TABLE t ADD CHECK (a > 0) NOT VALID", []],
@@ -85,7 +115,43 @@ const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
   ["CREATE TYPE p AS (a int); ALTER TYPE p RENAME ATTRIBUTE a TO b", []],
   ["ALTER INDEX i RENAME TO j", []],
   ["DROP TABLE t", ["drop-table"]],
-  ["DROP VIEW IF EXISTS t", ["drop-table"]],
+  ["DROP VIEW IF EXISTS t", ["drop-view"]],
+  ["DROP VIEW v; CREATE VIEW v AS SELECT 1", []],
+  ["ALTER TABLE t RENAME TO u; CREATE VIEW t AS SELECT * FROM u", []],
+  ["CREATE TABLE IF NOT EXISTS t (a int); DROP TABLE t", ["drop-table"]],
+  ["CREATE TABLE IF NOT EXISTS t (a int); CREATE INDEX i ON t (a)", ["index-not-concurrently"]],
+  ["CREATE MATERIALIZED VIEW IF NOT EXISTS t AS SELECT 1; DROP MATERIALIZED VIEW t", []],
+  ["CREATE OR REPLACE VIEW v AS SELECT 1; DROP VIEW v", []],
+  ["ALTER TABLE t ADD IF NOT EXISTS a int; ALTER TABLE t DROP a", ["drop-column"]],
+  ["CREATE TABLE r.t (a int); DROP TABLE s.t", ["drop-table"]],
+  ["DROP TYPE e CASCADE", ["drop-cascade"]],
+  ["DROP EXTENSION x CASCADE", ["drop-cascade"]],
+  ["DROP FUNCTION f(int) CASCADE", ["drop-cascade"]],
+  ["DROP SEQUENCE s", []],
+  ["DROP OWNED BY joe", ["drop-cascade"]],
+  [`${NO_TX}DROP DATABASE d`, ["drop-database"]],
+  ["ALTER TYPE e RENAME VALUE 'a' TO 'b'", ["rename-enum-value"]],
+  ["ALTER TYPE e ADD VALUE 'c'", []],
+  ["ALTER TYPE c ALTER ATTRIBUTE a TYPE bigint CASCADE", ["rewrite-table"]],
+  ["ALTER DOMAIN d ADD CONSTRAINT c CHECK (value > 0)", ["change-domain"]],
+  ["ALTER DOMAIN d ADD CONSTRAINT c CHECK (value > 0) NOT VALID", []],
+  ["ALTER DOMAIN d SET NOT NULL", ["change-domain"]],
+  ["ALTER DOMAIN d DROP NOT NULL", []],
+  ["CREATE TABLE p PARTITION OF t FOR VALUES IN (1)", ["create-partition"]],
+  ["CREATE TABLE t (a int) PARTITION BY LIST (a); CREATE TABLE p PARTITION OF t FOR VALUES IN (1)", []],
+  ["CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()", ["create-trigger"]],
+  ["CREATE TABLE t (a int); CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f()", []],
+  ["ALTER TABLE t ENABLE ROW LEVEL SECURITY", ["row-level-security"]],
+  ["SET lock_timeout = 0", ["lock-timeout-off"]],
+  ["SET LOCAL lock_timeout = '0'", ["lock-timeout-off"]],
+  ["SET lock_timeout = '5s'", []],
+  ["DO $$BEGIN CREATE INDEX i ON t (a); END$$", ["index-not-concurrently"]],
+  ["DO $$BEGIN IF true THEN EXECUTE 'DROP TABLE t'; END IF; END$$", ["drop-table"]],
+  ["DO $$BEGIN EXECUTE format('ALTER TABLE t ADD CHECK (%I > 0)', 'a'); END$$", ["add-check"]],
+  ["DO $$DECLARE s text; BEGIN s := 'x'; EXECUTE s; END$$", ["unseen-code"]],
+  ["DO LANGUAGE plpython3u 'pass'", ["unseen-code"]],
+  ["-- pipeweave: allow drop-table nobody uses it\nSELECT 1", ["unused-allow"]],
+  ["CREATE TABLE t (a int); DO $$BEGIN CREATE INDEX i ON t (a); END$$", []],
   ["DROP SCHEMA s CASCADE", ["drop-table"]],
   ["CREATE TABLE t (a int); DROP TABLE t", []],
   ["DROP FUNCTION f()", []],
@@ -95,8 +161,45 @@ const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
   ["UPDATE t SET a = 1", ["whole-table-change"]],
   ["UPDATE t SET a = 1 WHERE b", []],
   ["DELETE FROM t", ["whole-table-change"]],
-  ["ALTER TABLE t ADD a int; UPDATE t SET a = 1 WHERE b", ["data-change-under-lock"]],
-  ["ALTER TABLE t ADD a int; INSERT INTO u SELECT * FROM t", ["data-change-under-lock"]],
+  ["UPDATE t SET a = 1 WHERE true", ["whole-table-change"]],
+  ["DELETE FROM t WHERE 1 = 1", ["whole-table-change"]],
+  ["DELETE FROM t USING u WHERE t.a = u.a", []],
+  ["WITH x AS (UPDATE t SET a = a RETURNING 1) SELECT count(*) FROM x", ["whole-table-change"]],
+  ["ALTER TABLE t ADD a int; UPDATE t SET a = 1 WHERE b", ["work-under-lock"]],
+  ["ALTER TABLE t ADD a int; INSERT INTO u SELECT * FROM t", ["work-under-lock"]],
+  ["ALTER TABLE t ADD a int; CREATE TABLE n AS SELECT * FROM big", ["work-under-lock"]],
+  ["ALTER TABLE t ADD a int; CREATE TABLE n AS SELECT * FROM big WITH NO DATA", []],
+  ["ALTER TABLE t ADD a int; REFRESH MATERIALIZED VIEW CONCURRENTLY m", [
+    "work-under-lock",
+    "lock-after-lock",
+  ]],
+  ["ALTER TABLE t ADD a int; SELECT backfill()", ["work-under-lock"]],
+  ["ALTER TABLE t ADD a int; CALL backfill()", ["work-under-lock"]],
+  ["ALTER TABLE t ADD a int; SELECT set_config('a.b', 'c', true), now()", []],
+  ["ALTER TABLE t ADD a int; SELECT 1 FROM pg_class", []],
+  ["ALTER TABLE t ADD a int; WITH x AS (SELECT 1 AS a) INSERT INTO u SELECT a FROM x", []],
+  ["ALTER TABLE t ADD a int; MERGE INTO t USING u ON t.a = u.a WHEN MATCHED THEN DELETE", [
+    "work-under-lock",
+  ]],
+  ["CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION f(); UPDATE t SET a = 1 WHERE b", [
+    "create-trigger",
+    "work-under-lock",
+  ]],
+  ["ALTER TABLE t ALTER a SET STATISTICS 500; UPDATE t SET a = 1 WHERE b", []],
+  ["ALTER TABLE t SET (fillfactor = 80); ALTER TABLE u SET (fillfactor = 80)", []],
+  ["ALTER TABLE t ADD a int; ALTER TABLE u VALIDATE CONSTRAINT c", ["work-under-lock"]],
+  ["ALTER TABLE t ADD a int; ALTER TABLE u ADD b int; ALTER TABLE t ADD c int; ALTER TABLE u ADD d int", [
+    "lock-after-lock",
+  ]],
+  // A stronger one is waited for too.
+  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID; ALTER TABLE u ADD b int", [
+    "lock-after-lock",
+  ]],
+  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID; ALTER TABLE w ADD b int", [
+    "lock-after-lock",
+  ]],
+  ["DROP TRIGGER g ON t; DROP POLICY p ON u", ["lock-after-lock"]],
+  ["ALTER TABLE t ADD a int; CREATE TABLE n (a int REFERENCES u)", ["lock-after-lock"]],
   ["ALTER TABLE t ADD a int; INSERT INTO u VALUES (1)", []],
   ["ALTER TABLE t ADD a int; ALTER TABLE u ADD a int", ["lock-after-lock"]],
   ["ALTER TABLE t ADD a int; ALTER TABLE t ADD b int", []],
@@ -140,9 +243,11 @@ Deno.test("lint: a finding tells where, why and the safe way", async () => {
 Deno.test("allow: for the file at its top, for a statement before it, and never without a reason", async () => {
   const index = "CREATE INDEX i ON t (a)";
   const top = "-- pipeweave: allow index-not-concurrently the table has ten rows\n";
-  assertEquals(await rulesIn(`${top}${index}; ${index};`), []);
+  assertEquals(await rulesIn(`${top}${index}; ${index};`), ["index-not-concurrently"]);
+  assertEquals(await rulesIn(`${top.replace("allow", "allow-file")}${index}; ${index};`), []);
   assertEquals(await rulesIn(`SELECT 1;\n${top}${index};\n${index};`), ["index-not-concurrently"]);
-  assertEquals(await rulesIn(`${top}DROP TABLE t;`), ["drop-table"]);
+  assertEquals(await rulesIn(`${top}DROP TABLE t;`), ["drop-table", "unused-allow"]);
+  assertEquals(await rulesIn(`SELECT 1;\n${top}`), ["unused-allow"]);
   assertEquals(await rulesIn(`-- pipeweave: allow index-not-concurrently\n${index};`), [
     "index-not-concurrently",
   ]);

@@ -36,7 +36,7 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
     safe: `CREATE INDEX CONCURRENTLY, ${CONCURRENTLY}.`,
   },
   "drop-index-not-concurrently": {
-    blocks: "reads and writes",
+    blocks: "nobody",
     why: "DROP INDEX waits for every query on the table, and all later ones queue behind it.",
     safe: `DROP INDEX CONCURRENTLY, ${CONCURRENTLY}.`,
   },
@@ -52,7 +52,7 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
       "ADD CONSTRAINT … CHECK (column IS NOT NULL) NOT VALID; in a later migration VALIDATE CONSTRAINT, and then SET NOT NULL, which now reads nothing (PostgreSQL 18: ADD CONSTRAINT … NOT NULL column NOT VALID, then VALIDATE).",
   },
   "add-required-column": {
-    blocks: "nobody",
+    blocks: "reads and writes",
     why:
       "A NOT NULL column without a default fails where the table has rows, and so do inserts that do not know it.",
     safe: "Give it a constant DEFAULT, or add it nullable, fill it in batches, and set it NOT NULL later.",
@@ -119,6 +119,12 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
     safe:
       "Drop it when no running release uses it any more, and say so: -- pipeweave: allow drop-table <reason>",
   },
+  "drop-view": {
+    blocks: "nobody",
+    why: "Queries of the release that is running fail from this moment on.",
+    safe:
+      "Make it again in the same migration, or drop it when no running release uses it any more: -- pipeweave: allow drop-view <reason>",
+  },
   "drop-column": {
     blocks: "nobody",
     why: "Queries of the release that is running fail from this moment on, and the values are gone.",
@@ -133,15 +139,15 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
   },
   "whole-table-change": {
     blocks: "writes",
-    why: "An UPDATE or DELETE without WHERE locks every row until the end, and leaves a dead copy of each.",
+    why: "An UPDATE or DELETE of all rows locks each of them until the end, and leaves a dead copy of each.",
     safe:
       "Batches of some thousand rows, each committed: a procedure with COMMIT, called in a migration marked no-transaction.",
   },
-  "data-change-under-lock": {
+  "work-under-lock": {
     blocks: "reads and writes",
     why:
-      "The ALTER TABLE before it keeps its lock until the end, so nobody can use that table while rows are changed.",
-    safe: "Change rows in a migration of its own.",
+      "The lock of a statement before it is held until the end, so others cannot use that table while this one works.",
+    safe: "Do the work in a migration of its own.",
   },
   "lock-after-lock": {
     blocks: "nobody",
@@ -174,7 +180,7 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
       "First ADD CONSTRAINT … CHECK (the partition's bounds) NOT VALID and VALIDATE it on the table to be attached.",
   },
   "detach-not-concurrently": {
-    blocks: "reads and writes",
+    blocks: "nobody",
     why: "DETACH PARTITION locks the whole partitioned table.",
     safe: `DETACH PARTITION … CONCURRENTLY, ${CONCURRENTLY}.`,
   },
@@ -182,6 +188,62 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
     blocks: "nobody",
     why: "json has no equality: SELECT DISTINCT, GROUP BY and UNION over the table's rows fail.",
     safe: "jsonb.",
+  },
+  "change-domain": {
+    blocks: "writes",
+    why: "Every table with a column of the domain is locked against writes and read through.",
+    safe:
+      "ADD CONSTRAINT … NOT VALID, and VALIDATE CONSTRAINT in maintenance: -- pipeweave: requires maintenance",
+  },
+  "create-partition": {
+    blocks: "nobody",
+    why:
+      "CREATE TABLE … PARTITION OF waits for every query on the partitioned table, and reads its default partition where there is one.",
+    safe: "CREATE TABLE … (LIKE …), and ATTACH PARTITION, which lets others read and write.",
+  },
+  "create-trigger": {
+    blocks: "nobody",
+    why:
+      "It waits for every writer, and from then on each write runs it, also those of the release that is running.",
+    safe: "In a migration of its own, and say so: -- pipeweave: allow create-trigger <reason>",
+  },
+  "drop-cascade": {
+    blocks: "nobody",
+    why:
+      "CASCADE drops what depends on it, tables' columns and defaults among it, and their values are gone.",
+    safe: "Drop what depends on it by name, then the object itself without CASCADE.",
+  },
+  "drop-database": {
+    blocks: "nobody",
+    why: "The database is gone, whoever uses it.",
+    safe: "By hand, and not in a migration.",
+  },
+  "lock-timeout-off": {
+    blocks: "nobody",
+    why:
+      "Without a limit a statement that waits for a lock keeps all others waiting behind it, for as long as it takes.",
+    safe: "The directive -- pipeweave: lock-timeout with a limit that others can bear.",
+  },
+  "rename-enum-value": {
+    blocks: "nobody",
+    why: "The release that is running reads and writes the old name, and fails.",
+    safe: "ADD VALUE, let the application use it, and leave the old one.",
+  },
+  "row-level-security": {
+    blocks: "nobody",
+    why: "Rows vanish for every role but the owner that no policy lets see them, from this moment on.",
+    safe:
+      "CREATE POLICY first, in the same migration, and say so: -- pipeweave: allow row-level-security <reason>",
+  },
+  "unused-allow": {
+    blocks: "nobody",
+    why: "It accepts nothing: what it was for is gone, or it does not stand right before its statement.",
+    safe: "Remove it, or move it; for a whole file: -- pipeweave: allow-file <rule> <reason>",
+  },
+  "unseen-code": {
+    blocks: "nobody",
+    why: "What it locks and rewrites is known when it runs, and not before.",
+    safe: "Write the statements outside of the block, or look at what they do: db:migrate --dry-run=execute",
   },
 };
 

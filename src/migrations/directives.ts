@@ -27,7 +27,7 @@ export interface DirectiveProblem {
 }
 
 const KNOWN =
-  "no-transaction, requires maintenance, lock-timeout <duration>, statement-timeout <duration>, allow <rule> <reason>";
+  "no-transaction, requires maintenance, lock-timeout <duration>, statement-timeout <duration>, allow <rule> <reason>, allow-file <rule> <reason>";
 
 /** Reads the directives of a canonical text, and finds those that are wrong. */
 export function readDirectives(
@@ -41,7 +41,7 @@ export function readDirectives(
     const [name, ...values] = directive.split(/\s+/);
     const duration = values.length === 1 ? parseDuration(values[0]!) : undefined;
     // Looked at with all others of its kind, which may stand further down too.
-    if (name === "allow") continue;
+    if (name === "allow" || name === "allow-file") continue;
     if (directive === "no-transaction") directives = { ...directives, noTransaction: true };
     else if (name === "requires" && values.join(" ") === "maintenance") {
       directives = { ...directives, requiresMaintenance: true };

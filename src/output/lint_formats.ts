@@ -4,20 +4,41 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
 import { VERSION } from "../config/version.ts";
-import type { LintFinding } from "../lint/lint.ts";
+import type { Reported } from "../commands/lint.ts";
 import { LINT_RULES } from "../lint/rules.ts";
 
+/** Formats of a report for machines. */
+export type MachineFormat = "github" | "gitlab" | "junit" | "sarif";
+
+/** A report of findings, whole also where there are none. */
+export function lintReport(format: MachineFormat, findings: readonly Reported[]): string {
+  switch (format) {
+    case "github":
+      return githubAnnotations(findings);
+    case "gitlab":
+      return JSON.stringify(gitlabReport(findings));
+    case "junit":
+      return junitReport(findings);
+    case "sarif":
+      return JSON.stringify(sarifLog(findings));
+  }
+}
+
+const textOf = ({ message, why }: Reported): string => why === "" ? message : `${message}. ${why}`;
+
 /** One workflow command a finding (GitHub's documentation, "Workflow commands": `::error file=…::message`). */
-export function githubAnnotations(findings: readonly LintFinding[]): string {
-  return findings.map(({ file, location, code, message, why, hint }) => {
+export function githubAnnotations(findings: readonly Reported[]): string {
+  return findings.map((finding) => {
+    const { file, location, code, hint } = finding;
     const properties = [
       ["file", file],
       ["line", location?.line],
       ["col", location?.column],
       ["title", code],
     ].filter(([, value]) => value !== undefined);
-    const text = [`${message}. ${why}`, ...(hint ? [`Safe: ${hint}`] : [])].join("\n");
+    const text = [textOf(finding), ...(hint ? [`Safe: ${hint}`] : [])].join("\n");
     return `::error ${
       properties.map(([name, value]) => `${name}=${escapeProperty(String(value))}`).join(",")
     }::${escapeData(text)}`;
@@ -33,7 +54,7 @@ function escapeProperty(text: string): string {
 }
 
 /** A log as the OASIS standard SARIF 2.1.0 has it. */
-export function sarifLog(findings: readonly LintFinding[]): object {
+export function sarifLog(findings: readonly Reported[]): object {
   const used = [...new Set(findings.map(({ code }) => code))];
   return {
     $schema: "https://json.schemastore.org/sarif-2.1.0.json",
@@ -43,25 +64,81 @@ export function sarifLog(findings: readonly LintFinding[]): object {
         driver: {
           name: "pipeweave",
           version: VERSION,
-          rules: used.map((id) => ({
-            id,
-            shortDescription: { text: LINT_RULES[id].why },
-            help: { text: LINT_RULES[id].safe },
-          })),
+          informationUri: "https://github.com/pipeweave/pipeweave",
+          rules: used.map((id) => {
+            const rule = LINT_RULES[id as keyof typeof LINT_RULES];
+            return rule
+              ? { id, shortDescription: { text: rule.why }, help: { text: rule.safe } }
+              : { id, shortDescription: { text: "The file cannot be run as it is." } };
+          }),
         },
       },
-      results: findings.map(({ code, message, why, file, location }) => ({
+      results: findings.map(({ code, file, location, ...finding }) => ({
         ruleId: code,
         ruleIndex: used.indexOf(code),
         level: "error",
-        message: { text: `${message}. ${why}` },
+        message: { text: textOf({ code, file, ...finding }) },
         locations: [{
           physicalLocation: {
-            artifactLocation: { uri: encodeURI(file) },
+            artifactLocation: { uri: uriOf(file) },
             ...(location ? { region: { startLine: location.line, startColumn: location.column } } : {}),
           },
         }],
       })),
     }],
   };
+}
+
+/** A path as a URI reference: what has a meaning in a URI is escaped too. */
+function uriOf(path: string): string {
+  return path.split(/[\\/]/).map(encodeURIComponent).join("/");
+}
+
+/** A report of code quality as GitLab has it (its documentation, "Code Quality report format"). */
+export function gitlabReport(findings: readonly Reported[]): readonly object[] {
+  return findings.map((finding, index) => ({
+    description: textOf(finding),
+    check_name: finding.code,
+    // The same finding keeps its name while lines above it come and go.
+    fingerprint: createHash("sha256")
+      .update([
+        finding.file,
+        finding.code,
+        finding.message,
+        String(
+          findings.slice(0, index).filter((one) =>
+            one.file === finding.file && one.message === finding.message
+          ).length,
+        ),
+      ].join("\0")).digest("hex"),
+    severity: finding.blocks === "nobody" ? "major" : "critical",
+    location: { path: finding.file, lines: { begin: finding.location?.line ?? 1 } },
+  }));
+}
+
+/** A report of tests as JUnit has it: a suite a file, a case a finding. */
+export function junitReport(findings: readonly Reported[]): string {
+  const files = [...new Set(findings.map(({ file }) => file))];
+  const suites = files.map((file) => {
+    const own = findings.filter((finding) => finding.file === file);
+    const cases = own.map((finding) =>
+      `<testcase classname="${xml(finding.code)}" name="${
+        xml(`${file}:${finding.location?.line ?? 1}`)
+      }"><failure message="${xml(finding.message)}">${
+        xml([textOf(finding), ...(finding.hint ? [`Safe: ${finding.hint}`] : [])].join("\n"))
+      }</failure></testcase>`
+    );
+    return `<testsuite name="${xml(file)}" tests="${own.length}" failures="${own.length}">${
+      cases.join("")
+    }</testsuite>`;
+  });
+  return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="pipeweave db:lint" tests="${findings.length}" failures="${findings.length}">${
+    suites.join("")
+  }</testsuites>`;
+}
+
+function xml(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => `&#${character.charCodeAt(0)};`)
+    // deno-lint-ignore no-control-regex -- XML 1.0 has no word for them
+    .replace(/[\x00-\x08\x0b\x0c\x0e-\x1f]/g, "\ufffd");
 }

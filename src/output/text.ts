@@ -8,13 +8,12 @@ import type { CleanupResult } from "../cleanup/cleanup.ts";
 import type { DatabaseStatus } from "../commands/status.ts";
 import type { ValidationResult } from "../commands/validate.ts";
 import type { MigrationPlan, PlannedMigration } from "../commands/dry_run.ts";
-import type { LintResult } from "../commands/lint.ts";
+import type { LintResult, Reported } from "../commands/lint.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import { printable, printableLines } from "../printable.ts";
 import { type ActiveTask, describeAge } from "../maintenance/tasks.ts";
-import type { LintFinding } from "../lint/lint.ts";
 import type { LogRow } from "../engine/log.ts";
 import { EMBEDDED, labelOf } from "../migrations/migration.ts";
 import type { SetOfFiles } from "../migrations/discover.ts";
@@ -217,11 +216,11 @@ export function formatLint({ findings, files, pendingOnly }: LintResult): string
   return [...findings.flatMap((finding) => [formatLintFinding(finding), ""]), verdict].join("\n");
 }
 
-function formatLintFinding({ code, file, location, message, blocks, why, hint }: LintFinding): string {
+function formatLintFinding({ code, file, location, message, blocks, why, hint }: Reported): string {
   return [
     `${file}:${location?.line}:${location?.column}: ${message} (${code})`,
     ...(location ? [location.excerpt] : []),
-    `  why: ${why}`,
+    ...(why === "" ? [] : [`  why: ${why}`]),
     ...(blocks === "nobody" ? [] : [`  blocks: ${blocks}`]),
     ...(hint ? [`  safe: ${hint}`] : []),
   ].join("\n");

@@ -88,6 +88,12 @@ export class TestDatabase implements AsyncDisposable {
   }
 }
 
+/** The server's major version. */
+export async function majorVersion({ sql }: TestDatabase): Promise<number> {
+  const [row] = await sql`SELECT current_setting('server_version_num')::int / 10000 AS major`;
+  return row!["major"];
+}
+
 /** A session with any URL. */
 export function sessionFor(
   url: string,

@@ -1,0 +1,16 @@
+/**
+ * What a statement breaks.
+ *
+ * @module
+ */
+
+import type { RuleId } from "../migrations/allow.ts";
+import type { Blocks } from "./rules.ts";
+
+/** What a statement breaks, and on what. */
+export interface Hit {
+  readonly rule: RuleId;
+  readonly message: string;
+  /** Who waits, where it is not who the rule says. */
+  readonly blocks?: Blocks;
+}

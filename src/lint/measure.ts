@@ -1,0 +1,85 @@
+/**
+ * What a database tells of an ALTER TABLE, where there is one to ask.
+ *
+ * @module
+ */
+
+import { type RuleId } from "../migrations/allow.ts";
+import type { Node } from "../sql/statements.ts";
+import { nameOf, nodeOf, nodesOf, type TableName, tableOf, written } from "../sql/tree.ts";
+import type { Hit } from "./hit.ts";
+
+/** What an ALTER TABLE does to its table. */
+export interface AlterEffect {
+  readonly rewrites: boolean;
+  /** Whether it reads the table through. */
+  readonly scans: boolean;
+  /** Whether it builds indexes anew that were there. */
+  readonly rebuilds: boolean;
+}
+
+/** A database that can be asked. */
+export interface Measure {
+  /**
+   * Finds out what an ALTER TABLE does.
+   *
+   * @param text the statement
+   * @param at where the table's name begins in it, in UTF-16 units
+   * @returns undefined where it cannot be told
+   */
+  readonly alter: (text: string, at: number, table: TableName) => Promise<AlterEffect | undefined>;
+  /** Whether a table or an index is there; where it cannot be told, that a table is and an index is not. */
+  readonly has: (relation: TableName, kind: "table" | "index") => Promise<boolean>;
+}
+
+/** Rules that ask for work which some statements of the kind do not do. */
+const MEASURED: ReadonlySet<RuleId> = new Set<RuleId>([
+  ...["add-check", "add-column-volatile-default", "add-generated-column", "change-column-type"] as const,
+  ...["rewrite-table", "set-not-null"] as const,
+]);
+
+/** Types that everybody knows; a column of another one may be of a domain. */
+const PLAIN =
+  /^(?:int[248]|bool|text|varchar|bpchar|numeric|float[48]|timestamptz?|timetz?|date|interval|uuid|jsonb?|bytea|inet|cidr|xml|serial\d?|bigserial|smallserial|bit|varbit|name|oid|money|tsvector|\w+range|point)$/;
+
+/** Corrects what a statement's text tells by what a database does with it. */
+export async function corrected(
+  hits: readonly Hit[],
+  node: Node,
+  text: string,
+  measure: Measure,
+): Promise<readonly Hit[]> {
+  if (node.type === "IndexStmt" && node.fields["if_not_exists"] && node.fields["idxname"]) {
+    const schema = tableOf(node.fields["relation"])?.schema;
+    // One that is there stays as it is.
+    return await measure.has({ schema, name: String(node.fields["idxname"]) }, "index")
+      ? hits.filter(({ rule }) => rule !== "index-not-concurrently")
+      : hits;
+  }
+  if (node.type !== "AlterTableStmt" || node.fields["objtype"] !== "OBJECT_TABLE") return hits;
+  const isDoubted = hits.some(({ rule }) => MEASURED.has(rule)) ||
+    nodesOf(node.fields["cmds"]).some(addsOtherType);
+  if (!isDoubted) return hits;
+  const relation = node.fields["relation"] as { location?: number };
+  const table = tableOf(relation)!;
+  // Locations count bytes from the start of the text that was parsed: the name is found again in this one.
+  const at = text.search(
+    new RegExp(`(?<=^ALTER\\s+(?:FOREIGN\\s+)?TABLE\\s+(?:IF\\s+EXISTS\\s+)?(?:ONLY\\s+)?)[^\\s]`, "i"),
+  );
+  const effect = at === -1 ? undefined : await measure.alter(text, at, table);
+  if (!effect) return hits;
+  const works = effect.rewrites || effect.scans || effect.rebuilds;
+  if (!works) return hits.filter(({ rule }) => !MEASURED.has(rule));
+  if (hits.some(({ rule, blocks }) => MEASURED.has(rule) && blocks !== "nobody")) return hits;
+  const what = effect.rewrites ? "rewrites" : effect.rebuilds ? "builds indexes anew of" : "reads through";
+  return [...hits, {
+    rule: "rewrite-table",
+    message: `${what} ${written(table)}, as an empty copy of it shows`,
+  }];
+}
+
+function addsOtherType({ fields: command }: Node): boolean {
+  if (command["subtype"] !== "AT_AddColumn") return false;
+  const type = nodeOf(command["def"])?.fields["typeName"] as { names?: unknown } | undefined;
+  return !PLAIN.test(nameOf(type?.names).name);
+}

@@ -1,0 +1,141 @@
+/**
+ * What the files so far have made that a later statement's cost depends on.
+ *
+ * @module
+ */
+
+import type { Node } from "../sql/statements.ts";
+import {
+  descendants,
+  type Fields,
+  mayBeSame,
+  nameOf,
+  nodeOf,
+  nodesOf,
+  type TableName,
+  tableOf,
+} from "../sql/tree.ts";
+
+/** Whether a function gives every row of a statement the same value. */
+export type Volatility = "volatile" | "not volatile";
+
+interface Check {
+  readonly table: TableName;
+  readonly name: string | undefined;
+  /** The columns that it proves to hold a value. */
+  readonly notNull: readonly string[];
+  valid: boolean;
+}
+
+/** Kept over the files of a run, which are looked at in order. */
+export class Memory {
+  readonly #functions: { name: TableName; volatility: Volatility }[] = [];
+  readonly #domains: { name: TableName; isChecked: boolean }[] = [];
+  readonly #checks: Check[] = [];
+  readonly #validated: TableName[] = [];
+  readonly #tables: TableName[] = [];
+  readonly #indexes: { name: string; table: TableName }[] = [];
+
+  /** Takes in a statement. */
+  note({ type, fields }: Node): void {
+    switch (type) {
+      case "CreateFunctionStmt": {
+        const options = nodesOf(fields["options"]).map((option) => option.fields);
+        const given = nodeOf(options.find(({ defname }) => defname === "volatility")?.["arg"])
+          ?.fields["sval"];
+        this.#functions.unshift({
+          name: nameOf(fields["funcname"]),
+          volatility: given === undefined || given === "volatile" ? "volatile" : "not volatile",
+        });
+        return;
+      }
+      case "CreateStmt":
+        this.#tables.push(tableOf(fields["relation"])!);
+        return;
+      case "IndexStmt": {
+        const table = tableOf(fields["relation"]);
+        if (table && fields["idxname"]) this.#indexes.unshift({ name: String(fields["idxname"]), table });
+        return;
+      }
+      case "CreateDomainStmt": {
+        const constraints = nodesOf(fields["constraints"]).map((one) => one.fields);
+        const of = (kind: string) => constraints.find(({ contype }) => contype === kind);
+        const isChecked = of("CONSTR_CHECK") !== undefined || of("CONSTR_NOTNULL") !== undefined ||
+          [...descendants(of("CONSTR_DEFAULT")?.["raw_expr"])].some((node) => node.type === "FuncCall");
+        this.#domains.unshift({ name: nameOf(fields["domainname"]), isChecked });
+        return;
+      }
+      case "AlterTableStmt": {
+        const table = tableOf(fields["relation"])!;
+        for (const { fields: command } of nodesOf(fields["cmds"])) this.#noteCommand(table, command);
+      }
+    }
+  }
+
+  #noteCommand(table: TableName, command: Fields): void {
+    const { type, fields: def } = nodeOf(command["def"]) ?? { type: "", fields: {} as Fields };
+    if (command["subtype"] === "AT_AddConstraint" && type === "Constraint") {
+      const notNull = def["contype"] === "CONSTR_NOTNULL"
+        ? nodesOf(def["keys"]).map(({ fields }) => String(fields["sval"]))
+        : def["contype"] === "CONSTR_CHECK"
+        ? provenBy(def["raw_expr"])
+        : [];
+      const name = def["conname"] === undefined ? undefined : String(def["conname"]);
+      if (notNull.length > 0) this.#checks.push({ table, name, notNull, valid: !def["skip_validation"] });
+    }
+    if (command["subtype"] === "AT_ValidateConstraint") {
+      this.#validated.push(table);
+      for (const check of this.#checks) {
+        if (mayBeSame(check.table, table) && check.name === command["name"]) check.valid = true;
+      }
+    }
+    if (command["subtype"] === "AT_DropConstraint") {
+      const index = this.#checks.findIndex((check) =>
+        mayBeSame(check.table, table) && check.name === command["name"]
+      );
+      if (index !== -1) this.#checks.splice(index, 1);
+    }
+  }
+
+  /** Whether a validated constraint proves that a column holds a value in every row. */
+  isProvenNotNull(table: TableName, column: string): boolean {
+    return this.#checks.some((check) =>
+      check.valid && mayBeSame(check.table, table) && check.notNull.includes(column)
+    );
+  }
+
+  /** Whether a constraint of a table was validated: one that says where a partition belongs, perhaps. */
+  isValidated(table: TableName): boolean {
+    return this.#validated.some((validated) => mayBeSame(validated, table));
+  }
+
+  /** Whether a table was made here. */
+  hasMade(table: TableName): boolean {
+    return this.#tables.some((made) => mayBeSame(made, table));
+  }
+
+  /** The table that an index was made on; undefined where it was not made here. */
+  tableOfIndex({ name }: TableName): TableName | undefined {
+    return this.#indexes.find((index) => index.name === name)?.table;
+  }
+
+  /** How a function was made; undefined where it was not made here. */
+  volatilityOf(name: TableName): Volatility | undefined {
+    return this.#functions.find((made) => mayBeSame(made.name, name))?.volatility;
+  }
+
+  /** Whether a type is a domain whose values are looked at one by one; undefined where it was not made here. */
+  isCheckedDomain(name: TableName): boolean | undefined {
+    return this.#domains.find((made) => mayBeSame(made.name, name))?.isChecked;
+  }
+}
+
+/** The columns that a CHECK proves to hold a value: `a IS NOT NULL`, also where more is asked by AND. */
+function provenBy(expression: unknown): readonly string[] {
+  const { type, fields } = nodeOf(expression) ?? { type: "", fields: {} as Fields };
+  if (type === "BoolExpr" && fields["boolop"] === "AND_EXPR") {
+    return (fields["args"] as unknown[]).flatMap(provenBy);
+  }
+  if (type !== "NullTest" || fields["nulltesttype"] !== "IS_NOT_NULL") return [];
+  return [nameOf(nodeOf(fields["arg"])?.fields["fields"]).name];
+}
