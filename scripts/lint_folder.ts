@@ -107,8 +107,8 @@ for (const folder of Deno.args) {
             [oid, value],
           ) => after[kind]?.[oid] !== undefined && String(after[kind]![oid]) !== String(value));
         const isHeavy = locked.length > 0 && (changed("files") || changed("scans"));
-        const line = lineOf(text, start);
-        const here = findings.filter(({ location }) => location?.line === line);
+        const [line, last] = [lineOf(text, start), lineOf(text, end)];
+        const here = findings.filter(({ location }) => location!.line >= line && location!.line <= last);
         const isFound = here.some(({ blocks }) => blocks !== "nobody");
         // What changes or keeps out by intention blocks without work.
         const isMeant = here.some(({ code }) => ["whole-table-change", "lock-table"].includes(code));

@@ -218,6 +218,23 @@ Deno.test("lint: the locks of the model are those that PostgreSQL takes; work un
   }
 });
 
+Deno.test("lint: how many rows a statement is about is said, and on a small table it keeps nobody waiting for long", async () => {
+  await using database = await TestDatabase.empty();
+  await database.sql.unsafe(SETUP);
+  await using session = sessionOn(database);
+  const found = async (smallTable: number) => {
+    const [finding] = await lint(migrationOf("ALTER TABLE t ALTER a TYPE bigint"), {
+      ...{ measure: measureOn(session), smallTable },
+    });
+    return [finding?.message, finding?.blocks];
+  };
+  // Nobody knows before ANALYZE.
+  assertEquals(await found(1000), ["changes the type of t.a", "reads and writes"]);
+  await database.sql.unsafe("ANALYZE t");
+  assertEquals(await found(1000), ["changes the type of t.a (about 300 rows)", "nobody"]);
+  assertEquals(await found(299), ["changes the type of t.a (about 300 rows)", "reads and writes"]);
+});
+
 /** For each rule: files in order, the last of which is the safe way to what the rule finds. */
 const NO_TX = "-- pipeweave: no-transaction\n";
 const ALLOW = (rule: string) => `-- pipeweave: allow ${rule} nothing uses it any more\n`;

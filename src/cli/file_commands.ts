@@ -101,6 +101,11 @@ const lint: CommandSpec = {
           description: "End with exit 5 on any finding, on blocking ones, or never. Default: any",
         },
         { flags: "--format <format:string>", description: `${LINT_FORMATS.join(", ")}. Default: text` },
+        {
+          flags: "--small-table <rows:string>",
+          description:
+            "With a database: work on tables of up to so many rows keeps nobody waiting. Default: 0",
+        },
         { flags: "--list-rules", description: "Print the rules, and look at nothing." },
         { flags: "--explain <rule:string>", description: "Print what a rule is about, and look at nothing." },
       ],
@@ -137,6 +142,7 @@ const lint: CommandSpec = {
       const text = ruleText(explained);
       return invocation.result(() => ({ rules: text.split("\n") }), () => text);
     }
+    const smallTable = invocation.integer("smallTable", "--small-table", 0, 1_000_000_000);
     const rules = invocation.text("rule")?.split(",").map((rule) => rule.trim());
     const session = await sessionUnlessOffline(invocation);
     const { lintMigrations } = await import("../commands/lint.ts");
@@ -150,6 +156,7 @@ const lint: CommandSpec = {
       since: invocation.text("since"),
       files,
       rules,
+      smallTable,
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
     if (format === "json") invocation.result(json, () => JSON.stringify(json()));

@@ -82,7 +82,9 @@ export async function planDryRun(
     }, options);
   const triedOf = (migration: Migration) =>
     result.tried.find((one) => one.migration === migration)?.statements;
-  const findings = await lintAll(pending.filter(({ source }) => source !== EMBEDDED), measureOn(session));
+  const findings = await lintAll(pending.filter(({ source }) => source !== EMBEDDED), {
+    measure: measureOn(session),
+  });
   return {
     current: status.current,
     migrations: await Promise.all(pending.map(async (migration) => ({

@@ -23,6 +23,8 @@ export interface LintOptions extends MigrationSources {
   readonly since?: string | undefined;
   /** Only these files; all where there are none. */
   readonly files?: readonly string[] | undefined;
+  /** Rows up to which a table is small, where a database tells. */
+  readonly smallTable?: number | undefined;
   /** Only findings of these rules; of all where there are none. */
   readonly rules?: readonly string[] | undefined;
 }
@@ -68,7 +70,7 @@ export async function lintMigrations(
   const downs = own.flatMap(({ down }) => down ?? []);
   const findings: readonly Reported[] = [
     ...invalid,
-    ...await lintAll(own, measure),
+    ...await lintAll(own, { measure, smallTable: options.smallTable }),
     // A way back drops what the way there has made: what counts is whom it keeps waiting.
     ...(await lintAll(downs)).filter(({ blocks }) => blocks !== "nobody"),
   ];

@@ -44,7 +44,16 @@ export function measureOn(session: Session): Measure {
     const [[row] = []] = await session.send(statement.text).catch(() => []);
     return row === undefined ? kind === "table" : row["found"] === true;
   };
-  return { alter, has };
+  const rows: Measure["rows"] = async ({ schema, name }) => {
+    const quoted = [schema, name].flatMap((part) => part === undefined ? [] : [identifier(part).text]).join(
+      ".",
+    );
+    const statement = sql`SELECT reltuples::float8 AS rows FROM pg_catalog.pg_class
+      WHERE oid = pg_catalog.to_regclass(${quoted}) AND reltuples >= 0;`;
+    const [[row] = []] = await session.send(statement.text).catch(() => []);
+    return row && Number(row["rows"]);
+  };
+  return { alter, has, rows };
 }
 
 function messageFor({ schema, name }: TableName, alter: string): string {

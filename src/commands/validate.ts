@@ -52,7 +52,7 @@ export async function validateMigrations(
   ];
   if (options.lint) {
     const user = migrations.filter(({ source }) => source !== EMBEDDED || !options.dirs?.length);
-    findings.push(...await lintAll(user, session && measureOn(session)));
+    findings.push(...await lintAll(user, { measure: session && measureOn(session) }));
   }
   if (history) {
     for (

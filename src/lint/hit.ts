@@ -13,4 +13,6 @@ export interface Hit {
   readonly message: string;
   /** Who waits, where it is not who the rule says. */
   readonly blocks?: Blocks;
+  /** Where in the text it stands, where that is not the statement's beginning; in bytes, as the parser counts. */
+  readonly at?: number | undefined;
 }

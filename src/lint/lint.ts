@@ -8,6 +8,7 @@
 import { Allowances, type RuleId } from "../migrations/allow.ts";
 import { type Finding, locate } from "../migrations/finding.ts";
 import type { Migration } from "../migrations/migration.ts";
+import { unitsByBytes } from "../sql/offsets.ts";
 import { contentOfDo } from "../sql/plpgsql.ts";
 import { type Node, SqlSyntaxError, type Statement, statementsOf } from "../sql/statements.ts";
 import { type Fields, mayBeSame, nodeOf, nodesOf, type TableName, tableOf, written } from "../sql/tree.ts";
@@ -15,10 +16,10 @@ import { hitsOfCommand } from "./alter_rules.ts";
 import type { Hit } from "./hit.ts";
 import { BLOCKS_WRITES, droppedNames, isSet, LOCK, type Locked, locksOf } from "./locks.ts";
 import { absentOf, remadeIn } from "./made.ts";
-import { corrected, type Measure } from "./measure.ts";
+import { corrected, type Measure, sized } from "./measure.ts";
 import { hitsOfCompositeType, hitsOfObject } from "./object_rules.ts";
 import { Memory } from "./memory.ts";
-import { type Blocks, ruleOf } from "./rules.ts";
+import { type Blocks, IN_MAINTENANCE, ruleOf } from "./rules.ts";
 import { wholeChanges, workOf } from "./work.ts";
 
 /** A finding of a rule. */
@@ -35,6 +36,8 @@ export interface LintContext {
   readonly memory?: Memory;
   /** Where there is a database to ask. */
   readonly measure?: Measure | undefined;
+  /** Rows up to which a table is small: work on it keeps nobody waiting for long. Default: 0 */
+  readonly smallTable?: number | undefined;
 }
 
 /**
@@ -46,7 +49,7 @@ export interface LintContext {
  */
 export async function lint(
   migration: Migration,
-  { memory = new Memory(), measure }: LintContext = {},
+  { memory = new Memory(), measure, smallTable = 0 }: LintContext = {},
 ): Promise<readonly LintFinding[]> {
   let statements: readonly Statement[];
   try {
@@ -62,20 +65,25 @@ export async function lint(
     measure ? await absentOf(statements, memory, measure) : [],
   );
   const allowed = new Allowances(migration.sql, statements);
+  const unitsOf = unitsByBytes(migration.sql);
   const findings: LintFinding[] = [];
   for (const [index, { node, start, end }] of statements.entries()) {
     const text = migration.sql.slice(start, end);
     const told = node.type === "DoStmt" ? await hitsOfDo(node, text, file) : file.look(node);
     const kept = told.filter(({ rule }) => !allowed.has(rule, index));
-    const hits = measure ? await corrected(kept, node, text, measure) : kept;
+    const hits = measure
+      ? await sized(await corrected(kept, node, text, measure), node, smallTable, measure)
+      : kept;
     for (const hit of hits) {
       if (migration.directives.requiresMaintenance && IN_MAINTENANCE.has(hit.rule)) continue;
-      findings.push(findingOf(migration, hit, start));
+      const at = hit.at === undefined ? start : unitsOf(hit.at);
+      // In a file of several pieces the parser counts from the start of each.
+      findings.push(findingOf(migration, hit, start, at > start && at < end ? at : start));
     }
   }
   for (const { rule, offset } of allowed.unused()) {
     const message = `allows ${rule}, which is not found here`;
-    findings.push(findingOf(migration, { rule: "unused-allow", message }, offset));
+    findings.push(findingOf(migration, { rule: "unused-allow", message }, offset, offset));
   }
   return findings;
 }
@@ -83,28 +91,24 @@ export async function lint(
 function findingOf(
   { file, sql }: Migration,
   { rule, message, blocks: whom }: Hit,
-  offset: number,
+  start: number,
+  at: number,
 ): LintFinding {
   const { blocks, why, safe } = ruleOf(rule);
   return {
     ...{ severity: "error", code: rule, file, message, blocks: whom ?? blocks, why, hint: safe },
-    location: locate(file, sql, offset, offset),
+    location: locate(file, sql, at, start),
   };
 }
-
-/** Rules whose safe way is maintenance. */
-const IN_MAINTENANCE: ReadonlySet<RuleId> = new Set<RuleId>([
-  ...["add-exclusion-constraint", "change-domain", "lock-table", "rewrite-table"] as const,
-]);
 
 /** All findings of migrations, in order: each is looked at with what those before it have made. */
 export async function lintAll(
   migrations: readonly Migration[],
-  measure?: Measure,
+  context: Omit<LintContext, "memory"> = {},
 ): Promise<readonly LintFinding[]> {
   const memory = new Memory();
   const findings: LintFinding[] = [];
-  for (const migration of migrations) findings.push(...await lint(migration, { memory, measure }));
+  for (const migration of migrations) findings.push(...await lint(migration, { ...context, memory }));
   return findings;
 }
 
@@ -283,12 +287,14 @@ class LintedFile {
         if (!["OBJECT_TABLE", "OBJECT_FOREIGN_TABLE"].includes(String(fields["objtype"]))) return;
         if (this.#isNew(table)) return;
         for (const command of nodesOf(fields["cmds"])) {
-          yield* hitsOfCommand(table!, command.fields, {
+          const hits = hitsOfCommand(table!, command.fields, {
             memory: this.memory,
             isNew: this.#isNew,
             isAdded: (of, column) => this.#isAdded(of, column),
             isLocked: (of) => this.#isHeld(of),
           });
+          const at = nodeOf(command.fields["def"])?.fields["location"];
+          for (const hit of hits) yield typeof at === "number" ? { ...hit, at } : hit;
         }
         return;
       case "RenameStmt":

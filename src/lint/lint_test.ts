@@ -240,6 +240,17 @@ Deno.test("lint: a finding tells where, why and the safe way", async () => {
   assert(finding!.why.length > 0 && finding!.hint!.includes("CONCURRENTLY"));
 });
 
+Deno.test("lint: a finding points at the subcommand that it is about", async () => {
+  const findings = await lint(
+    migrationOf("-- ü 🐘\nALTER TABLE t ADD a int,\n  ADD b text CHECK (b <> ''),\n  ADD UNIQUE (a);"),
+  );
+  assertEquals(findings.map(({ code, location }) => [code, location?.line, location?.column]), [
+    ["add-check", 3, 7],
+    ["add-unique-constraint", 4, 7],
+  ]);
+  assertEquals(findings[0]!.location!.excerpt.split("\n").length, 3);
+});
+
 Deno.test("allow: for the file at its top, for a statement before it, and never without a reason", async () => {
   const index = "CREATE INDEX i ON t (a)";
   const top = "-- pipeweave: allow index-not-concurrently the table has ten rows\n";

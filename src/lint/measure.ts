@@ -8,6 +8,7 @@ import { type RuleId } from "../migrations/allow.ts";
 import type { Node } from "../sql/statements.ts";
 import { nameOf, nodeOf, nodesOf, type TableName, tableOf, written } from "../sql/tree.ts";
 import type { Hit } from "./hit.ts";
+import { ruleOf } from "./rules.ts";
 
 /** What an ALTER TABLE does to its table. */
 export interface AlterEffect {
@@ -20,6 +21,8 @@ export interface AlterEffect {
 
 /** A database that can be asked. */
 export interface Measure {
+  /** About how many rows a table has, as its last ANALYZE saw it; undefined where nobody knows. */
+  readonly rows: (table: TableName) => Promise<number | undefined>;
   /**
    * Finds out what an ALTER TABLE does.
    *
@@ -41,6 +44,40 @@ const MEASURED: ReadonlySet<RuleId> = new Set<RuleId>([
 /** Types that everybody knows; a column of another one may be of a domain. */
 const PLAIN =
   /^(?:int[248]|bool|text|varchar|bpchar|numeric|float[48]|timestamptz?|timetz?|date|interval|uuid|jsonb?|bytea|inet|cidr|xml|serial\d?|bigserial|smallserial|bit|varbit|name|oid|money|tsvector|\w+range|point)$/;
+
+/**
+ * Says of what keeps others waiting how many rows it is about; on a small table nobody waits for long.
+ *
+ * @param small rows up to which a table is small
+ */
+export async function sized(
+  hits: readonly Hit[],
+  { type, fields }: Node,
+  small: number,
+  measure: Measure,
+): Promise<readonly Hit[]> {
+  const table = tableOf(fields["relation"]);
+  if (!table || !SIZED.has(type) || !hits.some(({ blocks }) => blocks !== "nobody")) return hits;
+  const rows = await measure.rows(table);
+  if (rows === undefined) return hits;
+  return hits.map((hit) => {
+    const isWork = ruleOf(hit.rule).blocks !== "nobody" && hit.blocks !== "nobody" &&
+      hit.rule !== "work-under-lock";
+    if (!isWork) return hit;
+    const message = `${hit.message} (about ${rows} rows)`;
+    return rows <= small ? { ...hit, message, blocks: "nobody" } : { ...hit, message };
+  });
+}
+
+/** Statements whose work grows with the table that they name. */
+const SIZED = new Set([
+  "AlterTableStmt",
+  "IndexStmt",
+  "UpdateStmt",
+  "DeleteStmt",
+  "ClusterStmt",
+  "RefreshMatViewStmt",
+]);
 
 /** Corrects what a statement's text tells by what a database does with it. */
 export async function corrected(

@@ -251,3 +251,8 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
 export function ruleOf(id: RuleId): LintRule {
   return { id, ...LINT_RULES[id] };
 }
+
+/** Rules whose safe way is maintenance. */
+export const IN_MAINTENANCE: ReadonlySet<RuleId> = new Set<RuleId>([
+  ...["add-exclusion-constraint", "change-domain", "lock-table", "rewrite-table"] as const,
+]);
