@@ -48,7 +48,7 @@ const PLAIN =
 /**
  * Says of what keeps others waiting how many rows it is about; on a small table nobody waits for long.
  *
- * @param small rows up to which a table is small
+ * @param small rows up to which a table is small; 0: none is
  */
 export async function sized(
   hits: readonly Hit[],
@@ -65,7 +65,7 @@ export async function sized(
       hit.rule !== "work-under-lock";
     if (!isWork) return hit;
     const message = `${hit.message} (about ${rows} rows)`;
-    return rows <= small ? { ...hit, message, blocks: "nobody" } : { ...hit, message };
+    return small > 0 && rows <= small ? { ...hit, message, blocks: "nobody" } : { ...hit, message };
   });
 }
 
