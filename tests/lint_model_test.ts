@@ -218,6 +218,23 @@ Deno.test("lint: the locks of the model are those that PostgreSQL takes; work un
   }
 });
 
+Deno.test("lint: IF NOT EXISTS makes what neither the database nor the files have, and what they have dropped", async () => {
+  await using database = await TestDatabase.empty();
+  await database.sql.unsafe(SETUP);
+  await using session = sessionOn(database);
+  const rulesIn = async (sql: string) =>
+    (await lint(migrationOf(sql), { measure: measureOn(session) })).map(({ code }) => code as string);
+  const index = "CREATE INDEX IF NOT EXISTS t_b ON t (b)";
+  assertEquals(await rulesIn(index), []);
+  assertEquals(await rulesIn(`DROP INDEX t_b; ${index}`), [
+    "drop-index-not-concurrently",
+    "index-not-concurrently",
+  ]);
+  assertEquals(await rulesIn("CREATE INDEX IF NOT EXISTS other ON t (b)"), ["index-not-concurrently"]);
+  assertEquals(await rulesIn("CREATE TABLE IF NOT EXISTS t (a int); DROP TABLE t"), ["drop-table"]);
+  assertEquals(await rulesIn("CREATE TABLE IF NOT EXISTS brand_new (a int); DROP TABLE brand_new"), []);
+});
+
 Deno.test("lint: how many rows a statement is about is said, and on a small table it keeps nobody waiting for long", async () => {
   await using database = await TestDatabase.empty();
   await database.sql.unsafe(SETUP);

@@ -72,7 +72,7 @@ export async function lint(
     const told = node.type === "DoStmt" ? await hitsOfDo(node, text, file) : file.look(node);
     const kept = told.filter(({ rule }) => !allowed.has(rule, index));
     const hits = measure
-      ? await sized(await corrected(kept, node, text, measure), node, smallTable, measure)
+      ? await sized(await corrected(kept, node, text, measure, memory), node, smallTable, measure)
       : kept;
     for (const hit of hits) {
       if (migration.directives.requiresMaintenance && IN_MAINTENANCE.has(hit.rule)) continue;

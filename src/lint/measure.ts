@@ -8,6 +8,7 @@ import { type RuleId } from "../migrations/allow.ts";
 import type { Node } from "../sql/statements.ts";
 import { nameOf, nodeOf, nodesOf, type TableName, tableOf, written } from "../sql/tree.ts";
 import type { Hit } from "./hit.ts";
+import type { Memory } from "./memory.ts";
 import { ruleOf } from "./rules.ts";
 
 /** What an ALTER TABLE does to its table. */
@@ -85,11 +86,12 @@ export async function corrected(
   node: Node,
   text: string,
   measure: Measure,
+  memory: Memory,
 ): Promise<readonly Hit[]> {
   if (node.type === "IndexStmt" && node.fields["if_not_exists"] && node.fields["idxname"]) {
-    const schema = tableOf(node.fields["relation"])?.schema;
+    const index = { schema: tableOf(node.fields["relation"])?.schema, name: String(node.fields["idxname"]) };
     // One that is there stays as it is.
-    return await measure.has({ schema, name: String(node.fields["idxname"]) }, "index")
+    return !memory.hasDroppedIndex(index) && await measure.has(index, "index")
       ? hits.filter(({ rule }) => rule !== "index-not-concurrently")
       : hits;
   }

@@ -15,6 +15,7 @@ import {
   type TableName,
   tableOf,
 } from "../sql/tree.ts";
+import { droppedNames } from "./locks.ts";
 
 /** Whether a function gives every row of a statement the same value. */
 export type Volatility = "volatile" | "not volatile";
@@ -34,6 +35,7 @@ export class Memory {
   readonly #checks: Check[] = [];
   readonly #validated: TableName[] = [];
   readonly #tables: TableName[] = [];
+  readonly #droppedIndexes: TableName[] = [];
   readonly #indexes: { name: string; table: TableName }[] = [];
 
   /** Takes in a statement. */
@@ -51,6 +53,9 @@ export class Memory {
       }
       case "CreateStmt":
         this.#tables.push(tableOf(fields["relation"])!);
+        return;
+      case "DropStmt":
+        if (fields["removeType"] === "OBJECT_INDEX") this.#droppedIndexes.push(...droppedNames(fields));
         return;
       case "IndexStmt": {
         const table = tableOf(fields["relation"]);
@@ -112,6 +117,11 @@ export class Memory {
   /** Whether a table was made here. */
   hasMade(table: TableName): boolean {
     return this.#tables.some((made) => mayBeSame(made, table));
+  }
+
+  /** Whether an index was dropped here, whatever a database still has. */
+  hasDroppedIndex(index: TableName): boolean {
+    return this.#droppedIndexes.some((dropped) => mayBeSame(dropped, index));
   }
 
   /** The table that an index was made on; undefined where it was not made here. */
