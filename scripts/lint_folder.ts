@@ -131,7 +131,8 @@ for (const folder of Deno.args) {
           );
           if (!isNew && !gone) {
             count.wrongWaits++;
-            console.log(`wrong wait ${path}:${line} ${shown()}`);
+            const { message } = here.find(({ code }) => code === "lock-after-lock")!;
+            console.log(`wrong wait ${path}:${line} ${message}: ${shown()}`);
           }
         }
         for (const oid of locked) held.add(oid);

@@ -9,7 +9,7 @@
  */
 
 import { type Node } from "../sql/statements.ts";
-import { type Fields, nameOf, nodeOf, nodesOf, type TableName, tableOf } from "../sql/tree.ts";
+import { type Fields, mayBeSame, nameOf, nodeOf, nodesOf, type TableName, tableOf } from "../sql/tree.ts";
 
 /** Modes of table locks, in order of strength, as PostgreSQL numbers them (src/include/storage/lockdefs.h). */
 export const LOCK = {
@@ -181,7 +181,8 @@ function locksOfCreate(fields: Fields): readonly Locked[] {
       type === "Constraint"
         ? referencedBy([element])
         : referencedBy(nodesOf(element["constraints"]).map((one) => one.fields))
-    ),
+      // One that refers to itself locks nothing that was there.
+    ).filter(({ table }) => !mayBeSame(table, tableOf(fields["relation"])!)),
   ];
 }
 

@@ -6,10 +6,11 @@
 
 import type { Statement } from "../sql/statements.ts";
 import { type Fields, type TableName, tableOf } from "../sql/tree.ts";
+import { droppedNames } from "./locks.ts";
 import type { Measure } from "./measure.ts";
 import type { Memory } from "./memory.ts";
 
-/** Tables that CREATE TABLE IF NOT EXISTS will make, since neither the database has them nor the files before this one. */
+/** Relations of which a statement says that they may be there, and that neither the database has nor the files before this one. */
 export async function absentOf(
   statements: readonly Statement[],
   memory: Memory,
@@ -17,9 +18,9 @@ export async function absentOf(
 ): Promise<readonly TableName[]> {
   const absent: TableName[] = [];
   for (const { node: { type, fields } } of statements) {
-    if (type !== "CreateStmt" || !fields["if_not_exists"]) continue;
-    const table = tableOf(fields["relation"])!;
-    if (!memory.hasMade(table) && !await measure.has(table, "table")) absent.push(table);
+    for (const relation of inDoubt(type, fields)) {
+      if (!memory.hasMade(relation) && !await measure.has(relation, "table")) absent.push(relation);
+    }
   }
   return absent;
 }
@@ -34,4 +35,23 @@ export function remadeIn(statements: readonly Statement[]): readonly TableName[]
       : undefined;
     return made ? [made] : [];
   });
+}
+
+/** Relations that a statement makes, replaces or drops, if they are there or not. */
+function inDoubt(type: string, fields: Fields): readonly TableName[] {
+  const made = (rangeVar: unknown) => tableOf(rangeVar) ?? [];
+  switch (type) {
+    case "CreateStmt":
+      return fields["if_not_exists"] ? [made(fields["relation"])].flat() : [];
+    case "CreateTableAsStmt":
+      return fields["if_not_exists"] ? [made((fields["into"] as Fields)["rel"])].flat() : [];
+    case "ViewStmt":
+      return fields["replace"] ? [made(fields["view"])].flat() : [];
+    case "DropStmt":
+      return fields["missing_ok"] && /TABLE|VIEW/.test(String(fields["removeType"]))
+        ? droppedNames(fields)
+        : [];
+    default:
+      return [];
+  }
 }

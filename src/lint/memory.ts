@@ -36,6 +36,7 @@ export class Memory {
   readonly #validated: TableName[] = [];
   readonly #tables: TableName[] = [];
   readonly #droppedIndexes: TableName[] = [];
+  readonly #foreignKeys: { table: TableName; name: string; referenced: TableName }[] = [];
   readonly #indexes: { name: string; table: TableName }[] = [];
 
   /** Takes in a statement. */
@@ -51,9 +52,21 @@ export class Memory {
         });
         return;
       }
-      case "CreateStmt":
-        this.#tables.push(tableOf(fields["relation"])!);
+      case "ViewStmt":
+        this.#tables.push(tableOf(fields["view"])!);
         return;
+      case "CreateTableAsStmt":
+        this.#tables.push(tableOf((fields["into"] as Fields)["rel"])!);
+        return;
+      case "CreateStmt": {
+        const table = tableOf(fields["relation"])!;
+        this.#tables.push(table);
+        for (const { type: kind, fields: element } of nodesOf(fields["tableElts"])) {
+          if (kind === "Constraint") this.#noteForeignKey(table, element, undefined);
+          else this.#noteColumn(table, element);
+        }
+        return;
+      }
       case "DropStmt":
         if (fields["removeType"] === "OBJECT_INDEX") this.#droppedIndexes.push(...droppedNames(fields));
         return;
@@ -88,6 +101,8 @@ export class Memory {
       const name = def["conname"] === undefined ? undefined : String(def["conname"]);
       if (notNull.length > 0) this.#checks.push({ table, name, notNull, valid: !def["skip_validation"] });
     }
+    if (command["subtype"] === "AT_AddConstraint") this.#noteForeignKey(table, def, undefined);
+    if (command["subtype"] === "AT_AddColumn") this.#noteColumn(table, def);
     if (command["subtype"] === "AT_ValidateConstraint") {
       this.#validated.push(table);
       for (const check of this.#checks) {
@@ -100,6 +115,30 @@ export class Memory {
       );
       if (index !== -1) this.#checks.splice(index, 1);
     }
+  }
+
+  #noteColumn(table: TableName, column: Fields): void {
+    for (const { fields } of nodesOf(column["constraints"])) {
+      this.#noteForeignKey(table, fields, String(column["colname"]));
+    }
+  }
+
+  /** @param column the one that the constraint stands behind */
+  #noteForeignKey(table: TableName, constraint: Fields, column: string | undefined): void {
+    const referenced = tableOf(constraint["pktable"]);
+    if (constraint["contype"] !== "CONSTR_FOREIGN" || !referenced) return;
+    const columns = column
+      ? [column]
+      : nodesOf(constraint["fk_attrs"]).map(({ fields }) => String(fields["sval"]));
+    // As PostgreSQL names one that was given no name (ChooseConstraintName).
+    const name = String(constraint["conname"] ?? `${table.name}_${columns.join("_")}_fkey`);
+    this.#foreignKeys.unshift({ table, name, referenced });
+  }
+
+  /** The table that a foreign key refers to; undefined where it was not made here. */
+  referencedBy(table: TableName, constraint: string): TableName | undefined {
+    return this.#foreignKeys.find((one) => one.name === constraint && mayBeSame(one.table, table))
+      ?.referenced;
   }
 
   /** Whether a validated constraint proves that a column holds a value in every row. */
