@@ -66,6 +66,26 @@ Deno.test("a server that goes wrong in any phase: words and exit 6; the next hos
   }));
 });
 
+Deno.test("whoever waits goes on through every fault, until the time is over: exit 4", async () => {
+  const cells: readonly (readonly [Phase, Fault])[] = [
+    ["accepting", "closed"],
+    ["answering the request for TLS", "garbage"],
+    ["starting up", "closed"],
+    ["the first answer", "closed"],
+    ["the first answer", "garbage"],
+    ["the first answer", "silent"],
+    ["in the middle of an answer", "closed"],
+  ];
+  await Promise.all(cells.map(async ([phase, fault]) => {
+    await using server = new FaultyServer(phase, fault);
+    const mode = phase.includes("TLS") ? "require" : "disable";
+    const outcome = await pipeweave(["db:wait", "--timeout", "3s"], {
+      env: { DATABASE_URL: urlOf(server.port, `sslmode=${mode}`) },
+    });
+    assertWords(outcome, 4, "did not come up within 3s");
+  }));
+});
+
 Deno.test("one signal ends any command whose server is silent, within seconds", async () => {
   const commands = [
     "db:status",

@@ -7,7 +7,14 @@
 import { type ConnectionSettings, describeHost, describeTarget, type Host } from "../config/connection.ts";
 import { formatDuration } from "../config/duration.ts";
 import { interrupted, PipeweaveError } from "../errors.ts";
-import { ConnectTimeout, hostProblem, isServerError, mayComeUp, startupProblem } from "./failures.ts";
+import {
+  ConnectTimeout,
+  hostProblem,
+  isServerError,
+  mayComeUp,
+  notPostgres,
+  startupProblem,
+} from "./failures.ts";
 import { ConnectionLost, Link, type LinkEvents } from "./link.ts";
 import { sleep } from "./sleep.ts";
 import { type Encryption, encryptionAttempts, openSocket, peerCertificate } from "./socket.ts";
@@ -154,8 +161,12 @@ function refusedWhileReady(
   settings: ConnectionSettings,
   host: Host,
 ): PipeweaveError {
-  const { lastWord } = lost;
-  if (!lastWord) return hostProblem(lost.details.cause, settings, host);
+  const { lastWord, reason } = lost;
+  if (!lastWord) {
+    return reason === undefined
+      ? hostProblem(Object.assign(new Error("it was closed"), { code: "ECONNRESET" }), settings, host)
+      : notPostgres(host, reason);
+  }
   const error = Object.assign(new Error(lastWord.message), {
     name: "PostgresError",
     code: lastWord.sqlstate,

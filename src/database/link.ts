@@ -65,6 +65,8 @@ export class ConnectionLost extends PipeweaveError {
   readonly lastWord: LastWord | undefined;
   /** Whether another connection had been tried for, in vain, before this one was given up. */
   readonly isUnreachable: boolean;
+  /** Why we broke it off; undefined where it ended by itself. */
+  readonly reason: string | undefined;
 
   constructor(
     target: string,
@@ -94,6 +96,7 @@ export class ConnectionLost extends PipeweaveError {
     );
     this.lastWord = lastWord;
     this.isUnreachable = isUnreachable;
+    this.reason = reason;
   }
 }
 
