@@ -47,7 +47,10 @@ Deno.test("help is there in every spelling, and plain where stdout is no termina
     for (const args of [[name, "--help"], ["help", name], [...name.split(":"), "--help"]]) {
       const { code, stdout } = await pipeweave(args);
       assertEquals(code, 0, args.join(" "));
-      assertMatch(stdout, new RegExp(`^Usage: pipeweave ${name} (<\\w+> )?\\[options\\]\n`));
+      assertMatch(
+        stdout,
+        new RegExp(`^Usage: pipeweave ${name} ((?:<\\w+>|\\[\\w+\\.\\.\\.\\]) )?\\[options\\]\n`),
+      );
       assertStringIncludes(stdout, "Examples:");
     }
   }
