@@ -12,7 +12,7 @@ import { LINT_RULES } from "../src/lint/rules.ts";
 import { readDirectives } from "../src/migrations/directives.ts";
 import type { Migration } from "../src/migrations/migration.ts";
 import { parseStatements } from "../src/sql/statements.ts";
-import { TestDatabase } from "./support/database.ts";
+import { majorVersion, TestDatabase } from "./support/database.ts";
 
 const SETUP = `
 CREATE SCHEMA other;
@@ -245,8 +245,12 @@ Deno.test("lint: how many rows a statement is about is said, and on a small tabl
     });
     return [finding?.message, finding?.blocks];
   };
+  await database.sql.unsafe("CREATE TABLE fresh (a int)");
+  const [unknown] = await lint(migrationOf("ALTER TABLE fresh ALTER a TYPE bigint"), {
+    ...{ measure: measureOn(session), smallTable: 1000 },
+  });
   // Nobody knows before ANALYZE.
-  assertEquals(await found(1000), ["changes the type of t.a", "reads and writes"]);
+  assertEquals([unknown?.message, unknown?.blocks], ["changes the type of fresh.a", "reads and writes"]);
   await database.sql.unsafe("ANALYZE t");
   assertEquals(await found(1000), ["changes the type of t.a (about 300 rows)", "nobody"]);
   assertEquals(await found(299), ["changes the type of t.a (about 300 rows)", "reads and writes"]);
@@ -360,5 +364,8 @@ Deno.test("lint: functions that count as not volatile are so on this server", as
   await using database = await TestDatabase.empty();
   const rows = await database.sql`SELECT DISTINCT proname AS name FROM pg_proc
     WHERE pronamespace = 'pg_catalog'::regnamespace AND provolatile = 'v' AND prokind = 'f'`;
-  assertEquals(rows.map(({ name }) => String(name)).filter((name) => NOT_VOLATILE.has(name)), []);
+  // One of its forms, of timetz, was volatile in older versions.
+  const older = await majorVersion(database) < 18 ? ["timezone"] : [];
+  const wrong = rows.map(({ name }) => String(name)).filter((name) => NOT_VOLATILE.has(name));
+  assertEquals(wrong.filter((name) => !older.includes(name)), []);
 });
