@@ -80,6 +80,8 @@ for (const folder of Deno.args) {
       ...{ version: "1", name: "a", checksum: "", size: text.length, sql: text, file: path, source: folder },
       directives,
     }, { memory, measure: measureOn(session) });
+    // From here on the database has it.
+    memory.settle();
     const statements = await parseStatements(text).catch(() => []);
     await sql.begin(async (transaction) => {
       const look = async () => (await transaction.unsafe<Look[]>(LOOK))[0]!;

@@ -8,11 +8,12 @@ import { Session } from "../src/database/session.ts";
 import { NOT_VOLATILE } from "../src/lint/functions.ts";
 import { lint } from "../src/lint/lint.ts";
 import { locksOf } from "../src/lint/locks.ts";
+import { Memory } from "../src/lint/memory.ts";
 import { LINT_RULES } from "../src/lint/rules.ts";
 import { readDirectives } from "../src/migrations/directives.ts";
 import type { Migration } from "../src/migrations/migration.ts";
 import { parseStatements } from "../src/sql/statements.ts";
-import { majorVersion, TestDatabase } from "./support/database.ts";
+import { majorVersion, TestDatabase, withAdmin } from "./support/database.ts";
 
 const SETUP = `
 CREATE SCHEMA other;
@@ -233,6 +234,86 @@ Deno.test("lint: IF NOT EXISTS makes what neither the database nor the files hav
   assertEquals(await rulesIn("CREATE INDEX IF NOT EXISTS other ON t (b)"), ["index-not-concurrently"]);
   assertEquals(await rulesIn("CREATE TABLE IF NOT EXISTS t (a int); DROP TABLE t"), ["drop-table"]);
   assertEquals(await rulesIn("CREATE TABLE IF NOT EXISTS brand_new (a int); DROP TABLE brand_new"), []);
+});
+
+Deno.test("lint: the database is not asked about what a statement before has changed", async () => {
+  await using database = await TestDatabase.empty();
+  await database.sql.unsafe(SETUP);
+  const session = database.session();
+  const found = async (...files: readonly string[]) => {
+    const memory = new Memory();
+    let last: readonly string[] = [];
+    for (const sql of files) {
+      last = (await lint(migrationOf(sql), { memory, measure: measureOn(session) })).map(({ code }) => code);
+    }
+    return last;
+  };
+  const given = "ALTER TABLE t ALTER a SET NOT NULL";
+  assertEquals(await found(given), []);
+  assertEquals(await found(`ALTER TABLE t DROP CONSTRAINT a_given; ${given}`), ["set-not-null"]);
+  assertEquals(await found("ALTER TABLE t DROP CONSTRAINT a_given", given), ["set-not-null"]);
+  assertEquals(await found("DO $$BEGIN ALTER TABLE t DROP CONSTRAINT a_given; END$$", given), [
+    "set-not-null",
+  ]);
+  const change = "ALTER TABLE t ALTER v TYPE text";
+  assertEquals(await found(change), []);
+  assertEquals(await found("ALTER TABLE t DROP v, ADD v int", change), ["change-column-type"]);
+  const add = "ALTER TABLE t ADD x int DEFAULT one()";
+  const volatile = "CREATE OR REPLACE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'";
+  assertEquals(await found(add), []);
+  assertEquals(await found(`${volatile}; ${add}`), ["add-column-volatile-default"]);
+  assertEquals(await found("ALTER FUNCTION one() VOLATILE", add), ["add-column-volatile-default"]);
+  const domain = "ALTER TABLE t ADD x plain";
+  assertEquals(await found(domain), []);
+  assertEquals(
+    await found("ALTER DOMAIN plain ADD CONSTRAINT y CHECK (value > 0) NOT VALID", domain),
+    ["add-column-volatile-default"],
+  );
+});
+
+Deno.test("lint: a statement with ONLY or IF EXISTS is asked about too", async () => {
+  await using database = await TestDatabase.empty();
+  await database.sql.unsafe(SETUP);
+  const measure = measureOn(database.session());
+  for (const way of ["ONLY t", "IF EXISTS t", "IF EXISTS ONLY public.t", '"t"', "public . t"]) {
+    const [kept, cleared] = ["TYPE bigint", "TYPE int"].map((type) => `ALTER TABLE ${way} ALTER d ${type}`);
+    assertEquals((await lint(migrationOf(kept!), { measure })).map(({ code }) => code), [
+      "change-column-type",
+    ], way);
+    assertEquals(await lint(migrationOf(cleared!), { measure }), [], way);
+  }
+});
+
+Deno.test("lint: whoever looks runs nothing of a table's owner who is not trusted, nor of a schema on the way", async () => {
+  await using database = await TestDatabase.empty();
+  const { sql, name } = database;
+  const role = `owner_${name}`;
+  await withAdmin((admin) => admin.unsafe(`CREATE ROLE ${role}`));
+  try {
+    await sql.unsafe(`CREATE SEQUENCE seen; GRANT CREATE ON SCHEMA public TO ${role};
+      GRANT ALL ON SEQUENCE seen TO ${role};
+      SET ROLE ${role};
+      CREATE FUNCTION evil() RETURNS bool IMMUTABLE LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''public.seen''); RETURN true; END';
+      CREATE TABLE bait (a int); CREATE INDEX ON bait (a) WHERE evil();
+      CREATE FUNCTION equals(oid, oid) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''public.seen''); RETURN true; END';
+      CREATE OPERATOR = (LEFTARG = oid, RIGHTARG = oid, FUNCTION = equals);
+      CREATE FUNCTION least_of(float4, float4) RETURNS bool LANGUAGE plpgsql AS 'BEGIN PERFORM nextval(''public.seen''); RETURN true; END';
+      CREATE OPERATOR >= (LEFTARG = float4, RIGHTARG = float4, FUNCTION = least_of);
+      RESET ROLE;
+      ALTER DATABASE ${name} SET search_path = public, pg_catalog`);
+    const [before] = await sql`SELECT last_value, is_called FROM seen`;
+    await sql`ANALYZE bait`;
+    const [analyzed] = await sql`SELECT last_value, is_called FROM seen`;
+    const findings = await lint(migrationOf("ALTER TABLE bait ALTER a TYPE bigint"), {
+      measure: measureOn(database.session()),
+    });
+    assertEquals(findings.map(({ code }) => code), ["change-column-type"]);
+    const [after] = await sql`SELECT last_value, is_called FROM seen`;
+    assertEquals({ ...after }, { ...analyzed }, JSON.stringify(before));
+  } finally {
+    await sql.unsafe(`DROP OWNED BY ${role} CASCADE`);
+    await withAdmin((admin) => admin.unsafe(`DROP ROLE ${role}`));
+  }
 });
 
 Deno.test("lint: how many rows a statement is about is said, and on a small table it keeps nobody waiting for long", async () => {

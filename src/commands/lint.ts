@@ -9,7 +9,7 @@ import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { Finding } from "../migrations/finding.ts";
 import { discover, type MigrationSources } from "../migrations/discover.ts";
-import { lintAll, type LintFinding } from "../lint/lint.ts";
+import { lintAll, type LintFinding, memoryOf } from "../lint/lint.ts";
 import { ruleText } from "./lint_rules.ts";
 import { measureOn } from "./measured_alter.ts";
 import { compare } from "./status.ts";
@@ -67,10 +67,12 @@ export async function lintMigrations(
   if (stranger !== -1) throw noSuchFile(files[stranger]!);
   const own = looked.filter(({ source }) => source !== EMBEDDED);
   const measure = session && measureOn(session);
+  const others = migrations.filter((one) => one.source !== EMBEDDED && !own.includes(one));
+  const memory = await memoryOf(others, session !== undefined);
   const downs = own.flatMap(({ down }) => down ?? []);
   const findings: readonly Reported[] = [
     ...invalid,
-    ...await lintAll(own, { measure, smallTable: options.smallTable }),
+    ...await lintAll(own, { memory, measure, smallTable: options.smallTable }),
     // A way back drops what the way there has made: what counts is whom it keeps waiting.
     ...(await lintAll(downs)).filter(({ blocks }) => blocks !== "nobody"),
   ];

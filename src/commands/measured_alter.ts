@@ -3,16 +3,20 @@
  * files tells whether the table would be rewritten, read through, or its indexes built anew. PostgreSQL decides that by
  * types, functions, domains and constraints, and not by rows.
  *
+ * To copy a table is to run what its owner put into its indexes: only those of a role that the one that connects is, or is
+ * a member of, are copied. Names lead where the user's search_path leads; whatever looks at them does not.
+ *
  * @module
  */
 
-import type { Session } from "../database/session.ts";
-import { identifier, sql } from "../database/sql.ts";
+import { OWN_SQL, type Session, StatementError } from "../database/session.ts";
+import { identifier, sequence, sql, type SqlText } from "../database/sql.ts";
+import { KEEP_SETTINGS, userSettings } from "../engine/message.ts";
 import type { AlterEffect, Measure } from "../lint/measure.ts";
 import type { TableName } from "../sql/tree.ts";
 
-/** How long the copy may wait for the table, in milliseconds. */
-const LOCK_TIMEOUT_MS = 1000;
+/** How long the copy may wait for the table, and the statement on it may take, in milliseconds. */
+const LIMITS_MS = { lock: 1000, statement: 5000 } as const;
 
 /** An identifier, quoted or not, and one of a schema before it. */
 const NAME =
@@ -20,59 +24,84 @@ const NAME =
 
 /** Returns a measure on a session's database; it tells nothing where the table or leave for a copy is missing. */
 export function measureOn(session: Session): Measure {
-  const alter: Measure["alter"] = async (text, at, table) => {
-    const name = NAME.exec(text.slice(at))?.[0];
-    if (name === undefined) return undefined;
-    const changed = `${text.slice(0, at)}pg_temp.${identifier(table.name).text}${
-      text.slice(at + name.length)
-    }`;
+  /** What a message says; undefined where PostgreSQL refuses it. */
+  const asked = async (message: SqlText | string) => {
     try {
-      const sets = await session.send(messageFor(table, changed));
-      return effectOf(
-        sets.flat().filter((row) => "pipeweave_files" in row).map((row) => row["pipeweave_files"]),
-      );
-    } catch {
+      return (await session.send(typeof message === "string" ? message : message.text)).flat();
+    } catch (error) {
       // Only better knowledge: without it the statement is judged by its text.
-      return undefined;
+      if (error instanceof StatementError && error.kind !== "interrupted") return [];
+      throw error;
     }
   };
-  const has: Measure["has"] = async ({ schema, name }, kind) => {
-    const quoted = [schema, name].flatMap((part) => part === undefined ? [] : [identifier(part).text]).join(
-      ".",
-    );
-    const statement = sql`SELECT pg_catalog.to_regclass(${quoted}) IS NOT NULL AS found;`;
-    const [[row] = []] = await session.send(statement.text).catch(() => []);
-    return row === undefined ? kind === "table" : row["found"] === true;
+  return {
+    alter: async (text, at, table) => {
+      const name = NAME.exec(text.slice(at))?.[0];
+      if (name === undefined) return undefined;
+      const copy = identifier(table.name).text;
+      const rows = await asked(
+        messageFor(table, `${text.slice(0, at)}pg_temp.${copy}${text.slice(at + name.length)}`),
+      );
+      return effectOf(rows.filter((row) => FILES in row).map((row) => row[FILES]));
+    },
+    has: async (relation, kind) => {
+      const [row] = await asked(
+        sql`SELECT pg_catalog.to_regclass(${quoted(relation)}) IS NOT NULL AS found;`,
+      );
+      return row === undefined ? kind === "table" : row["found"] === true;
+    },
+    rows: async (table) => {
+      const [row] = await asked(sql`SELECT c.reltuples::pg_catalog.float8 AS rows FROM pg_catalog.pg_class c
+        WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(${quoted(table)})::pg_catalog.oid
+          AND c.reltuples OPERATOR(pg_catalog.>=) 0::pg_catalog.float4;`);
+      return row && Number(row["rows"]);
+    },
   };
-  const rows: Measure["rows"] = async ({ schema, name }) => {
-    const quoted = [schema, name].flatMap((part) => part === undefined ? [] : [identifier(part).text]).join(
-      ".",
-    );
-    const statement = sql`SELECT reltuples::float8 AS rows FROM pg_catalog.pg_class
-      WHERE oid = pg_catalog.to_regclass(${quoted}) AND reltuples >= 0;`;
-    const [[row] = []] = await session.send(statement.text).catch(() => []);
-    return row && Number(row["rows"]);
-  };
-  return { alter, has, rows };
 }
 
-function messageFor({ schema, name }: TableName, alter: string): string {
-  const copy = identifier(name).text;
-  const original = schema === undefined ? copy : `${identifier(schema).text}.${copy}`;
-  const look = `SELECT (SELECT pg_catalog.json_build_object('heap', pg_catalog.pg_relation_filenode(c.oid),
-    'scans', pg_catalog.pg_stat_get_xact_numscans(c.oid),
-    'indexes', (SELECT pg_catalog.json_object_agg(i.relname, pg_catalog.pg_relation_filenode(i.oid)) FROM pg_catalog.pg_index x
-                  JOIN pg_catalog.pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = c.oid))
-    FROM pg_catalog.pg_class c WHERE c.oid = 'pg_temp.${
-    copy.replaceAll("'", "''")
-  }'::pg_catalog.regclass) AS pipeweave_files;`;
-  return `SET LOCAL lock_timeout = ${LOCK_TIMEOUT_MS};
-SET LOCAL client_min_messages = error;
-CREATE TEMPORARY TABLE ${copy} (LIKE ${original} INCLUDING ALL);
-${look}
-${alter};
-${look}
-DROP TABLE pg_temp.${copy};`;
+/** A name as `to_regclass` reads it. */
+function quoted({ schema, name }: TableName): string {
+  return [schema, name].flatMap((part) => part === undefined ? [] : [identifier(part).text]).join(".");
+}
+
+/** Name of the column that a look at the copy comes in. */
+const FILES = "pipeweave_files";
+
+function messageFor(table: TableName, alter: string): string {
+  const copy = identifier(table.name);
+  const look =
+    sql`SELECT json_build_object('heap', pg_relation_filenode(c.oid), 'scans', pg_stat_get_xact_numscans(c.oid),
+    'indexes', (SELECT json_object_agg(i.relname, pg_relation_filenode(i.oid)) FROM pg_index x
+                  JOIN pg_class i ON i.oid = x.indexrelid WHERE x.indrelid = c.oid)) AS ${identifier(FILES)}
+    FROM pg_class c WHERE c.oid = ${`pg_temp.${copy.text}`}::regclass;`;
+  // Not by pg_has_role, which says that a superuser is a member of every role.
+  const makeCopy = sql`
+DECLARE
+  original oid := nullif(current_setting('pipeweave.original'), '')::oid;
+BEGIN
+  IF NOT EXISTS (
+    WITH RECURSIVE mine (role) AS (
+      SELECT oid FROM pg_roles WHERE rolname = current_user
+      UNION SELECT m.roleid FROM pg_auth_members m JOIN mine ON m.member = mine.role
+    ) SELECT FROM pg_class c JOIN mine ON mine.role = c.relowner WHERE c.oid = original
+  ) THEN
+    RAISE EXCEPTION 'there is no such table, or its owner is not trusted';
+  END IF;
+  EXECUTE format('CREATE TEMPORARY TABLE %I (LIKE %s INCLUDING ALL)', ${table.name}, original::regclass);
+END`;
+  const before: readonly SqlText[] = [
+    sql`SET LOCAL lock_timeout = ${LIMITS_MS.lock};`,
+    sql`SET LOCAL statement_timeout = ${LIMITS_MS.statement};`,
+    sql`SET LOCAL client_min_messages = error;`,
+    sql`SELECT pg_catalog.set_config('pipeweave.original',
+      coalesce(pg_catalog.to_regclass(${quoted(table)})::pg_catalog.oid::pg_catalog.text, ''), true);`,
+    ...KEEP_SETTINGS,
+    sql`DO ${makeCopy.text};`,
+    look,
+    ...userSettings("transaction"),
+  ];
+  const after = [...OWN_SQL, look, sql`DROP TABLE pg_temp.${copy};`];
+  return `${sequence(before).text}\n${alter};\n${sequence(after).text}`;
 }
 
 interface Files {

@@ -13,9 +13,9 @@ import { formatDuration } from "../config/duration.ts";
 import type { Patience } from "../config/keepalive.ts";
 import { messageOf } from "../errors.ts";
 import type { Link, Row } from "./link.ts";
+import { LONGEST_TIMER_MS } from "./sleep.ts";
+import { sql, type SqlText } from "./sql.ts";
 
-/** Timers hold no more than 31 bits. */
-const LONGEST_TIMER_MS = 2 ** 30;
 /** How long after a deadline a server that is silent is waited for, in milliseconds. */
 export const GRACE_MS = 2000;
 
@@ -44,11 +44,11 @@ export interface Looker {
 }
 
 /** The statement of a look: whether the process with this id is at work, and who answers. */
-export function lookStatement(pid: number): string {
+export function lookStatement(pid: number): SqlText {
   // "Client": it waits for us, to send or to take something.
-  return `SELECT pg_catalog.pg_backend_pid() AS answering,
-    (SELECT a.state OPERATOR(pg_catalog.=) 'active' AND a.wait_event_type IS DISTINCT FROM 'Client' OR a.state OPERATOR(pg_catalog.=) 'disabled'
-       FROM pg_catalog.pg_stat_activity a WHERE a.pid OPERATOR(pg_catalog.=) ${pid}) AS works`;
+  return sql`SELECT pg_backend_pid() AS answering,
+    (SELECT a.state = 'active' AND a.wait_event_type IS DISTINCT FROM 'Client' OR a.state = 'disabled'
+       FROM pg_stat_activity a WHERE a.pid = ${pid}::int) AS works;`;
 }
 
 /**

@@ -312,7 +312,7 @@ class SecondConnection implements Looker {
       late = setTimeout(() => reject(new Error("it does not answer either")), limitMs)
     );
     try {
-      const asked = session.send(lookStatement(processOf(key) ?? 0));
+      const asked = session.transaction(lookStatement(processOf(key) ?? 0));
       asked.catch(() => {});
       const [[row] = []] = await Promise.race([asked, tooLate]);
       return signOf(row, session.serverProcess);

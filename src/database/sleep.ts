@@ -6,6 +6,9 @@
 
 import { interrupted } from "../errors.ts";
 
+/** Timers hold no more than 31 bits of milliseconds; who waits longer than this does not wait for the end of it. */
+export const LONGEST_TIMER_MS: number = 2 ** 30;
+
 /**
  * Waits.
  *

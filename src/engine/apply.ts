@@ -16,7 +16,7 @@ import {
   StatementError,
 } from "../database/session.ts";
 import { sql } from "../database/sql.ts";
-import { pauseBefore, sleep } from "../database/sleep.ts";
+import { LONGEST_TIMER_MS, pauseBefore, sleep } from "../database/sleep.ts";
 import { hasCrashed } from "../database/server_identity.ts";
 import { PipeweaveError } from "../errors.ts";
 import { Watch } from "./activity.ts";
@@ -54,8 +54,6 @@ import { runUntransacted } from "./untransacted.ts";
 /** How a pass ended: all of it was applied, another look at the history is worth while, or it is over. */
 type PassResult = "applied" | "look again" | ApplyResult;
 
-/** Timers hold no more than 31 bits. */
-const LONGEST_TIMER_MS = 2 ** 30;
 /** Of a migration whose row was not sent. */
 const NOTHING_KNOWN: Row = { execution_time_ms: null, applied_at: null };
 

@@ -65,11 +65,11 @@ export async function lint(
   const findings: LintFinding[] = [];
   for (const [index, { node, start, end }] of statements.entries()) {
     const text = migration.sql.slice(start, end);
+    const isStale = memory.isStale(node);
     const told = node.type === "DoStmt" ? await hitsOfDo(node, text, file) : file.look(node);
     const kept = told.filter(({ rule }) => !allowed.has(rule, index));
-    const hits = measure
-      ? await sized(await corrected(kept, node, text, measure, memory), node, smallTable, measure)
-      : kept;
+    const known = measure && !isStale ? await corrected(kept, node, text, measure, memory) : kept;
+    const hits = measure ? await sized(known, node, smallTable, measure) : known;
     for (const hit of hits) {
       if (migration.directives.requiresMaintenance && IN_MAINTENANCE.has(hit.rule)) continue;
       const at = hit.at === undefined ? start : unitsOf(hit.at);
@@ -97,12 +97,22 @@ function findingOf(
   };
 }
 
+/** What files make that are not looked at themselves. @param areApplied whether the database has it */
+export async function memoryOf(migrations: readonly Migration[], areApplied: boolean): Promise<Memory> {
+  const memory = new Memory();
+  for (const migration of migrations) {
+    const statements = await statementsOf(migration).catch(() => []);
+    for (const { node } of statements) memory.note(node);
+  }
+  if (areApplied) memory.settle();
+  return memory;
+}
+
 /** All findings of migrations, in order: each is looked at with what those before it have made. */
 export async function lintAll(
   migrations: readonly Migration[],
-  context: Omit<LintContext, "memory"> = {},
+  { memory = new Memory(), ...context }: LintContext = {},
 ): Promise<readonly LintFinding[]> {
-  const memory = new Memory();
   const findings: LintFinding[] = [];
   for (const migration of migrations) findings.push(...await lint(migration, { ...context, memory }));
   return findings;

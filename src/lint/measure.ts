@@ -80,6 +80,9 @@ const SIZED = new Set([
   "RefreshMatViewStmt",
 ]);
 
+/** What stands before the table's name; with a comment in it nobody is asked. */
+const BEFORE_NAME = /^ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?/i;
+
 /** Corrects what a statement's text tells by what a database does with it. */
 export async function corrected(
   hits: readonly Hit[],
@@ -99,13 +102,9 @@ export async function corrected(
   const isDoubted = hits.some(({ rule }) => MEASURED.has(rule)) ||
     nodesOf(node.fields["cmds"]).some(addsOtherType);
   if (!isDoubted) return hits;
-  const relation = node.fields["relation"] as { location?: number };
-  const table = tableOf(relation)!;
-  // Locations count bytes from the start of the text that was parsed: the name is found again in this one.
-  const at = text.search(
-    new RegExp(`(?<=^ALTER\\s+(?:FOREIGN\\s+)?TABLE\\s+(?:IF\\s+EXISTS\\s+)?(?:ONLY\\s+)?)[^\\s]`, "i"),
-  );
-  const effect = at === -1 ? undefined : await measure.alter(text, at, table);
+  const table = tableOf(node.fields["relation"])!;
+  const before = BEFORE_NAME.exec(text)?.[0];
+  const effect = before === undefined ? undefined : await measure.alter(text, before.length, table);
   if (!effect) return hits;
   const works = effect.rewrites || effect.scans || effect.rebuilds;
   if (!works) return hits.filter(({ rule }) => !MEASURED.has(rule));

@@ -35,6 +35,8 @@ export class Memory {
   readonly #checks: Check[] = [];
   readonly #validated: TableName[] = [];
   readonly #tables: TableName[] = [];
+  /** What was done to tables that were there: to one column, or to more than that can be told. */
+  readonly #altered: { table: TableName; column: string | undefined }[] = [];
   readonly #droppedIndexes: TableName[] = [];
   readonly #foreignKeys: { table: TableName; name: string; referenced: TableName }[] = [];
   readonly #indexes: { name: string; table: TableName }[] = [];
@@ -43,13 +45,8 @@ export class Memory {
   note({ type, fields }: Node): void {
     switch (type) {
       case "CreateFunctionStmt": {
-        const options = nodesOf(fields["options"]).map((option) => option.fields);
-        const given = nodeOf(options.find(({ defname }) => defname === "volatility")?.["arg"])
-          ?.fields["sval"];
-        this.#functions.unshift({
-          name: nameOf(fields["funcname"]),
-          volatility: given === undefined || given === "volatile" ? "volatile" : "not volatile",
-        });
+        const volatility = volatilityIn(fields["options"]) ?? "volatile";
+        this.#functions.unshift({ name: nameOf(fields["funcname"]), volatility });
         return;
       }
       case "ViewStmt":
@@ -83,6 +80,21 @@ export class Memory {
         this.#domains.unshift({ name: nameOf(fields["domainname"]), isChecked });
         return;
       }
+      case "AlterFunctionStmt": {
+        const name = nameOf((fields["func"] as Fields)["objname"]);
+        const given = volatilityIn(fields["actions"]);
+        if (given) this.#functions.unshift({ name, volatility: given });
+        return;
+      }
+      case "AlterDomainStmt":
+        // Whatever is done to it, nobody knows here what it was before.
+        this.#domains.unshift({ name: nameOf(fields["typeName"]), isChecked: true });
+        return;
+      case "RenameStmt":
+        if (fields["relation"]) {
+          this.#altered.push({ table: tableOf(fields["relation"])!, column: undefined });
+        }
+        return;
       case "AlterTableStmt": {
         const table = tableOf(fields["relation"])!;
         for (const { fields: command } of nodesOf(fields["cmds"])) this.#noteCommand(table, command);
@@ -91,6 +103,7 @@ export class Memory {
   }
 
   #noteCommand(table: TableName, command: Fields): void {
+    this.#altered.push({ table, column: columnOf(command) });
     const { type, fields: def } = nodeOf(command["def"]) ?? { type: "", fields: {} as Fields };
     if (command["subtype"] === "AT_AddConstraint" && type === "Constraint") {
       const notNull = def["contype"] === "CONSTR_NOTNULL"
@@ -153,6 +166,33 @@ export class Memory {
     return this.#validated.some((validated) => mayBeSame(validated, table));
   }
 
+  /**
+   * Whether what a database tells of a statement is past, by what these files do before it: to its table, or to a function
+   * or a domain that it mentions. To be asked before the statement is noted.
+   */
+  isStale({ fields }: Node): boolean {
+    const table = tableOf(fields["relation"]);
+    const columns = nodesOf(fields["cmds"]).map((command) => columnOf(command.fields));
+    const isAltered = table &&
+      this.#altered.some((altered) =>
+        mayBeSame(altered.table, table) && (altered.column === undefined || columns.includes(altered.column))
+      );
+    if (isAltered) return true;
+    return [...descendants(fields["cmds"])].some(({ type, fields: mentioned }) =>
+      type === "FuncCall"
+        ? this.volatilityOf(nameOf(mentioned["funcname"])) !== undefined
+        : type === "ColumnDef" &&
+          this.isCheckedDomain(nameOf((mentioned["typeName"] as Fields | undefined)?.["names"])) !== undefined
+    );
+  }
+
+  /** What was noted so far is in the database by now, which tells of it better. */
+  settle(): void {
+    for (const past of [this.#altered, this.#functions, this.#domains, this.#tables, this.#droppedIndexes]) {
+      past.length = 0;
+    }
+  }
+
   /** Whether a table was made here. */
   hasMade(table: TableName): boolean {
     return this.#tables.some((made) => mayBeSame(made, table));
@@ -177,6 +217,24 @@ export class Memory {
   isCheckedDomain(name: TableName): boolean | undefined {
     return this.#domains.find((made) => mayBeSame(made.name, name))?.isChecked;
   }
+}
+
+/** Subcommands of ALTER TABLE that are about one column and what depends on it alone. */
+const OF_ONE_COLUMN = new Set([
+  ...["AT_AddColumn", "AT_AlterColumnType", "AT_ColumnDefault", "AT_SetNotNull", "AT_SetStatistics"],
+]);
+
+/** The column that a subcommand is about; undefined where it is about more, or it cannot be told. */
+function columnOf(command: Fields): string | undefined {
+  if (!OF_ONE_COLUMN.has(String(command["subtype"]))) return undefined;
+  return String(command["name"] ?? nodeOf(command["def"])?.fields["colname"]);
+}
+
+/** The volatility among a function's options; undefined where none is given. */
+function volatilityIn(options: unknown): Volatility | undefined {
+  const option = nodesOf(options).find(({ fields }) => fields["defname"] === "volatility");
+  const word = nodeOf(option?.fields["arg"])?.fields["sval"];
+  return word === undefined ? undefined : word === "volatile" ? "volatile" : "not volatile";
 }
 
 /** The columns that a CHECK proves to hold a value: `a IS NOT NULL`, also where more is asked by AND. */

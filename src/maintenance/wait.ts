@@ -10,7 +10,7 @@ import { isLockConflict } from "../database/conflict.ts";
 import { mayComeUp } from "../database/failures.ts";
 import { sql } from "../database/sql.ts";
 import type { Session } from "../database/session.ts";
-import { pauseBefore, sleep } from "../database/sleep.ts";
+import { LONGEST_TIMER_MS, pauseBefore, sleep } from "../database/sleep.ts";
 import { activeCount, type LookOptions, lookWith, type OrchestratorState } from "./state.ts";
 import { tasks } from "./status.ts";
 import { printable } from "../printable.ts";
@@ -28,8 +28,6 @@ const REST = 9;
 
 /** Until a time to live runs out by the server's clock, which is not ours, there is a look this often, in milliseconds. */
 const MIN_PAUSE_MS = 100;
-/** Timers hold no more than 31 bits; who waits longer than this does not wait for the end of it. */
-const LONGEST_TIMER_MS = 2 ** 30;
 /** How long after the deadline, or the signal, a look that is under way may still be answered, in milliseconds. */
 const GRACE_MS = 1000;
 
