@@ -9,10 +9,10 @@
 
 import postgres from "postgres";
 import { measureOn } from "../src/commands/measured_alter.ts";
-import { decideConnection } from "../src/config/connection.ts";
-import { Session } from "../src/database/session.ts";
+import type { Session } from "../src/database/session.ts";
 import { lint } from "../src/lint/lint.ts";
-import { readDirectives } from "../src/migrations/directives.ts";
+import { sessionFor } from "../tests/support/database.ts";
+import { migrationOf } from "../tests/support/migration.ts";
 
 interface Fact {
   readonly sql: string;
@@ -74,17 +74,13 @@ async function withDatabase<T>(
   if (fact.timeZone) await admin.unsafe(`ALTER DATABASE fact SET timezone = '${fact.timeZone}'`);
   const url = new URL(server!);
   url.pathname = "/fact";
-  const decision = decideConnection({ url: url.href }, {
-    ...{ env: {}, readFile: () => undefined, osUser: undefined, applicationName: "facts" },
-  });
-  if (!decision.ok) throw new Error(decision.problems.join());
   try {
     if (fact.setup) {
       const sql = postgres(url.href, { max: 1, onnotice: () => {} });
       await sql.unsafe(fact.setup);
       await sql.end();
     }
-    await using session = new Session(decision.settings);
+    await using session = sessionFor(url.href);
     return await work(session);
   } finally {
     await admin.unsafe("DROP DATABASE fact WITH (FORCE)");
@@ -106,18 +102,7 @@ for (const { name } of [...Deno.readDirSync(folder)].toSorted((a, b) => a.name.l
     all++;
     const expected = isHeavy(fact);
     if (expected) heavy++;
-    const migration = {
-      ...{
-        version: "1",
-        name: "a",
-        checksum: "",
-        size: fact.sql.length,
-        sql: fact.sql,
-        file: "f.sql",
-        source: "f",
-      },
-      directives: readDirectives(fact.sql).directives,
-    };
+    const migration = migrationOf(fact.sql);
     const found = {
       offline: await lint(migration),
       database: await withDatabase(

@@ -10,13 +10,12 @@
 
 import postgres from "postgres";
 import { measureOn } from "../src/commands/measured_alter.ts";
-import { decideConnection } from "../src/config/connection.ts";
-import { Session } from "../src/database/session.ts";
 import { lint } from "../src/lint/lint.ts";
 import { Memory } from "../src/lint/memory.ts";
 import { lineOf } from "../src/migrations/finding.ts";
-import { readDirectives } from "../src/migrations/directives.ts";
 import { parseStatements } from "../src/sql/statements.ts";
+import { sessionFor } from "../tests/support/database.ts";
+import { migrationOf } from "../tests/support/migration.ts";
 
 const server = Deno.env.get("PIPEWEAVE_TEST_SERVER");
 if (Deno.args.length === 0 || !server) throw new Error("usage: lint_folder.ts <folder>…, beside a server");
@@ -54,11 +53,7 @@ for (const folder of Deno.args) {
   await admin.unsafe("CREATE DATABASE folder");
   const url = new URL(server);
   url.pathname = "/folder";
-  const decision = decideConnection({ url: url.href }, {
-    ...{ env: {}, readFile: () => undefined, osUser: undefined, applicationName: "lint folder" },
-  });
-  if (!decision.ok) throw new Error(decision.problems.join());
-  const session = new Session(decision.settings);
+  const session = sessionFor(url.href);
   const sql = postgres(url.href, { max: 1, onnotice: () => {}, fetch_types: false });
   const memory = new Memory();
   const count = {
@@ -75,11 +70,7 @@ for (const folder of Deno.args) {
   for (const path of sqlFiles(folder)) {
     const text = Deno.readTextFileSync(path);
     count.files++;
-    const { directives } = readDirectives(text);
-    const findings = await lint({
-      ...{ version: "1", name: "a", checksum: "", size: text.length, sql: text, file: path, source: folder },
-      directives,
-    }, { memory, measure: measureOn(session) });
+    const findings = await lint(migrationOf(text, path), { memory, measure: measureOn(session) });
     // From here on the database has it.
     memory.settle();
     const statements = await parseStatements(text).catch(() => []);

@@ -3,17 +3,14 @@
 import { assert, assertEquals } from "@std/assert";
 import postgres from "postgres";
 import { measureOn } from "../src/commands/measured_alter.ts";
-import { decideConnection } from "../src/config/connection.ts";
-import { Session } from "../src/database/session.ts";
 import { NOT_VOLATILE } from "../src/lint/functions.ts";
 import { lint } from "../src/lint/lint.ts";
-import { locksOf } from "../src/lint/locks.ts";
+import { LOCK, locksOf } from "../src/lint/locks.ts";
 import { Memory } from "../src/lint/memory.ts";
 import { LINT_RULES } from "../src/lint/rules.ts";
-import { readDirectives } from "../src/migrations/directives.ts";
-import type { Migration } from "../src/migrations/migration.ts";
 import { parseStatements } from "../src/sql/statements.ts";
 import { majorVersion, TestDatabase, withAdmin } from "./support/database.ts";
+import { migrationOf } from "./support/migration.ts";
 
 const SETUP = `
 CREATE SCHEMA other;
@@ -42,18 +39,10 @@ CREATE DOMAIN checked AS int CHECK (value > 0);
 CREATE DOMAIN random_one AS float8 DEFAULT random();
 CREATE STATISTICS st ON a, c FROM t;`;
 
-/** Names of the modes of table locks, by number. */
-const MODES = [
-  "",
-  "AccessShareLock",
-  "RowShareLock",
-  "RowExclusiveLock",
-  "ShareUpdateExclusiveLock",
-  "ShareLock",
-  "ShareRowExclusiveLock",
-  "ExclusiveLock",
-  "AccessExclusiveLock",
-];
+/** Names of the modes of table locks as pg_locks has them, by number. */
+const MODES: ReadonlyMap<string, number> = new Map(
+  Object.entries(LOCK).map(([name, number]) => [`${name[0]!.toUpperCase()}${name.slice(1)}Lock`, number]),
+);
 
 /** Statements, and tables that they lead to by what the database knows alone. */
 const STATEMENTS: readonly (string | readonly [sql: string, alsoLocked: readonly string[]])[] = [
@@ -129,28 +118,6 @@ const STATEMENTS: readonly (string | readonly [sql: string, alsoLocked: readonly
   "DO $$BEGIN EXECUTE 'CREATE INDEX x ON t (a)'; END$$",
 ];
 
-function migrationOf(sql: string): Migration {
-  const { directives } = readDirectives(sql);
-  return {
-    version: "1",
-    name: "a",
-    checksum: "",
-    size: sql.length,
-    sql,
-    file: "1_a.sql",
-    source: "m",
-    directives,
-  };
-}
-
-function sessionOn({ url }: TestDatabase): Session {
-  const decision = decideConnection({ url }, {
-    ...{ env: {}, readFile: () => undefined, osUser: undefined, applicationName: "lint test" },
-  });
-  if (!decision.ok) throw new Error(decision.problems.join());
-  return new Session(decision.settings);
-}
-
 interface Seen {
   readonly locks: ReadonlyMap<string, number>;
   readonly works: boolean;
@@ -173,7 +140,7 @@ async function run(sql: postgres.Sql, statement: string): Promise<Seen> {
     const strongest = new Map<string, number>();
     for (const { relation, mode } of locks) {
       const name = names.find(({ oid }) => oid === relation)?.relname;
-      if (name) strongest.set(name, Math.max(strongest.get(name) ?? 0, MODES.indexOf(mode)));
+      if (name) strongest.set(name, Math.max(strongest.get(name) ?? 0, MODES.get(mode)!));
     }
     const changed = (kind: "files" | "scans") =>
       Object.entries(before![kind] as Record<string, number>).some(([oid, value]) =>
@@ -190,7 +157,7 @@ async function run(sql: postgres.Sql, statement: string): Promise<Seen> {
 Deno.test("lint: the locks of the model are those that PostgreSQL takes; work under them is found, and nothing else", async () => {
   await using database = await TestDatabase.empty();
   await database.sql.unsafe(SETUP);
-  await using session = sessionOn(database);
+  const session = database.session();
   for (const entry of STATEMENTS) {
     const [sql, alsoLocked] = typeof entry === "string" ? [entry, []] : entry;
     const { locks, works } = await run(database.sql, sql);
@@ -222,7 +189,7 @@ Deno.test("lint: the locks of the model are those that PostgreSQL takes; work un
 Deno.test("lint: IF NOT EXISTS makes what neither the database nor the files have, and what they have dropped", async () => {
   await using database = await TestDatabase.empty();
   await database.sql.unsafe(SETUP);
-  await using session = sessionOn(database);
+  const session = database.session();
   const rulesIn = async (sql: string) =>
     (await lint(migrationOf(sql), { measure: measureOn(session) })).map(({ code }) => code as string);
   const index = "CREATE INDEX IF NOT EXISTS t_b ON t (b)";
@@ -319,7 +286,7 @@ Deno.test("lint: whoever looks runs nothing of a table's owner who is not truste
 Deno.test("lint: how many rows a statement is about is said, and on a small table it keeps nobody waiting for long", async () => {
   await using database = await TestDatabase.empty();
   await database.sql.unsafe(SETUP);
-  await using session = sessionOn(database);
+  const session = database.session();
   const found = async (smallTable: number) => {
     const [finding] = await lint(migrationOf("ALTER TABLE t ALTER a TYPE bigint"), {
       ...{ measure: measureOn(session), smallTable },
@@ -418,8 +385,7 @@ for (const [rule, files] of Object.entries(SAFE)) {
   Deno.test(`lint: the safe way of ${rule} is clean, and does no work while others wait`, async () => {
     await using database = await TestDatabase.empty();
     await database.sql.unsafe(SETUP);
-    await using session = sessionOn(database);
-    const { Memory } = await import("../src/lint/memory.ts");
+    const session = database.session();
     const memory = new Memory();
     for (const [index, sql] of files.entries()) {
       const migration = migrationOf(sql);

@@ -9,13 +9,12 @@ import type { PipeweaveError } from "../errors.ts";
 import { firstLineOf } from "../engine/activity.ts";
 import { dryRun, triable, type TriedStatement, untriedReason } from "../engine/dry_run.ts";
 import { predecessorOf } from "../engine/history.ts";
-import { lintAll, type LintFinding } from "../lint/lint.ts";
+import type { LintFinding } from "../lint/lint.ts";
 import { EMBEDDED, type Migration } from "../migrations/migration.ts";
 import { lineOf } from "../migrations/finding.ts";
 import { statementsOf } from "../sql/statements.ts";
 import { assertRunnable } from "../migrations/validate.ts";
-import { measureOn } from "./measured_alter.ts";
-import { assertMaintenance, needsOf } from "./maintenance_need.ts";
+import { assertMaintenance, findingsIn, needsOf } from "./maintenance_need.ts";
 import { type MigrateOptions, planMigrate, readOnlyServer } from "./migrate.ts";
 
 /** A statement of a plan. */
@@ -66,7 +65,8 @@ export async function planDryRun(
     schema: session.settings.schema,
     escapes: history.escapes,
   });
-  const needs = await needsOf(session, pending);
+  const findings = await findingsIn(session, pending);
+  const needs = needsOf(pending, findings);
   const refusal = await assertMaintenance(session, needs, options.allowOnline === true)
     .then(() => undefined, (error: PipeweaveError) => error);
   const toTry = execute ? triable(pending) : [];
@@ -82,9 +82,6 @@ export async function planDryRun(
     }, options);
   const triedOf = (migration: Migration) =>
     result.tried.find((one) => one.migration === migration)?.statements;
-  const findings = await lintAll(pending.filter(({ source }) => source !== EMBEDDED), {
-    measure: measureOn(session),
-  });
   return {
     current: status.current,
     migrations: await Promise.all(pending.map(async (migration) => ({

@@ -22,9 +22,6 @@ const PROBE_KEY = 5_081_726_354;
 
 const tableOf = (session: Session): SqlText => sql`${identifier(session.settings.schema)}.probe`;
 
-/** Sends statements as one message, which is one transaction. */
-const send = (session: Session, statements: SqlText) => session.transaction(statements);
-
 /** The features, the most basic first. Each probe leaves the scratch schema as it was. */
 export const FEATURES: readonly Feature[] = [
   {
@@ -32,14 +29,13 @@ export const FEATURES: readonly Feature[] = [
     without: "nothing of pipeweave: a migration that fails would leave half of itself behind",
     probe: async (session) => {
       const table = tableOf(session);
-      const outcome = await send(session, sql`CREATE TABLE ${table} (id int); SELECT 1 / 0;`)
+      const outcome = await session.transaction(sql`CREATE TABLE ${table} (id int); SELECT 1 / 0;`)
         .catch((error: unknown) => error);
-      const [[row] = []] = await send(
-        session,
+      const [[row] = []] = await session.transaction(
         sql`SELECT pg_catalog.to_regclass(${table.text}) IS NULL AS gone;`,
       );
       if (!(outcome instanceof StatementError) || row?.["gone"] !== true) {
-        await send(session, sql`DROP TABLE IF EXISTS ${table};`).catch(() => {});
+        await session.transaction(sql`DROP TABLE IF EXISTS ${table};`).catch(() => {});
         throw new Error("a table stayed whose message had failed");
       }
     },
@@ -49,8 +45,7 @@ export const FEATURES: readonly Feature[] = [
     without: "migrations of more than one statement, and the history beside them",
     probe: async (session) => {
       const table = tableOf(session);
-      await send(
-        session,
+      await session.transaction(
         sql`CREATE TABLE ${table} (id int); ALTER TABLE ${table} ADD COLUMN name text; CREATE INDEX ON ${table} (id);
           INSERT INTO ${table} VALUES (1, 'one'); DROP TABLE ${table};`,
       );
@@ -60,15 +55,14 @@ export const FEATURES: readonly Feature[] = [
     name: "PL/pgSQL",
     without: "db:migrate and maintenance, whose checks are functions of the database",
     probe: async (session) => {
-      await send(session, sql`DO 'BEGIN PERFORM 1; END';`);
+      await session.transaction(sql`DO 'BEGIN PERFORM 1; END';`);
     },
   },
   {
     name: "advisory locks",
     without: "more than one migrator at a time: see to it by other means that one alone runs",
     probe: async (session) => {
-      const [, [row] = []] = await send(
-        session,
+      const [, [row] = []] = await session.transaction(
         sql`SELECT pg_advisory_xact_lock(${String(PROBE_KEY)}::bigint);
           SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND pid = pg_backend_pid()) AS held;`,
       );
@@ -81,13 +75,10 @@ export const FEATURES: readonly Feature[] = [
     probe: async (session) => {
       const table = tableOf(session);
       const refuse = sql`${identifier(session.settings.schema)}.probe_refuses`;
-      const outcome = await send(
-        session,
-        sql`CREATE TABLE ${table} (id int);
+      const outcome = await session.transaction(sql`CREATE TABLE ${table} (id int);
           CREATE FUNCTION ${refuse}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION SQLSTATE ''PW999''; END';
           CREATE TRIGGER probe BEFORE INSERT ON ${table} FOR EACH ROW EXECUTE FUNCTION ${refuse}();
-          INSERT INTO ${table} VALUES (1);`,
-      ).catch((error: unknown) => error);
+          INSERT INTO ${table} VALUES (1);`).catch((error: unknown) => error);
       if (outcome instanceof StatementError && outcome.details.sqlstate === "PW999") return;
       if (outcome instanceof Error) throw outcome;
       throw new Error("the trigger did not run");
@@ -97,15 +88,16 @@ export const FEATURES: readonly Feature[] = [
     name: "LISTEN and NOTIFY",
     without: "nothing but speed: a wait looks every few seconds",
     probe: async (session) => {
-      await send(session, sql`LISTEN pipeweave_probe; NOTIFY pipeweave_probe; UNLISTEN pipeweave_probe;`);
+      await session.transaction(
+        sql`LISTEN pipeweave_probe; NOTIFY pipeweave_probe; UNLISTEN pipeweave_probe;`,
+      );
     },
   },
   {
     name: "pg_stat_activity, pg_locks and pg_blocking_pids",
     without: "the names of those who hold a lock",
     probe: async (session) => {
-      await send(
-        session,
+      await session.transaction(
         sql`SELECT pg_blocking_pids(pid) FROM pg_stat_activity WHERE pid = pg_backend_pid();`,
       );
     },

@@ -8,31 +8,34 @@ import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { lookAtState, readQueue } from "../maintenance/state.ts";
 import { tasks } from "../maintenance/status.ts";
-import { lint } from "../lint/lint.ts";
-import { Memory } from "../lint/memory.ts";
+import { lintAll, type LintFinding } from "../lint/lint.ts";
 import { measureOn } from "./measured_alter.ts";
 import { EMBEDDED, labelOf, type Migration } from "../migrations/migration.ts";
 
 /** Reasons for maintenance, by migration. */
 export type Needs = ReadonlyMap<Migration, readonly string[]>;
 
-/**
- * Returns the migrations that need maintenance: marked so, or with a lint finding that keeps others waiting.
- */
-export async function needsOf(session: Session, pending: readonly Migration[]): Promise<Needs> {
-  const context = { memory: new Memory(), measure: measureOn(session) };
-  const needs: (readonly [Migration, readonly string[]])[] = [];
-  for (const migration of pending) {
-    // PipeWeave's own are judged by review: they bring what a drain needs, and apply beside active tasks.
-    const findings = migration.source === EMBEDDED ? [] : await lint(migration, context);
-    needs.push([migration, [
-      ...(migration.directives.requiresMaintenance ? ["it is marked requires maintenance"] : []),
-      ...findings.filter(({ blocks }) => blocks !== "nobody").map(({ code, message, blocks, location }) =>
-        `line ${location?.line}: ${message}, which blocks ${blocks} (${code})`
-      ),
-    ]]);
-  }
-  return new Map(needs.filter(([, reasons]) => reasons.length > 0));
+/** What lint finds in migrations that are to be applied to a database, which it asks. PipeWeave's own are judged by review. */
+export async function findingsIn(
+  session: Session,
+  pending: readonly Migration[],
+): Promise<readonly LintFinding[]> {
+  return await lintAll(pending.filter(({ source }) => source !== EMBEDDED), { measure: measureOn(session) });
+}
+
+/** The migrations that need maintenance: marked so, or with a finding that keeps others waiting. */
+export function needsOf(pending: readonly Migration[], findings: readonly LintFinding[]): Needs {
+  const needs = pending.map(({ file, directives }) => [
+    ...(directives.requiresMaintenance ? ["it is marked requires maintenance"] : []),
+    ...findings.filter((finding) => finding.file === file && finding.blocks !== "nobody").map((
+      { code, message, blocks, location },
+    ) => `line ${location?.line}: ${message}, which blocks ${blocks} (${code})`),
+  ]);
+  return new Map(
+    pending.map((migration, index) => [migration, needs[index]!] as const).filter(([, reasons]) =>
+      reasons.length > 0
+    ),
+  );
 }
 
 /** Result of the check for maintenance. */

@@ -29,7 +29,7 @@ import {
 import { EMBEDDED, labelOf, listOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { assertApplicable, type MigrationStatus, planMigrations, upTo } from "../migrations/plan.ts";
 import { assertNoErrors, assertRunnable } from "../migrations/validate.ts";
-import { assertMaintenance, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
+import { assertMaintenance, findingsIn, hasQueue, needLines, needsOf } from "./maintenance_need.ts";
 
 /** Options of {@linkcode migrate}. */
 export interface MigrateOptions extends MigrationSources, ApplyOptions {
@@ -118,7 +118,7 @@ export async function migrate(session: Session, options: MigrateOptions = {}): P
     schema: session.settings.schema,
     escapes: history.escapes,
   });
-  const needs = await needsOf(session, pending);
+  const needs = needsOf(pending, await findingsIn(session, pending));
   const { maintenance } = options;
   const own = pending.filter(({ source }) => source === EMBEDDED);
   const isReason = needs.size > 0 || maintenance?.when === "always" && own.length < pending.length;

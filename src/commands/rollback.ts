@@ -16,7 +16,7 @@ import {
 } from "../engine/rollback.ts";
 import { assertRunnable } from "../migrations/validate.ts";
 import { compare } from "./status.ts";
-import { assertMaintenance, needsOf } from "./maintenance_need.ts";
+import { assertMaintenance, findingsIn, needsOf } from "./maintenance_need.ts";
 
 /** Options of {@linkcode rollback}. */
 export interface RollbackCommandOptions extends MigrationSources, RollbackRange, RollbackOptions {
@@ -38,7 +38,7 @@ export async function rollback(session: Session, options: RollbackCommandOptions
   if (steps.length === 0) return { rolledBack: [], failed: null };
   const downs = steps.map(({ down }) => down);
   await assertRunnable(downs, session.settings);
-  const needs = await needsOf(session, downs);
+  const needs = needsOf(downs, await findingsIn(session, downs));
   const { overridden } = await assertMaintenance(session, needs, options.allowOnline === true);
   await options.confirm?.(steps);
   const details = overridden && { allowedOnline: { ...overridden, needs: [...needs.values()].flat() } };

@@ -72,6 +72,8 @@ export class Session implements AsyncDisposable {
   #deadline = Infinity;
   /** Ends connecting. */
   #abandoned = new AbortController();
+  /** Takes what listens to signals away. */
+  readonly #closed = new AbortController();
 
   readonly settings: ConnectionSettings;
   readonly options: SessionOptions;
@@ -79,7 +81,8 @@ export class Session implements AsyncDisposable {
   constructor(settings: ConnectionSettings, options: SessionOptions = {}) {
     this.settings = settings;
     this.options = options;
-    options.signal?.addEventListener("abort", () => this.endWhatRuns("the interruption"));
+    const end = () => this.endWhatRuns("the interruption");
+    options.signal?.addEventListener("abort", end, { signal: this.#closed.signal });
   }
 
   /** `user@host:port/database`: the server that is connected, or all that will be tried. */
@@ -168,7 +171,7 @@ export class Session implements AsyncDisposable {
     const session = new Session(this.settings, { ...options, signal: undefined });
     const bound = () => session.limit(Date.now() + INTERRUPTION_MS);
     if (signal?.aborted) bound();
-    else signal?.addEventListener("abort", bound, { once: true });
+    else signal?.addEventListener("abort", bound, { signal: session.#closed.signal });
     return session;
   }
 
@@ -229,8 +232,9 @@ export class Session implements AsyncDisposable {
     await this.close();
   }
 
-  /** Ends the connection. Nothing may be in flight. */
+  /** Ends the session. Nothing may be in flight, and nothing be sent any more. */
   async close(): Promise<void> {
+    this.#closed.abort();
     const link = this.#link;
     this.#link = undefined;
     await link?.close();

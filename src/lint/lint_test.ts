@@ -2,21 +2,7 @@ import { assert, assertEquals } from "@std/assert";
 import { readDirectives } from "../migrations/directives.ts";
 import { lint } from "./lint.ts";
 import { LINT_RULES } from "./rules.ts";
-import type { Migration } from "../migrations/migration.ts";
-
-function migrationOf(sql: string): Migration {
-  const { directives } = readDirectives(sql);
-  return {
-    version: "001",
-    name: "a",
-    checksum: "",
-    size: sql.length,
-    sql,
-    file: "m/001_a.sql",
-    source: "m",
-    directives,
-  };
-}
+import { migrationOf } from "../../tests/support/migration.ts";
 
 const rulesIn = async (sql: string) => (await lint(migrationOf(sql))).map(({ code }) => code as string);
 

@@ -72,8 +72,7 @@ export function lockOfCommand(command: Fields): number {
     case "AT_SetRelOptions":
     case "AT_ResetRelOptions":
     case "AT_ReplaceRelOptions":
-      return nodesOf(command["def"]).concat(nodesOf((nodeOf(command["def"])?.fields ?? {})["items"]))
-          .some(({ fields }) => STRONG_OPTIONS.has(String(fields["defname"])))
+      return nodesOf(def["items"]).some(({ fields }) => STRONG_OPTIONS.has(String(fields["defname"])))
         ? accessExclusive
         : shareUpdateExclusive;
     case "AT_DetachPartition":

@@ -1,6 +1,7 @@
 /** A PgBouncer of a test's own. */
 
 import { freePort } from "../../scripts/postgres_server.ts";
+import { listens } from "./listening.ts";
 
 /** When a server connection goes back to the pool: after the client, its transaction, its statement. */
 export type PoolMode = "session" | "transaction" | "statement";
@@ -56,14 +57,7 @@ ${settings}
       stderr: "null",
     }).spawn();
     const bouncer = new PgBouncer(port, folder, process);
-    for (let waited = 0; waited < 10_000; waited += 50) {
-      try {
-        (await Deno.connect({ hostname: "127.0.0.1", port })).close();
-        return bouncer;
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-    }
+    if (await listens(port, 10_000)) return bouncer;
     const log = await Deno.readTextFile(`${folder}/log`).catch(() => "");
     await bouncer[Symbol.asyncDispose]();
     throw new Error(`PgBouncer did not start: ${log}`);

@@ -1,6 +1,7 @@
 /** A Pgpool-II of a test's own, in front of one server. */
 
 import { freePort } from "../../scripts/postgres_server.ts";
+import { listens } from "./listening.ts";
 
 export class Pgpool implements AsyncDisposable {
   private constructor(
@@ -47,14 +48,7 @@ health_check_period = 0
     }).spawn();
     void process.stderr.pipeTo(log.writable).catch(() => {});
     const pool = new Pgpool(port, folder, process);
-    for (let waited = 0; waited < 15_000; waited += 50) {
-      try {
-        (await Deno.connect({ hostname: "127.0.0.1", port })).close();
-        return pool;
-      } catch {
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-    }
+    if (await listens(port, 15_000)) return pool;
     const said = await Deno.readTextFile(`${folder}/log`).catch(() => "");
     await pool[Symbol.asyncDispose]();
     throw new Error(`Pgpool-II did not start: ${said}`);
