@@ -86,6 +86,30 @@ Deno.test("whoever waits goes on through every fault, until the time is over: ex
   }));
 });
 
+Deno.test("--timeout bounds a wait whose server falls silent once it is connected, whatever libpq's times are", async () => {
+  await Promise.all(["db:wait --timeout 3s", "db:wait --migrated --timeout 3s"].map(async (line) => {
+    await using server = new FaultyServer("in the middle of an answer", "silent");
+    const start = Date.now();
+    const outcome = await pipeweave(line.split(" "), {
+      env: { DATABASE_URL: `postgres://u:p@127.0.0.1:${server.port}/d?sslmode=disable` },
+    });
+    assert([4, 6].includes(outcome.code), outcome.stderr);
+    assert(Date.now() - start < 8000, `${line}: ${Date.now() - start} ms`);
+  }));
+  await using database = await TestDatabase.migrated();
+  await using proxy = await SilentProxy.to(database.url);
+  await using folder = await folderWith({ "900_later.sql": "SELECT 1;" });
+  const run = new Run(["db:wait", "--migrated", "--timeout", "9s", "--embedded", "--dir", folder.path], {
+    env: { DATABASE_URL: proxy.url, MAINTENANCE_CHECK_INTERVAL_MS: "100" },
+  });
+  await run.printed("pending");
+  proxy.silence();
+  const start = Date.now();
+  const { code, stderr } = await run.outcome;
+  assert([4, 6].includes(code), stderr);
+  assert(Date.now() - start < 9000, `${Date.now() - start} ms: ${stderr}`);
+});
+
 Deno.test("one signal ends any command whose server is silent, within seconds", async () => {
   const commands = [
     "db:status",

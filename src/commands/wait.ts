@@ -35,6 +35,7 @@ export interface WaitOptions extends MigrationSources {
  *   mends
  */
 export async function wait(session: Session, options: WaitOptions): Promise<MigrationStatus | undefined> {
+  session.limit(options.deadline);
   if (!options.migrated) {
     await session.transaction(sql`SELECT 1 AS one;`);
     return undefined;
