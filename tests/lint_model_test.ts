@@ -322,6 +322,7 @@ const SAFE: Readonly<Record<keyof typeof LINT_RULES, readonly string[]>> = {
   "add-generated-column": ["ALTER TABLE t ADD x int"],
   "change-column-type": ["ALTER TABLE t ADD new_a bigint"],
   "add-foreign-key": [
+    `${NO_TX}CREATE INDEX CONCURRENTLY t_a ON t (a)`,
     "ALTER TABLE t ADD CONSTRAINT x FOREIGN KEY (a) REFERENCES u NOT VALID",
     "ALTER TABLE t VALIDATE CONSTRAINT x",
   ],
@@ -377,6 +378,11 @@ const SAFE: Readonly<Record<keyof typeof LINT_RULES, readonly string[]>> = {
       ALLOW("row-level-security")
     }ALTER TABLE t ENABLE ROW LEVEL SECURITY`,
   ],
+  "foreign-key-without-index": [
+    "CREATE TABLE f (id int PRIMARY KEY, u_id int REFERENCES u)",
+    `${NO_TX}CREATE INDEX CONCURRENTLY x ON f (u_id)`,
+  ],
+  "long-identifier": [`CREATE TABLE ${"n".repeat(63)} (id int)`],
   "unused-allow": ["SELECT 1"],
   "unseen-code": ["ALTER TABLE t ADD x int"],
 };

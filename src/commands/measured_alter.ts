@@ -22,6 +22,8 @@ const LIMITS_MS = { lock: 1000, statement: 5000 } as const;
 const NAME =
   /^(?:"(?:[^"]|"")+"|[\p{L}_][\p{L}\p{N}_$]*)(?:\s*\.\s*(?:"(?:[^"]|"")+"|[\p{L}_][\p{L}\p{N}_$]*))?/u;
 
+const BEFORE = "ALTER TABLE ";
+
 /** Returns a measure on a session's database; it tells nothing where the table or leave for a copy is missing. */
 export function measureOn(session: Session): Measure {
   /** What a message says; undefined where PostgreSQL refuses it. */
@@ -34,21 +36,50 @@ export function measureOn(session: Session): Measure {
       throw error;
     }
   };
+  const alter = async (text: string, at: number, table: TableName): Promise<AlterEffect | undefined> => {
+    const name = NAME.exec(text.slice(at))?.[0];
+    if (name === undefined) return undefined;
+    const copy = identifier(table.name).text;
+    const rows = await asked(
+      messageFor(table, `${text.slice(0, at)}pg_temp.${copy}${text.slice(at + name.length)}`),
+    );
+    return effectOf(rows.filter((row) => FILES in row).map((row) => row[FILES]));
+  };
   return {
-    alter: async (text, at, table) => {
-      const name = NAME.exec(text.slice(at))?.[0];
-      if (name === undefined) return undefined;
-      const copy = identifier(table.name).text;
-      const rows = await asked(
-        messageFor(table, `${text.slice(0, at)}pg_temp.${copy}${text.slice(at + name.length)}`),
-      );
-      return effectOf(rows.filter((row) => FILES in row).map((row) => row[FILES]));
-    },
+    alter,
     has: async (relation, kind) => {
       const [row] = await asked(
         sql`SELECT pg_catalog.to_regclass(${quoted(relation)}) IS NOT NULL AS found;`,
       );
       return row === undefined ? kind === "table" : row["found"] === true;
+    },
+    notNull: async (table, index) => {
+      const columns = await asked(sql`SELECT a.attname::pg_catalog.text AS name FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(${quoted(index)})::pg_catalog.oid;`);
+      if (columns.length === 0) return undefined;
+      const commands = columns.map(({ name }) =>
+        `ALTER COLUMN ${identifier(String(name)).text} SET NOT NULL`
+      );
+      return await alter(
+        `${BEFORE}${identifier(table.name).text} ${commands.join(", ")}`,
+        BEFORE.length,
+        table,
+      );
+    },
+    isIndexed: async (table, columns) => {
+      const [row] = await asked(sql`SELECT EXISTS (
+        SELECT FROM pg_catalog.pg_index i
+         WHERE i.indrelid OPERATOR(pg_catalog.=) pg_catalog.to_regclass(${quoted(table)})::pg_catalog.oid
+           AND i.indisvalid AND i.indpred IS NULL AND NOT EXISTS (
+             SELECT FROM pg_catalog.json_array_elements_text(${
+        JSON.stringify(columns)
+      }::pg_catalog.json) wanted(name)
+              WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+                WHERE a.attrelid OPERATOR(pg_catalog.=) i.indrelid
+                  AND a.attname OPERATOR(pg_catalog.=) wanted.name::pg_catalog.name
+                  AND a.attnum OPERATOR(pg_catalog.=) ANY (
+                    (i.indkey::pg_catalog.int2[])[0:${columns.length - 1}])))) AS found;`);
+      return row?.["found"] === true;
     },
     rows: async (table) => {
       const [row] = await asked(sql`SELECT c.reltuples::pg_catalog.float8 AS rows FROM pg_catalog.pg_class c

@@ -145,7 +145,19 @@ function* hitsOfConstraint(
     case "CONSTR_UNIQUE":
     case "CONSTR_PRIMARY": {
       const kind = constraint["contype"] === "CONSTR_UNIQUE" ? "UNIQUE" : "PRIMARY KEY";
-      if (!constraint["indexname"]) yield { rule: "add-unique-constraint", message: `adds ${kind} to ${on}` };
+      const index = constraint["indexname"];
+      if (!index) yield { rule: "add-unique-constraint", message: `adds ${kind} to ${on}` };
+      // A primary key makes its columns NOT NULL, which reads the table where they are not so already.
+      if (index && kind === "PRIMARY KEY") {
+        const columns = memory.indexes.columnsOf(String(index));
+        if (!columns?.every((column) => table && memory.isProvenNotNull(table, column))) {
+          const doubt = columns ? "" : ", unless they are so already, which is not known here";
+          yield {
+            rule: "set-not-null",
+            message: `makes the columns of the index ${index} NOT NULL, as a PRIMARY KEY of ${on}${doubt}`,
+          };
+        }
+      }
       return;
     }
     case "CONSTR_EXCLUSION":

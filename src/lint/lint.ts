@@ -17,6 +17,7 @@ import { Memory } from "./memory.ts";
 import { type Blocks, IN_MAINTENANCE, ruleOf } from "./rules.ts";
 
 import { LintedFile } from "./linted_file.ts";
+import { longNames } from "./long_names.ts";
 
 /** A finding of a rule. */
 export interface LintFinding extends Finding {
@@ -54,6 +55,7 @@ export async function lint(
     if (error instanceof SqlSyntaxError) return [];
     throw error;
   }
+  for (const { node } of statements) memory.indexes.foresee(node);
   const file = new LintedFile(
     migration.directives.noTransaction,
     memory,
@@ -66,7 +68,10 @@ export async function lint(
   for (const [index, { node, start, end }] of statements.entries()) {
     const text = migration.sql.slice(start, end);
     const isStale = memory.isStale(node);
-    const told = node.type === "DoStmt" ? await hitsOfDo(node, text, file) : file.look(node);
+    const told = [
+      ...(node.type === "DoStmt" ? await hitsOfDo(node, text, file) : file.look(node)),
+      ...longNames(node, text),
+    ];
     const kept = told.filter(({ rule }) => !allowed.has(rule, index));
     const known = measure && !isStale ? await corrected(kept, node, text, measure, memory) : kept;
     const hits = measure ? await sized(known, node, smallTable, measure) : known;
@@ -102,7 +107,10 @@ export async function memoryOf(migrations: readonly Migration[], areApplied: boo
   const memory = new Memory();
   for (const migration of migrations) {
     const statements = await statementsOf(migration).catch(() => []);
-    for (const { node } of statements) memory.note(node);
+    for (const { node } of statements) {
+      memory.indexes.foresee(node);
+      memory.note(node);
+    }
   }
   if (areApplied) memory.settle();
   return memory;
@@ -113,6 +121,9 @@ export async function lintAll(
   migrations: readonly Migration[],
   { memory = new Memory(), ...context }: LintContext = {},
 ): Promise<readonly LintFinding[]> {
+  for (const migration of migrations) {
+    for (const { node } of await statementsOf(migration).catch(() => [])) memory.indexes.foresee(node);
+  }
   const findings: LintFinding[] = [];
   for (const migration of migrations) findings.push(...await lint(migration, { ...context, memory }));
   return findings;

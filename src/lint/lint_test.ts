@@ -7,6 +7,8 @@ import { migrationOf } from "../../tests/support/migration.ts";
 const rulesIn = async (sql: string) => (await lint(migrationOf(sql))).map(({ code }) => code as string);
 
 const NO_TX = "-- pipeweave: no-transaction\n";
+/** An index for foreign keys on a, before the statement that is looked at. */
+const T_A = "CREATE INDEX CONCURRENTLY t_a ON t (a); ";
 
 /** SQL, and the rules that it breaks. */
 const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
@@ -58,12 +60,30 @@ const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
   ["ALTER TABLE t ADD a int GENERATED ALWAYS AS (b + 1) VIRTUAL", []],
   ["ALTER TABLE t ALTER a TYPE bigint", ["change-column-type"]],
   ["CREATE TABLE t (a int); ALTER TABLE t ALTER a TYPE bigint, ADD b json, ALTER a SET NOT NULL", []],
-  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id)", ["add-foreign-key"]],
-  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID", []],
+  [`${T_A}ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id)`, ["add-foreign-key"]],
+  [`${T_A}ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID`, []],
+  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID", ["foreign-key-without-index"]],
+  ["CREATE TABLE t (a int REFERENCES u (id))", ["foreign-key-without-index"]],
+  ["CREATE TABLE t (a int REFERENCES u (id)); CREATE INDEX ON t (b, a)", ["foreign-key-without-index"]],
+  ["CREATE TABLE t (a int REFERENCES u (id)); CREATE INDEX ON t (a) WHERE a > 0", [
+    "foreign-key-without-index",
+  ]],
+  ["CREATE TABLE t (a int REFERENCES u (id)); CREATE INDEX ON t (a, b)", []],
+  ["CREATE TABLE t (a int, b int, PRIMARY KEY (b, a), FOREIGN KEY (a, b) REFERENCES u)", []],
+  ["CREATE TABLE t (a int PRIMARY KEY REFERENCES u)", []],
+  ["CREATE TABLE s.t (a int REFERENCES u); CREATE INDEX CONCURRENTLY i ON r.t (a)", [
+    "foreign-key-without-index",
+  ]],
+  [`CREATE TABLE ${"n".repeat(63)} (a int)`, []],
+  [`CREATE TABLE ${"n".repeat(64)} (a int)`, ["long-identifier"]],
+  [`CREATE TABLE "${"é".repeat(32)}" (a int)`, ["long-identifier"]],
+  [`CREATE TABLE n (a text DEFAULT '${"n".repeat(64)}') -- ${"m".repeat(64)}`, []],
+  ["ALTER TABLE t ADD PRIMARY KEY USING INDEX i", ["set-not-null"]],
+  ["CREATE TABLE p (a int NOT NULL); ALTER TABLE p ADD PRIMARY KEY USING INDEX i", []],
   // Of a column that is NULL everywhere PostgreSQL knows that it fulfils it.
-  ["ALTER TABLE t ADD a int REFERENCES u (id)", []],
-  ["ALTER TABLE t ADD a int DEFAULT 1 REFERENCES u (id)", ["add-foreign-key"]],
-  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT ENFORCED", []],
+  [`${T_A}ALTER TABLE t ADD a int REFERENCES u (id)`, []],
+  [`${T_A}ALTER TABLE t ADD a int DEFAULT 1 REFERENCES u (id)`, ["add-foreign-key"]],
+  [`${T_A}ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT ENFORCED`, []],
   ["ALTER TABLE t ADD CHECK (a > 0) NOT ENFORCED", []],
   ["ALTER TABLE t ADD a text DEFAULT repeat('x', 3) || format('%s', 1)", []],
   ["ALTER TABLE t ADD a text DEFAULT to_slug()", ["add-column-volatile-default"]],
@@ -149,6 +169,10 @@ const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
   ["DELETE FROM t", ["whole-table-change"]],
   ["UPDATE t SET a = 1 WHERE true", ["whole-table-change"]],
   ["DELETE FROM t WHERE 1 = 1", ["whole-table-change"]],
+  ["UPDATE t SET a = 1 WHERE a IS NULL OR a IS NOT NULL", ["whole-table-change"]],
+  ["UPDATE t SET a = 1 WHERE a IS NULL OR b IS NOT NULL", []],
+  ["UPDATE t SET a = 1 WHERE true AND (b OR true)", ["whole-table-change"]],
+  ["UPDATE t SET a = 1 WHERE true AND b", []],
   ["DELETE FROM t USING u WHERE t.a = u.a", []],
   ["WITH x AS (UPDATE t SET a = a RETURNING 1) SELECT count(*) FROM x", ["whole-table-change"]],
   ["ALTER TABLE t ADD a int; UPDATE t SET a = 1 WHERE b", ["work-under-lock"]],
@@ -178,14 +202,14 @@ const TABLE: readonly (readonly [sql: string, rules: readonly string[]])[] = [
     "lock-after-lock",
   ]],
   // A stronger one is waited for too.
-  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID; ALTER TABLE u ADD b int", [
+  [`${T_A}ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID; ALTER TABLE u ADD b int`, [
     "lock-after-lock",
   ]],
-  ["ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID; ALTER TABLE w ADD b int", [
+  [`${T_A}ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (id) NOT VALID; ALTER TABLE w ADD b int`, [
     "lock-after-lock",
   ]],
   ["DROP TRIGGER g ON t; DROP POLICY p ON u", ["lock-after-lock"]],
-  ["ALTER TABLE t ADD a int; CREATE TABLE n (a int REFERENCES u)", ["lock-after-lock"]],
+  ["ALTER TABLE t ADD a int; CREATE TABLE n (a int PRIMARY KEY REFERENCES u)", ["lock-after-lock"]],
   ["ALTER TABLE t ADD a int; INSERT INTO u VALUES (1)", []],
   ["ALTER TABLE t ADD a int; ALTER TABLE u ADD a int", ["lock-after-lock"]],
   ["ALTER TABLE t ADD a int; ALTER TABLE t ADD b int", []],

@@ -9,6 +9,7 @@ import { type Node } from "../sql/statements.ts";
 import { type Fields, mayBeSame, nodeOf, nodesOf, type TableName, tableOf, written } from "../sql/tree.ts";
 import { hitsOfCommand } from "./alter_rules.ts";
 import type { Hit } from "./hit.ts";
+import { foreignKeysIn } from "./indexes.ts";
 import { BLOCKS_WRITES, droppedNames, isSet, LOCK, type Locked, locksOf } from "./locks.ts";
 import { hitsOfCompositeType, hitsOfObject } from "./object_rules.ts";
 import { Memory } from "./memory.ts";
@@ -47,7 +48,7 @@ export class LintedFile {
 
   /** What the next statement breaks. */
   look(node: Node): readonly Hit[] {
-    const hits = [...this.#hitsOf(node)];
+    const hits = [...this.#hitsOf(node), ...this.#hitsOfForeignKeys(node)];
     if (!this.noTransaction) {
       hits.push(...this.#hitsOfWork(node), ...this.#hitsOfWaits(node));
     }
@@ -285,6 +286,17 @@ export class LintedFile {
           isNewIndex: (index) => this.#createdIndexes.some((made) => mayBeSame(made, index)),
           isRemade: (view) => this.remade.some((one) => mayBeSame(one, view)),
         });
+    }
+  }
+
+  *#hitsOfForeignKeys(node: Node): Generator<Hit> {
+    for (const { table, columns, referenced, constraint } of foreignKeysIn(node)) {
+      if (this.memory.indexes.serves({ table, columns })) continue;
+      const message = `refers from ${written(table)} (${columns.join(", ")}) to ${
+        written(referenced)
+      } without an index on its own side`;
+      const at = constraint["location"];
+      yield { rule: "foreign-key-without-index", message, ...typeof at === "number" && { at } };
     }
   }
 

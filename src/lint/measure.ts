@@ -8,6 +8,7 @@ import { type RuleId } from "../migrations/allow.ts";
 import type { Node } from "../sql/statements.ts";
 import { nameOf, nodeOf, nodesOf, type TableName, tableOf, written } from "../sql/tree.ts";
 import type { Hit } from "./hit.ts";
+import { foreignKeysIn } from "./indexes.ts";
 import type { Memory } from "./memory.ts";
 import { ruleOf } from "./rules.ts";
 
@@ -34,6 +35,10 @@ export interface Measure {
   readonly alter: (text: string, at: number, table: TableName) => Promise<AlterEffect | undefined>;
   /** Whether a table or an index is there; where it cannot be told, that a table is and an index is not. */
   readonly has: (relation: TableName, kind: "table" | "index") => Promise<boolean>;
+  /** Finds out what it does to make the columns of an index NOT NULL; undefined where it cannot be told. */
+  readonly notNull: (table: TableName, index: TableName) => Promise<AlterEffect | undefined>;
+  /** Whether an index of a table begins with these columns, in any order. */
+  readonly isIndexed: (table: TableName, columns: readonly string[]) => Promise<boolean>;
 }
 
 /** Rules that ask for work which some statements of the kind do not do. */
@@ -85,12 +90,13 @@ const BEFORE_NAME = /^ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?/i;
 
 /** Corrects what a statement's text tells by what a database does with it. */
 export async function corrected(
-  hits: readonly Hit[],
+  told: readonly Hit[],
   node: Node,
   text: string,
   measure: Measure,
   memory: Memory,
 ): Promise<readonly Hit[]> {
+  const hits = await withoutIndexed(told, node, measure);
   if (node.type === "IndexStmt" && node.fields["if_not_exists"] && node.fields["idxname"]) {
     const index = { schema: tableOf(node.fields["relation"])?.schema, name: String(node.fields["idxname"]) };
     // One that is there stays as it is.
@@ -103,6 +109,14 @@ export async function corrected(
     nodesOf(node.fields["cmds"]).some(addsOtherType);
   if (!isDoubted) return hits;
   const table = tableOf(node.fields["relation"])!;
+  const key = nodesOf(node.fields["cmds"]).map(({ fields }) => nodeOf(fields["def"])?.fields ?? {})
+    .find((def) => def["contype"] === "CONSTR_PRIMARY" && def["indexname"] !== undefined);
+  // The copy's indexes have other names, so what the key does to its columns is asked for.
+  if (key) {
+    const index = { schema: table.schema, name: String(key["indexname"]) };
+    const effect = await measure.notNull(table, index);
+    return effect && !effect.scans ? hits.filter(({ rule }) => rule !== "set-not-null") : hits;
+  }
   const before = BEFORE_NAME.exec(text)?.[0];
   const effect = before === undefined ? undefined : await measure.alter(text, before.length, table);
   if (!effect) return hits;
@@ -114,6 +128,20 @@ export async function corrected(
     rule: "rewrite-table",
     message: `${what} ${written(table)}, as an empty copy of it shows`,
   }];
+}
+
+/** Leaves out the foreign keys whose columns a database has an index for. */
+async function withoutIndexed(
+  hits: readonly Hit[],
+  node: Node,
+  measure: Measure,
+): Promise<readonly Hit[]> {
+  if (!hits.some(({ rule }) => rule === "foreign-key-without-index")) return hits;
+  const served = new Set<unknown>();
+  for (const { table, columns, constraint } of foreignKeysIn(node)) {
+    if (await measure.isIndexed(table, columns)) served.add(constraint["location"]);
+  }
+  return hits.filter(({ rule, at }) => rule !== "foreign-key-without-index" || !served.has(at));
 }
 
 function addsOtherType({ fields: command }: Node): boolean {

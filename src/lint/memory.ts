@@ -15,6 +15,7 @@ import {
   type TableName,
   tableOf,
 } from "../sql/tree.ts";
+import { Indexes } from "./indexes.ts";
 import { droppedNames } from "./locks.ts";
 
 /** Whether a function gives every row of a statement the same value. */
@@ -41,6 +42,9 @@ export class Memory {
   readonly #foreignKeys: { table: TableName; name: string; referenced: TableName }[] = [];
   readonly #indexes: { name: string; table: TableName }[] = [];
 
+  /** Those of all files, also of those behind the one that is looked at. */
+  readonly indexes: Indexes = new Indexes();
+
   /** Takes in a statement. */
   note({ type, fields }: Node): void {
     switch (type) {
@@ -59,8 +63,10 @@ export class Memory {
         const table = tableOf(fields["relation"])!;
         this.#tables.push(table);
         for (const { type: kind, fields: element } of nodesOf(fields["tableElts"])) {
-          if (kind === "Constraint") this.#noteForeignKey(table, element, undefined);
-          else this.#noteColumn(table, element);
+          if (kind === "Constraint") {
+            this.#noteForeignKey(table, element, undefined);
+            this.#noteProof(table, element, undefined);
+          } else this.#noteColumn(table, element);
         }
         return;
       }
@@ -106,15 +112,13 @@ export class Memory {
     this.#altered.push({ table, column: columnOf(command) });
     const { type, fields: def } = nodeOf(command["def"]) ?? { type: "", fields: {} as Fields };
     if (command["subtype"] === "AT_AddConstraint" && type === "Constraint") {
-      const notNull = def["contype"] === "CONSTR_NOTNULL"
-        ? nodesOf(def["keys"]).map(({ fields }) => String(fields["sval"]))
-        : def["contype"] === "CONSTR_CHECK"
-        ? provenBy(def["raw_expr"])
-        : [];
-      const name = def["conname"] === undefined ? undefined : String(def["conname"]);
-      if (notNull.length > 0) this.#checks.push({ table, name, notNull, valid: !def["skip_validation"] });
+      this.#noteProof(table, def, undefined);
+      this.#noteForeignKey(table, def, undefined);
     }
-    if (command["subtype"] === "AT_AddConstraint") this.#noteForeignKey(table, def, undefined);
+    if (command["subtype"] === "AT_SetNotNull") {
+      this.#checks.push({ table, name: undefined, notNull: [String(command["name"])], valid: true });
+    }
+    if (command["subtype"] === "AT_DropNotNull") this.#forgetNotNull(table, String(command["name"]));
     if (command["subtype"] === "AT_AddColumn") this.#noteColumn(table, def);
     if (command["subtype"] === "AT_ValidateConstraint") {
       this.#validated.push(table);
@@ -131,8 +135,31 @@ export class Memory {
   }
 
   #noteColumn(table: TableName, column: Fields): void {
+    const name = String(column["colname"]);
     for (const { fields } of nodesOf(column["constraints"])) {
-      this.#noteForeignKey(table, fields, String(column["colname"]));
+      this.#noteForeignKey(table, fields, name);
+      this.#noteProof(table, fields, name);
+    }
+  }
+
+  /** Takes in the columns that a constraint proves to hold a value. */
+  #noteProof(table: TableName, constraint: Fields, column: string | undefined): void {
+    const keys = (list: unknown) =>
+      column ? [column] : nodesOf(list).map(({ fields }) => String(fields["sval"]));
+    const proven = constraint["contype"] === "CONSTR_NOTNULL" || constraint["contype"] === "CONSTR_PRIMARY"
+      ? keys(constraint["keys"])
+      : constraint["contype"] === "CONSTR_CHECK"
+      ? provenBy(constraint["raw_expr"])
+      : [];
+    if (proven.length === 0) return;
+    const name = constraint["conname"] === undefined ? undefined : String(constraint["conname"]);
+    this.#checks.push({ table, name, notNull: proven, valid: !constraint["skip_validation"] });
+  }
+
+  /** DROP NOT NULL leaves CHECKs alone; to take them for gone too is to ask for a look too many at most. */
+  #forgetNotNull(table: TableName, column: string): void {
+    for (const check of this.#checks) {
+      if (mayBeSame(check.table, table) && check.notNull.includes(column)) check.valid = false;
     }
   }
 

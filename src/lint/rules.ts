@@ -235,6 +235,18 @@ export const LINT_RULES: Readonly<Record<RuleId, Omit<LintRule, "id">>> = {
     safe:
       "CREATE POLICY first, in the same migration, and say so: -- pipeweave: allow row-level-security <reason>",
   },
+  "foreign-key-without-index": {
+    blocks: "nobody",
+    why:
+      "Every DELETE of a referenced row, and every UPDATE of its key, reads the whole referencing table: no index begins with the foreign key's columns.",
+    safe: `CREATE INDEX CONCURRENTLY on the foreign key's columns, ${CONCURRENTLY}.`,
+  },
+  "long-identifier": {
+    blocks: "nobody",
+    why:
+      "PostgreSQL cuts names after 63 bytes without failing, so what has this name is found under another, and two long names may be one.",
+    safe: "A name of 63 bytes or less.",
+  },
   "unused-allow": {
     blocks: "nobody",
     why: "It accepts nothing: what it was for is gone, or it does not stand right before its statement.",

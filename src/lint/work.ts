@@ -93,10 +93,33 @@ export function wholeChanges(node: Node): readonly { verb: string; table: TableN
 function isAlwaysTrue(condition: unknown): boolean {
   if (condition === undefined) return true;
   const { type, fields } = nodeOf(condition) ?? { type: "", fields: {} };
-  if (type === "A_Const") return JSON.stringify(fields["boolval"]) === '{"boolval":true}';
-  if (type !== "A_Expr" || nameOf(fields["name"]).name !== "=") return false;
-  const [left, right] = [nodeOf(fields["lexpr"]), nodeOf(fields["rexpr"])];
-  const bare = (value: unknown) =>
-    JSON.stringify(value, (key, part) => key === "location" ? undefined : part);
-  return left?.type === "A_Const" && right?.type === "A_Const" && bare(left) === bare(right);
+  const args = Array.isArray(fields["args"]) ? fields["args"] : [];
+  switch (type) {
+    case "A_Const":
+      return JSON.stringify(fields["boolval"]) === '{"boolval":true}';
+    case "BoolExpr":
+      if (fields["boolop"] === "AND_EXPR") return args.every(isAlwaysTrue);
+      return fields["boolop"] === "OR_EXPR" && (args.some(isAlwaysTrue) || isNullOrNot(args));
+    case "A_Expr": {
+      const [left, right] = [nodeOf(fields["lexpr"]), nodeOf(fields["rexpr"])];
+      return nameOf(fields["name"]).name === "=" && left?.type === "A_Const" && right?.type === "A_Const" &&
+        bare(left) === bare(right);
+    }
+    default:
+      return false;
+  }
+}
+
+/** Whether both `a IS NULL` and `a IS NOT NULL` are among what OR connects. */
+function isNullOrNot(args: readonly unknown[]): boolean {
+  const tests = args.flatMap((arg) => nodeOf(arg) ?? []).filter(({ type }) => type === "NullTest");
+  const of = (kind: string) =>
+    tests.filter(({ fields }) => fields["nulltesttype"] === kind).map(({ fields }) => bare(fields["arg"]));
+  const nulls = of("IS_NULL");
+  return of("IS_NOT_NULL").some((arg) => nulls.includes(arg));
+}
+
+/** A part of a tree, without where it stands in the text. */
+function bare(value: unknown): string {
+  return JSON.stringify(value, (key, part) => key === "location" ? undefined : part);
 }

@@ -45,6 +45,8 @@ export const RULES = [
   "lock-timeout-off",
   "rename-enum-value",
   "row-level-security",
+  "foreign-key-without-index",
+  "long-identifier",
   "unseen-code",
   "unused-allow",
 ] as const;
