@@ -37,9 +37,16 @@ BEGIN
 END;
 $$;
 
-CREATE OR REPLACE TRIGGER migration_log_is_append_only
-  BEFORE UPDATE OR DELETE OR TRUNCATE ON migration_log
-  FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_migration_log();
+-- An engine that speaks PostgreSQL's protocol may have no triggers: the log is a plain table there.
+DO $$
+BEGIN
+  CREATE OR REPLACE TRIGGER migration_log_is_append_only
+    BEFORE UPDATE OR DELETE OR TRUNCATE ON migration_log
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change_of_migration_log();
+EXCEPTION WHEN feature_not_supported THEN
+  RAISE WARNING 'no trigger keeps migration_log append-only: %', SQLERRM;
+END;
+$$;
 
 -- Statements of migrations that run outside a transaction: the run after a crash goes on at the first unfinished one.
 CREATE TABLE IF NOT EXISTS migration_journal (
@@ -133,6 +140,32 @@ BEGIN
 END;
 $$;
 
+-- Takes the turn of all migrators until the transaction ends; false where another one has it and this one is not to wait.
+-- It is an advisory lock, which shows who has it, and the row of the lease, which is a lock wherever rows have locks: an
+-- engine may have no advisory locks, or grant them to everybody, and a role may be kept from taking them.
+CREATE OR REPLACE FUNCTION migration_take_turn(schema_name text, lock_key bigint, waits boolean) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  BEGIN
+    IF waits THEN
+      PERFORM pg_advisory_xact_lock(lock_key);
+    ELSIF NOT pg_try_advisory_xact_lock(lock_key) THEN
+      RETURN false;
+    END IF;
+  EXCEPTION WHEN feature_not_supported OR undefined_function OR insufficient_privilege THEN
+    NULL;
+  END;
+  EXECUTE format('SELECT FROM %I.migration_lease WHERE id = ''singleton'' FOR UPDATE %s', schema_name,
+    CASE WHEN waits THEN '' ELSE 'NOWAIT' END);
+  RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+  IF waits THEN
+    RAISE;
+  END IF;
+  RETURN false;
+END;
+$$;
+
 -- Versions are numbers, however many zeros they are written with.
 -- The guard of a migration, and its two lines when it is done, in one query each. They are told the schema that they are
 -- in: a search_path would be wrong after the schema was renamed.
@@ -144,8 +177,10 @@ CREATE OR REPLACE FUNCTION migration_guard(
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
   refusal text := 'PW001';
+  is_ours boolean;
 BEGIN
-  IF pg_try_advisory_xact_lock(lock_key) THEN
+  EXECUTE format('SELECT %I.migration_take_turn($1, $2, false)', schema_name) INTO is_ours USING schema_name, lock_key;
+  IF is_ours THEN
     EXECUTE format('SELECT %I.migration_lock_tables($1)', schema_name) USING schema_name;
     EXECUTE format(
       $q$SELECT CASE

@@ -60,7 +60,7 @@ export const FEATURES: readonly Feature[] = [
   },
   {
     name: "advisory locks",
-    without: "more than one migrator at a time: see to it by other means that one alone runs",
+    without: "nothing: migrators take turns by the row of the lease; two at once may say less of each other",
     probe: async (session) => {
       const [, [row] = []] = await session.transaction(
         sql`SELECT pg_advisory_xact_lock(${String(PROBE_KEY)}::bigint);
@@ -71,7 +71,7 @@ export const FEATURES: readonly Feature[] = [
   },
   {
     name: "triggers",
-    without: "the gate (maintenance:*), and a log that nobody can change",
+    without: "PipeWeave's own tables and the gate (maintenance:*), and a log that nobody can change",
     probe: async (session) => {
       const table = tableOf(session);
       const refuse = sql`${identifier(session.settings.schema)}.probe_refuses`;

@@ -336,6 +336,7 @@ class Migrator {
     if (error instanceof ConnectionLost) this.#unanswered.add(migration);
     if (error instanceof ConnectionLost && options.signal?.aborted) throw error;
     if (isOver && isEndedInTime(error)) throw outOfTime(migration, heldBy, "ran");
+    if (isOver && isLockConflict(error)) throw outOfTime(migration, heldBy, "waited for a lock");
     if (isRefusedByGuard(error, message, GUARD)) {
       if (error.details.sqlstate === GUARD.locked) await this.#lock.wait();
       return "look again";
@@ -479,6 +480,9 @@ function isEndedInTime(error: unknown): boolean {
   return sqlstateOf(error) === "57014";
 }
 
+/** Schema, table, object, function that is there already; a row of a catalog that is. */
+const MADE_TWICE: ReadonlySet<string> = new Set(["42P06", "42P07", "42710", "42723", "23505"]);
+
 /**
  * Whether the schema of the books was made by somebody else while we made it: what a server process remembers of the
  * catalog may be older than the lock that it has just taken.
@@ -486,7 +490,7 @@ function isEndedInTime(error: unknown): boolean {
 function isMadeTwice(error: unknown, message: Message | Pick<Message, "statementsBeforeGuard">): boolean {
   const state = sqlstateOf(error);
   return error instanceof StatementError && "statementsBefore" in message &&
-    error.completed < message.statementsBefore && (state === "42P06" || state === "23505");
+    error.completed < message.statementsBefore && MADE_TWICE.has(state ?? "");
 }
 
 /** Whether a migrator without our lock, such as the Node tool, may have recorded the same version just now. */

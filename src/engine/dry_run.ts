@@ -10,15 +10,7 @@ import { type Notice, OWN_SQL, Session, StatementError } from "../database/sessi
 import { sequence, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
 import { explainFailure, isRefusedByGuard } from "./explain.ts";
-import {
-  createBookkeeping,
-  ENGINE_TABLES,
-  GUARD,
-  guard,
-  type GuardTerms,
-  historyTable,
-  lockKey,
-} from "./history.ts";
+import { ENGINE_TABLES, GUARD, guard, type GuardTerms, historyTable, lockKey } from "./history.ts";
 import {
   END_OF_MESSAGE,
   endOfBody,
@@ -191,7 +183,6 @@ async function build(
   const before = [
     ...fresh,
     guard(schema, { ...terms, key: lockKey(schema), version: migrations[0]!.version }),
-    ...(terms.complete ? [] : [createBookkeeping(schema)]),
   ];
   let text = `-- pipeweave: dry run\n${before.map((part) => part.text).join("\n")}\n`;
   let count = before.length;

@@ -125,7 +125,7 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
                AND s.setrole IN (0, current_user::regrole)
                AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) AS escapes,
              ${SERVER_IDENTITY} AS server, pg_catalog.current_setting('pipeweave.partial', true) AS partial,
-             pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL AS complete,
+             pg_catalog.to_regprocedure(${turnSignature(schema)}) IS NOT NULL AS complete,
              nullif(pg_catalog.current_setting('pipeweave.foreign_history', true), '') AS foreign_history,
              nullif(pg_catalog.current_setting('pipeweave.foreign_any', true), '') AS foreign_any;
       SELECT version, name, checksum, applied_at, execution_time_ms, to_jsonb(h) ->> 'migration_set' AS migration_set FROM ONLY ${
@@ -285,8 +285,8 @@ export interface GuardTerms {
 }
 
 /**
- * The guard: takes the lock of all migrators until the transaction ends, without waiting for it, and then makes sure
- * that nobody holds the lease and that this migration is the next one. Raises one of {@linkcode GUARD} otherwise. Since
+ * The guard: makes what the engine keeps where it is missing, takes the turn of all migrators until the transaction
+ * ends, without waiting for it, and then makes sure that nobody holds the lease and that this migration is the next one. Raises one of {@linkcode GUARD} otherwise. Since
  * it runs in the migration's own transaction, nothing is left behind when the client dies.
  */
 export function guard(
@@ -303,24 +303,45 @@ export function guard(
   const missing = predecessor === undefined
     ? sql`false`
     : sql`NOT EXISTS (SELECT FROM ${table} WHERE pg_catalog.ltrim(version, '0') = pg_catalog.ltrim(${predecessor}, '0'))`;
+  // The call at the end is the guard itself: without advisory locks it is to make the tables that another migrator is
+  // waited for, and what was looked at before that is past.
   const body = sql`
 DECLARE refusal text;
 BEGIN
-  IF NOT pg_catalog.pg_try_advisory_xact_lock(${String(key)}) THEN refusal := ${GUARD.locked};
+  ${takeAdvisoryLock(key)}
+  IF refusal IS NOT NULL THEN NULL;
   ELSIF pg_catalog.to_regclass(${table.text}) IS NULL THEN
     IF ${needsOne} THEN refusal := ${GUARD.predecessorMissing}; END IF;
-  ELSIF pg_catalog.to_regprocedure(${guardSignature(schema)}) IS NOT NULL THEN
-    PERFORM ${call};
   ELSIF EXISTS (SELECT FROM ${table} WHERE pg_catalog.ltrim(version, '0') = pg_catalog.ltrim(${version}, '0')) THEN refusal := ${GUARD.applied};
   ELSIF ${missing} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
+  IF pg_catalog.to_regclass(${table.text}) IS NULL OR pg_catalog.to_regprocedure(${
+    turnSignature(schema)
+  }) IS NULL THEN
+    EXECUTE ${createBookkeeping(schema).text};
+  END IF;
+  PERFORM ${call};
 END`;
   return sql`DO ${body.text};`;
 }
 
 /** Made together with all else that the engine keeps: where it is, everything is. */
-function guardSignature(schema: string): string {
-  return `${identifier(schema).text}.migration_guard(text,bigint,text,text,boolean)`;
+function turnSignature(schema: string): string {
+  return `${identifier(schema).text}.migration_take_turn(text,bigint,boolean)`;
+}
+
+/**
+ * Statements of a block with a variable `refusal` that take the advisory lock of all migrators, before there is a lease
+ * to lock. Where an engine has none, those who make the same tables wait for each other.
+ */
+function takeAdvisoryLock(key: bigint): SqlText {
+  return sql`
+  BEGIN
+    IF NOT pg_catalog.pg_try_advisory_xact_lock(${
+    String(key)
+  }::bigint) THEN refusal := ${GUARD.locked}; END IF;
+  EXCEPTION WHEN feature_not_supported OR undefined_function OR insufficient_privilege THEN NULL;
+  END;`;
 }
 
 /** Records a migration and logs it, in its own transaction; returns the row. */
@@ -362,7 +383,8 @@ export function guardRollback(schema: string, key: bigint, version: string): Sql
 DECLARE refusal text;
 BEGIN
   PERFORM ${lockEngineTables(schema)};
-  IF NOT pg_catalog.pg_try_advisory_xact_lock(${String(key)}) THEN refusal := ${GUARD.locked};
+  IF NOT ${identifier(schema)}.migration_take_turn(${schema}::text, ${String(key)}::bigint, false) THEN
+    refusal := ${GUARD.locked};
   ELSIF ${version} IS DISTINCT FROM (SELECT version FROM ${
     historyTable(schema)
   } ORDER BY id DESC LIMIT 1) THEN refusal := ${ROLLBACK_GUARD.notLast};
@@ -391,9 +413,18 @@ export const SINCE_MESSAGE_MS =
  */
 export function lockForHistory(schema: string): SqlText {
   const lease = leaseTable(schema);
+  const key = lockKey(schema);
   const body = sql`
+DECLARE refusal text;
 BEGIN
-  PERFORM pg_catalog.pg_advisory_xact_lock(${String(lockKey(schema))});
+  IF pg_catalog.to_regprocedure(${turnSignature(schema)}) IS NOT NULL THEN
+    PERFORM ${identifier(schema)}.migration_take_turn(${schema}::text, ${String(key)}::bigint, true);
+  ELSE
+    ${takeAdvisoryLock(key)}
+    IF refusal IS NOT NULL THEN
+      RAISE EXCEPTION 'a migration is under way' USING ERRCODE = refusal, HINT = 'Wait until it is done.';
+    END IF;
+  END IF;
   IF pg_catalog.to_regclass(${lease.text}) IS NOT NULL THEN
     IF EXISTS (SELECT FROM ${lease} WHERE expires_at > pg_catalog.clock_timestamp()) THEN
       RAISE EXCEPTION 'a migration is under way' USING ERRCODE = ${GUARD.locked}, HINT = 'Wait until it is done.';

@@ -13,7 +13,7 @@ import { identifier, sql, SqlText } from "../database/sql.ts";
 import { SERVER_IDENTITY, type ServerIdentity } from "../database/server_identity.ts";
 import { assertTrusted } from "../database/trust.ts";
 import { PipeweaveError } from "../errors.ts";
-import { createBookkeeping, guard, type GuardTerms, leaseTable, lockEngineTables } from "./history.ts";
+import { guard, type GuardTerms, leaseTable, lockEngineTables } from "./history.ts";
 import { type Journal, journalOf, selectJournal } from "./journal.ts";
 import { type EffectiveLimits, freshSession, ownershipChecks } from "./message.ts";
 
@@ -77,7 +77,6 @@ export class Lease implements AsyncDisposable {
     const before = [
       ...Lease.#beforeGuard(schema, terms),
       guard(schema, terms),
-      ...(terms.complete ? [] : [createBookkeeping(schema)]),
     ];
     const sets = await session.send(
       sql`${new SqlText(before.map(({ text }) => text).join("\n"))}

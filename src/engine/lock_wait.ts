@@ -5,10 +5,11 @@
  */
 
 import { formatDuration } from "../config/duration.ts";
-import type { Session } from "../database/session.ts";
+import { type Session, StatementError } from "../database/session.ts";
 import { sleep } from "../database/sleep.ts";
 import { sql } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
+import { leaseTable } from "./history.ts";
 import { readLease } from "./lease.ts";
 
 /** Default limit for waiting until another migrator is done. */
@@ -74,13 +75,20 @@ export class LockWait {
   }
 
   async #holder(): Promise<string> {
-    const [[row] = []] = await this.session.transaction(sql`
+    // Only a turn locks rows of the lease.
+    const lease = leaseTable(this.session.settings.schema);
+    const looked = await this.session.transaction(sql`
       SELECT a.pid, a.usename, coalesce(a.client_addr::text, 'local') AS host, a.application_name AS application,
              a.xact_start AS since, pg_catalog.regexp_replace(pg_catalog.left(a.query, 60), '\\s+', ' ', 'g') AS query
         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-       WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+       WHERE l.granted AND a.pid <> pg_catalog.pg_backend_pid()
          AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
-         AND (l.classid::bigint << 32) | l.objid::bigint = ${String(this.key)}::bigint;`);
+         AND (l.locktype = 'advisory' AND l.objsubid = 1
+              AND (l.classid::bigint << 32) | l.objid::bigint = ${String(this.key)}::bigint
+           OR l.relation = pg_catalog.to_regclass(${lease.text}) AND l.mode = 'RowShareLock')
+       LIMIT 1;`).catch(untold);
+    if (!looked) return "this server does not tell who";
+    const [[row] = []] = looked;
     if (!row) return await this.#leaseHolder();
     const since = row["since"] instanceof Date ? `, since ${row["since"].toISOString()}` : "";
     return `pid ${row["pid"]}, user ${row["usename"]}, host ${row["host"]}, application ${
@@ -95,4 +103,10 @@ export class LockWait {
     return `${holder.holder}, since ${holder.acquiredAt.toISOString()}, runs ${holder.version} outside a transaction ` +
       `(last sign of life ${holder.heartbeatAt.toISOString()}, its lease ends ${holder.expiresAt.toISOString()})`;
   }
+}
+
+/** An engine that is not PostgreSQL may not tell who holds what. */
+function untold(error: unknown): undefined {
+  if (error instanceof StatementError && /^(?:42|0A)/.test(error.details.sqlstate ?? "")) return undefined;
+  throw error;
 }

@@ -12,7 +12,6 @@ import { assertTrusted } from "../database/trust.ts";
 import type { SqlLocation } from "../errors.ts";
 import { locate } from "../migrations/finding.ts";
 import {
-  createBookkeeping,
   guard,
   type GuardTerms,
   recordMigration,
@@ -86,7 +85,6 @@ export function messageFor(migration: Migration, context: ApplyContext): Message
     guarded: [
       guard(schema, { ...terms, version }),
       ...(condition ? [condition] : []),
-      ...(terms.complete ? [] : [createBookkeeping(schema)]),
     ],
     after: recordMigration(schema, migration, SINCE_MESSAGE_MS, {
       ...{ action: "apply", actor, details },
@@ -250,8 +248,8 @@ const DISCARD_STATE: readonly SqlText[] = [
   sql`DISCARD TEMP;`,
   sql`DEALLOCATE ALL;`,
   sql`UNLISTEN *;`,
-  // In a block, since what it returns would be taken for the migration's answer.
-  sql`DO ${"BEGIN PERFORM pg_catalog.pg_advisory_unlock_all(); END"};`,
+  // In a block, since what it returns would be taken for the migration's answer; an engine may have none.
+  sql`DO ${"BEGIN PERFORM pg_catalog.pg_advisory_unlock_all(); EXCEPTION WHEN feature_not_supported OR undefined_function OR insufficient_privilege THEN NULL; END"};`,
 ];
 /** What ends a message: nothing of it holds for the next one. */
 export const END_OF_MESSAGE = sequence([RESET_SETTINGS, ...DISCARD_STATE]);
