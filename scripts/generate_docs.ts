@@ -46,13 +46,13 @@ const sharedTitles = [...new Set(groups.map(({ title }) => title).filter(isShare
 const optionsOf = (titles: (title: string) => boolean, among: typeof groups) =>
   new Map(
     among.filter(({ title }) => titles(title)).flatMap(({ options }) => options).map((
-      { flags, description },
-    ) => [flagsText(flags), description]),
+      option,
+    ) => [flagsText(option), option.description]),
   );
 /** Options of a shared group that all of its commands have; a command with another one of that group shows it itself. */
 const common = new Map(sharedTitles.map((title) => {
   const all = groups.filter((group) => group.title === title);
-  const counts = all.flatMap(({ options }) => options).map(({ flags }) => flagsText(flags));
+  const counts = all.flatMap(({ options }) => options).map(flagsText);
   const isCommon = (flags: string) => counts.filter((one) => one === flags).length > all.length / 2;
   return [title, new Map([...optionsOf((one) => one === title, all)].filter(([flags]) => isCommon(flags)))];
 }));
@@ -79,17 +79,13 @@ for (const spec of COMMANDS) {
   );
   for (const group of options) {
     const known = common.get(group.title);
-    const own = group.options.filter(({ flags, description }) =>
-      known?.get(flagsText(flags)) !== description
-    );
+    const own = group.options.filter((option) => known?.get(flagsText(option)) !== option.description);
     if (own.length === 0) continue;
     commands.push("", `**${group.title}**`, "");
     commands.push(
       ...table(
         ["option", "meaning"],
-        own.map((
-          { flags, description },
-        ) => [`\`${flagsText(flags)}\``, cell(description)]),
+        own.map((option) => [`\`${flagsText(option)}\``, cell(option.description)]),
       ),
     );
   }
@@ -97,7 +93,7 @@ for (const spec of COMMANDS) {
   const shared = options.flatMap(({ title, options: own }) => {
     const known = common.get(title);
     if (!known) return [];
-    const has = new Set(own.map(({ flags }) => flagsText(flags)));
+    const has = new Set(own.map(flagsText));
     const missing = [...known.keys()].filter((flags) => !has.has(flags));
     const link = `[${title.toLowerCase()}](#${title.toLowerCase()}-options)`;
     if (missing.length === 0) return [link];

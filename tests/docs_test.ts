@@ -90,9 +90,7 @@ Deno.test("every command and option that a page names is there", () => {
       for (const [, name, rest] of line.matchAll(/\b((?:db|maintenance):[a-z]+)\b([^|;&#>]*)/g)) {
         const spec = COMMANDS.find((command) => command.name === name);
         assert(spec, `${page}: there is no command ${name}`);
-        const known = spec.options.flatMap(({ options }) => options).flatMap(({ flags }) =>
-          flags.match(/--[a-z-]+/g) ?? []
-        );
+        const known = spec.options.flatMap(({ options }) => options).map(({ flag }) => flag);
         for (const [option] of rest!.matchAll(/(?<=\s)--[a-z][a-z-]*/g)) {
           const isKnown = known.includes(option) || known.includes(option.replace(/^--no-/, "--")) ||
             option === "--help";

@@ -18,29 +18,37 @@ import {
   type OptionSpec,
   OUTPUT_OPTIONS,
 } from "./spec.ts";
+import { duration, oneOf, VERSION, wholeNumber } from "./values.ts";
 
 const LIMIT_OPTIONS: readonly OptionSpec[] = [
   {
-    flags: "--lock-timeout <duration:string>",
+    flag: "--lock-timeout",
+    value: duration({
+      atLeastMs: 1,
+      rule: "must be greater than 0: without a limit a migration would queue others' queries behind it",
+    }),
     description: "Limit for each lock that a migration waits for. Default: 5s",
   },
   {
-    flags: "--lock-retries <n:string>",
+    flag: "--lock-retries",
+    value: wholeNumber("n", 0, 10_000),
     description: "How often a migration is tried again when a lock was not free in time. Default: 20",
   },
   {
-    flags: "--statement-timeout <duration:string>",
+    flag: "--statement-timeout",
+    value: duration(),
     description: "Limit for each statement of a migration, 0 for none. Default: the role's",
   },
   {
-    flags: "--lock-wait <duration:string>",
+    flag: "--lock-wait",
+    value: duration(),
     description: "How long to wait for another migrator. Default: 60s",
   },
 ];
 
 /** How a change that needs maintenance is made all the same. */
 export const ALLOW_ONLINE: OptionSpec = {
-  flags: "--allow-online",
+  flag: "--allow-online",
   description: "Go on although it needs maintenance and tasks are active; the log keeps that.",
 };
 
@@ -51,16 +59,20 @@ const DEPLOY_OPTIONS: OptionGroup = {
   title: "Maintenance",
   options: [
     {
-      flags: "--maintenance=[when:string]",
+      flag: "--maintenance",
+      value: oneOf("when", "auto", "always"),
+      valueIsOptional: true,
       description:
         "Drain first, and go back to running after it: auto where a pending migration needs it, always where any is pending. Default: auto",
     },
     {
-      flags: "--drain-timeout <duration:string>",
+      flag: "--drain-timeout",
+      value: duration(),
       description: "How long to wait for the drain; then it is called off. Default: 15m",
     },
     {
-      flags: "--on-failure <what:string>",
+      flag: "--on-failure",
+      value: oneOf("what", "stay", "exit"),
       description:
         "stay: the mode stays maintenance when a migration fails. exit: it goes back to running. Default: stay",
     },
@@ -71,29 +83,33 @@ const DEPLOY_OPTIONS: OptionGroup = {
 const APPLY_OPTIONS: OptionGroup = {
   title: "Applying",
   options: [
-    { flags: "--to <version:string>", description: "The last version to apply. Default: all" },
+    { flag: "--to", value: VERSION, description: "The last version to apply. Default: all" },
     {
-      flags: "--dry-run=[mode:string]",
+      flag: "--dry-run",
+      value: oneOf("mode", "execute"),
+      valueIsOptional: true,
       description: "Show the plan and apply nothing; with =execute also run it, and roll it back.",
     },
     ALLOW_ONLINE,
     ...LIMIT_OPTIONS,
     {
-      flags: "--timeout <duration:string>",
+      flag: "--timeout",
+      value: duration(),
       description:
         "Limit for all of it: what runs then is cancelled, and no attempt starts after that. Default: none",
     },
     {
-      flags: "--lease <duration:string>",
+      flag: "--lease",
+      value: duration({ atLeastMs: 1000, rule: "must be 1s or longer: it has to outlast a heartbeat" }),
       description:
         "How long a run of a no-transaction migration keeps its turn without a sign of life. Default: 30s",
     },
     {
-      flags: "--out-of-order",
+      flag: "--out-of-order",
       description: "Apply also what is pending behind an applied migration of its set.",
     },
     {
-      flags: "--allow-missing",
+      flag: "--allow-missing",
       description: "Go on although the history holds migrations that no file is for.",
     },
   ],
@@ -135,7 +151,7 @@ const migrate: CommandSpec = {
     [6, "no connection"],
   ],
   async run(invocation) {
-    if (invocation.options["dryRun"] === undefined) return await runMigrate(invocation);
+    if (!invocation.has("--dry-run")) return await runMigrate(invocation);
     const { runDryRun } = await import("./dry_run.ts");
     await runDryRun(invocation);
   },
@@ -162,9 +178,9 @@ const status: CommandSpec = {
     {
       title: "Status",
       options: [{
-        flags: "--check",
+        flag: "--check",
         description: "Exit 3 if any migration is pending, 5 if files and history contradict each other.",
-      }, { flags: "--all", description: "Show all applied migrations, and not only the last 50." }],
+      }, { flag: "--all", description: "Show all applied migrations, and not only the last 50." }],
     },
     MIGRATION_OPTIONS,
     CONNECTION_OPTIONS,
@@ -190,11 +206,11 @@ const status: CommandSpec = {
   async run(invocation) {
     const { migrationStatus, checkStatus } = await import("../commands/status.ts");
     const found = await migrationStatus(await invocation.session(), invocation.sources());
-    const check = invocation.options["check"] === true;
+    const check = invocation.has("--check");
     if (!(check && invocation.quiet)) {
       invocation.result(
         () => statusJson(found),
-        () => formatStatus(found, invocation.reportColumns, invocation.options["all"] === true),
+        () => formatStatus(found, invocation.reportColumns, invocation.has("--all")),
       );
     }
     if (check) checkStatus(found);
@@ -211,14 +227,16 @@ const cleanup: CommandSpec = {
       title: "Cleanup",
       options: [
         {
-          flags: "--dlq-retention-days <days:string>",
+          flag: "--dlq-retention-days",
+          value: wholeNumber("days", 0, 36_500),
           description: "Keep dead letters for this many days. Default: PIPEWEAVE_DLQ_RETENTION_DAYS, or 30",
         },
         {
-          flags: "--batch-size <rows:string>",
+          flag: "--batch-size",
+          value: wholeNumber("rows", 1, 1_000_000),
           description: "Rows per transaction at most; fewer where they take long. Default: 10000",
         },
-        { flags: "--dry-run", description: "Count, and remove nothing." },
+        { flag: "--dry-run", description: "Count, and remove nothing." },
       ],
     },
     CONNECTION_OPTIONS,
@@ -234,15 +252,15 @@ const cleanup: CommandSpec = {
     [6, "no connection"],
   ],
   async run(invocation) {
-    const dlqRetentionDays = invocation.integer("dlqRetentionDays", "--dlq-retention-days", 0, 36_500) ??
+    const dlqRetentionDays = invocation.integer("--dlq-retention-days") ??
       invocation.environmentInteger("PIPEWEAVE_DLQ_RETENTION_DAYS", 0, 36_500);
-    const batchSize = invocation.integer("batchSize", "--batch-size", 1, 1_000_000);
+    const batchSize = invocation.integer("--batch-size");
     const { cleanup } = await import("../cleanup/cleanup.ts");
     const session = await migratedSession(invocation);
     const result = await cleanup(session, {
       dlqRetentionDays,
       batchSize,
-      dryRun: invocation.options["dryRun"] === true,
+      dryRun: invocation.has("--dry-run"),
       signal: invocation.signal,
       onBatch: ({ table, removed, fraction, leftMs }) => {
         invocation.event("batch", { table, removed, fraction });
@@ -269,15 +287,15 @@ const wait: CommandSpec = {
     {
       title: "Waiting",
       options: [
-        { flags: "--timeout <duration:string>", description: "When to give up. Default: 60s" },
-        { flags: "--migrated", description: "Wait until every migration is applied." },
+        { flag: "--timeout", value: duration(), description: "When to give up. Default: 60s" },
+        { flag: "--migrated", description: "Wait until every migration is applied." },
       ],
     },
     MIGRATION_OPTIONS,
     // It has a limit of its own for that.
     {
       ...CONNECTION_OPTIONS,
-      options: CONNECTION_OPTIONS.options.filter(({ flags }) => !flags.startsWith("--wait-for-db")),
+      options: CONNECTION_OPTIONS.options.filter(({ flag }) => flag !== "--wait-for-db"),
     },
     OUTPUT_OPTIONS,
   ],
@@ -293,8 +311,8 @@ const wait: CommandSpec = {
     [6, "no connection, for a reason that waiting does not mend"],
   ],
   async run(invocation) {
-    const timeoutMs = invocation.duration("timeout", "--timeout") ?? WAIT_MS;
-    const migrated = invocation.options["migrated"] === true;
+    const timeoutMs = invocation.duration("--timeout") ?? WAIT_MS;
+    const migrated = invocation.has("--migrated");
     const since = Date.now();
     const session = await invocation.session({ waitForDbMs: timeoutMs });
     const { wait } = await import("../commands/wait.ts");

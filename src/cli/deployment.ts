@@ -42,9 +42,9 @@ function deployOptions(
     ...applying,
     when,
     request: requestOptions(invocation),
-    drainTimeoutMs: invocation.duration("drainTimeout", "--drain-timeout"),
+    drainTimeoutMs: invocation.duration("--drain-timeout"),
     ...{ intervalMs, lookEveryMs: lookEveryMs(invocation, intervalMs) },
-    onFailure: invocation.choice<Ending>("onFailure", "--on-failure", ["stay", "exit"]),
+    onFailure: invocation.choice<Ending>("--on-failure"),
     events: {
       ...drainEvents(invocation),
       onRequesting: (needs) => {

@@ -16,6 +16,7 @@ import type { Step } from "../output/progress.ts";
 import { formatTasks } from "../output/text.ts";
 import type { Invocation } from "./invocation.ts";
 import type { OptionSpec } from "./spec.ts";
+import { duration, oneOf, text } from "./values.ts";
 
 /** On a terminal somebody watches: it is looked again this often, in milliseconds. */
 const WATCHED_MS = 1000;
@@ -24,30 +25,40 @@ const TASK_LINES = 6;
 /** How far back the rate looks, in milliseconds: a drain that has become slow is told as slow. */
 const RATE_MS = 60_000;
 
+/** The column holds no more. */
+const LONGEST_SETTLE_MS = 24 * 60 * 60_000;
+
 /** What a request for maintenance may say, wherever it is made. */
 export const REQUEST_OPTIONS: readonly OptionSpec[] = [
-  { flags: "--reason <text:string>", description: "Why; shown by status, and kept by the log." },
+  { flag: "--reason", value: text("text"), description: "Why; shown by status, and kept by the log." },
   {
-    flags: "--owner <name:string>",
+    flag: "--owner",
+    value: text("name"),
     description:
       "Whose maintenance it is. Default: PIPEWEAVE_OWNER, or the system's user and host, such as alice@build-7",
   },
   {
-    flags: "--drain <what:string>",
+    flag: "--drain",
+    value: oneOf("what", "all", "running"),
     description:
       "all: pending and running tasks have to end. running: pending ones stay queued, and none starts. Default: all",
   },
   {
-    flags: "--settle <duration:string>",
+    flag: "--settle",
+    value: duration({ atMostMs: LONGEST_SETTLE_MS, rule: "must be 24h or shorter" }),
     description:
       "How long to wait, after the last task has ended, for what may follow: the next step of a pipeline run, or a retry. Where nothing can, it does not wait. Default: 2s",
   },
   {
-    flags: "--ignore-stale",
+    flag: "--ignore-stale",
     description: "Do not wait for tasks of which nothing has been heard for too long.",
   },
   {
-    flags: "--ttl <duration:string>",
+    flag: "--ttl",
+    value: duration({
+      atLeastMs: 1,
+      rule: "must be greater than 0: the request would be over before it began",
+    }),
     description:
       "The wait goes back to running by itself after this long, unless it is asked for again with --ttl, so that one whose command was killed does not last. Maintenance, once reached, never does.",
   },
@@ -57,34 +68,19 @@ export const REQUEST_OPTIONS: readonly OptionSpec[] = [
 export function requestOptions(invocation: Invocation): ChangeOptions {
   return {
     ...ownerOptions(invocation),
-    drain: invocation.choice<Drain>("drain", "--drain", ["all", "running"]),
-    settleMs: settleMs(invocation),
-    ignoreStale: invocation.options["ignoreStale"] === true,
-    ttlMs: ttlMs(invocation),
+    drain: invocation.choice<Drain>("--drain"),
+    settleMs: invocation.duration("--settle"),
+    ignoreStale: invocation.has("--ignore-stale"),
+    ttlMs: invocation.duration("--ttl"),
   };
-}
-
-/** The column holds no more. */
-const LONGEST_SETTLE_MS = 24 * 60 * 60_000;
-
-function settleMs(invocation: Invocation): number | undefined {
-  const ms = invocation.duration("settle", "--settle");
-  if (ms !== undefined && ms > LONGEST_SETTLE_MS) invocation.problem("--settle must be 24h or shorter");
-  return ms;
-}
-
-function ttlMs(invocation: Invocation): number | undefined {
-  const ms = invocation.duration("ttl", "--ttl");
-  if (ms === 0) invocation.problem("--ttl must be greater than 0: the request would be over before it began");
-  return ms;
 }
 
 /** Who acts, and why. */
 export function ownerOptions(invocation: Invocation): ChangeOptions {
   return {
     actor: invocation.actor,
-    owner: invocation.text("owner") || invocation.world.env["PIPEWEAVE_OWNER"] || undefined,
-    reason: invocation.text("reason"),
+    owner: invocation.text("--owner") || invocation.world.env["PIPEWEAVE_OWNER"] || undefined,
+    reason: invocation.text("--reason"),
     signal: invocation.signal,
     onLockWait: (reason) => invocation.progress.update(`Changing the mode: ${reason}`),
   };
@@ -98,8 +94,8 @@ export function drainWait(
   const intervalMs = invocation.checkIntervalMs();
   return {
     ...{ timeoutMs, intervalMs, lookEveryMs: lookEveryMs(invocation, intervalMs) },
-    onTimeout: invocation.choice<Ending>("onTimeout", "--on-timeout", ["stay", "exit"]) ?? "stay",
-    onInterrupt: invocation.choice<Ending>("onInterrupt", "--on-interrupt", ["stay", "exit"]) ?? "exit",
+    onTimeout: invocation.choice<Ending>("--on-timeout") ?? "stay",
+    onInterrupt: invocation.choice<Ending>("--on-interrupt") ?? "exit",
   };
 }
 

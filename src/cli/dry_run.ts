@@ -13,15 +13,12 @@ import { applyingOptions } from "./migrate.ts";
 
 /** Prints the plan; the exit code is what `db:migrate` would end with, as far as that is known beforehand. */
 export async function runDryRun(invocation: Invocation): Promise<void> {
-  const mode = invocation.options["dryRun"];
-  if (mode !== true && mode !== "execute") {
-    invocation.problem(`--dry-run takes no value, or "execute", not "${mode}"`);
-  }
+  const isTried = invocation.choice("--dry-run") === "execute";
   const options = applyingOptions(invocation);
   const session = await invocation.session();
   const { planDryRun } = await import("../commands/dry_run.ts");
-  if (mode === "execute") invocation.progress.update("Trying pending migrations");
-  const plan = await planDryRun(session, mode === "execute", options);
+  if (isTried) invocation.progress.update("Trying pending migrations");
+  const plan = await planDryRun(session, isTried, options);
   invocation.progress.stop();
   invocation.result(() => planJson(plan), () => formatPlan(plan, invocation.reportColumns));
   if (plan.failed) {
@@ -42,6 +39,6 @@ export async function runDryRun(invocation: Invocation): Promise<void> {
   }
   if (!plan.refusal) return;
   // With --maintenance what would refuse is what it drains for.
-  if (invocation.options["maintenance"] === undefined) throw plan.refusal;
+  if (!invocation.has("--maintenance")) throw plan.refusal;
   invocation.note(`It would drain first: ${plan.refusal.message.replace(/ Nothing was applied\.$/, "")}`);
 }

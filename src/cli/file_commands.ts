@@ -17,15 +17,16 @@ import {
   type OptionSpec,
   OUTPUT_OPTIONS,
 } from "./spec.ts";
+import { oneOf, text, VERSION, wholeNumber } from "./values.ts";
 
 const OFFLINE: OptionSpec = {
-  flags: "--offline",
+  flag: "--offline",
   description: "Look at the files alone; never connect.",
 };
 
 /** A session, where a database is named and wanted. */
 async function sessionUnlessOffline(invocation: Invocation): Promise<Session | undefined> {
-  const wanted = invocation.options["offline"] !== true && invocation.connectionIsConfigured();
+  const wanted = !invocation.has("--offline") && invocation.connectionIsConfigured();
   invocation.assertUsable();
   return wanted ? await invocation.session() : undefined;
 }
@@ -40,7 +41,7 @@ const validate: CommandSpec = {
       title: "Validation",
       options: [
         OFFLINE,
-        { flags: "--lint", description: "Also look for what would hurt a live database, as db:lint does." },
+        { flag: "--lint", description: "Also look for what would hurt a live database, as db:lint does." },
       ],
     },
     MIGRATION_OPTIONS,
@@ -61,11 +62,11 @@ const validate: CommandSpec = {
     const session = await sessionUnlessOffline(invocation);
     const result = await validateMigrations(session, {
       ...invocation.sources(),
-      lint: invocation.options["lint"] === true,
+      lint: invocation.has("--lint"),
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
     invocation.result(json, () => formatValidation(result));
-    if (!session && invocation.options["offline"] !== true) {
+    if (!session && !invocation.has("--offline")) {
       invocation.note(
         "No database is named (--url, DATABASE_URL, DB_*, PG*), so the files were checked alone.",
       );
@@ -94,20 +95,30 @@ const lint: CommandSpec = {
       title: "Linting",
       options: [
         OFFLINE,
-        { flags: "--since <version:string>", description: "Look only at versions after this one." },
-        { flags: "--rule <rules:string>", description: "Look only for these, separated by commas." },
+        { flag: "--since", value: VERSION, description: "Look only at versions after this one." },
+        { flag: "--rule", value: text("rules"), description: "Look only for these, separated by commas." },
         {
-          flags: "--fail-on <which:string>",
+          flag: "--fail-on",
+          value: oneOf("which", ...FAIL_ON),
           description: "End with exit 5 on any finding, on blocking ones, or never. Default: any",
         },
-        { flags: "--format <format:string>", description: `${LINT_FORMATS.join(", ")}. Default: text` },
         {
-          flags: "--small-table <rows:string>",
+          flag: "--format",
+          value: oneOf("format", ...LINT_FORMATS),
+          description: `${LINT_FORMATS.join(", ")}. Default: text`,
+        },
+        {
+          flag: "--small-table",
+          value: wholeNumber("rows", 0, 1_000_000_000),
           description:
             "With a database: work on tables of up to so many rows keeps nobody waiting. Default: 0",
         },
-        { flags: "--list-rules", description: "Print the rules, and look at nothing." },
-        { flags: "--explain <rule:string>", description: "Print what a rule is about, and look at nothing." },
+        { flag: "--list-rules", description: "Print the rules, and look at nothing." },
+        {
+          flag: "--explain",
+          value: text("rule"),
+          description: "Print what a rule is about, and look at nothing.",
+        },
       ],
     },
     MIGRATION_OPTIONS,
@@ -134,16 +145,16 @@ const lint: CommandSpec = {
     [6, "no connection"],
   ],
   async run(invocation) {
-    const format = invocation.choice("format", "--format", LINT_FORMATS) ?? "text";
-    const failOn = invocation.choice("failOn", "--fail-on", FAIL_ON) ?? "any";
-    const explained = invocation.text("explain");
-    if (explained !== undefined || invocation.options["listRules"] === true) {
+    const format = invocation.choice<typeof LINT_FORMATS[number]>("--format") ?? "text";
+    const failOn = invocation.choice<typeof FAIL_ON[number]>("--fail-on") ?? "any";
+    const explained = invocation.text("--explain");
+    if (explained !== undefined || invocation.has("--list-rules")) {
       const { ruleText } = await import("../commands/lint_rules.ts");
       const text = ruleText(explained);
       return invocation.result(() => ({ rules: text.split("\n") }), () => text);
     }
-    const smallTable = invocation.integer("smallTable", "--small-table", 0, 1_000_000_000);
-    const rules = invocation.text("rule")?.split(",").map((rule) => rule.trim());
+    const smallTable = invocation.integer("--small-table");
+    const rules = invocation.text("--rule")?.split(",").map((rule) => rule.trim());
     const session = await sessionUnlessOffline(invocation);
     const { lintMigrations } = await import("../commands/lint.ts");
     const files = invocation.args;
@@ -153,7 +164,7 @@ const lint: CommandSpec = {
       ...(files.length > 0 && sources.dirs?.length === 0
         ? { dirs: [...new Set(files.map((file) => dirname(file)))], embedded: false }
         : {}),
-      since: invocation.text("since"),
+      since: invocation.text("--since"),
       files,
       rules,
       smallTable,

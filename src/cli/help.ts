@@ -5,7 +5,7 @@
  */
 
 import type { Style } from "../output/style.ts";
-import type { CommandSpec, OptionGroup } from "./spec.ts";
+import type { CommandSpec, OptionGroup, OptionSpec } from "./spec.ts";
 
 /** Exit codes of all commands (docs/cli.md has them too). */
 export const EXIT_CODE_MEANINGS: readonly (readonly [string, string])[] = [
@@ -51,21 +51,22 @@ function table(rows: readonly (readonly [string, string])[], columns: number): s
   );
 }
 
-/** `--dir <folder:string>` without the type; `--json=[mode:string]` as one types it. */
-export function flagsText(flags: string): string {
-  return flags.replace(/:string(?=[\]>])/g, "").replace(/=\[(.*?)\]/, "[=$1]");
+/** An option as one types it: `-q, --quiet`, `--dir <folder>`, `--json[=mode]`. */
+export function flagsText({ flag, short, value, valueIsOptional }: OptionSpec): string {
+  const behind = !value ? "" : valueIsOptional ? `[=${value.label}]` : ` <${value.label}>`;
+  return `${short ? `${short}, ` : ""}${flag}${behind}`;
 }
 
 /** `pipeweave db:new <name> [options]` */
 export function usageText({ name, arguments: words }: CommandSpec): string {
-  return `pipeweave ${name}${words ? ` ${flagsText(words)}` : ""} [options]`;
+  return `pipeweave ${name}${words ? ` ${words.replace(/:string(?=[\]>])/g, "")}` : ""} [options]`;
 }
 
 function options(group: OptionGroup, columns: number, style: Style): string[] {
   return [
     "",
     style.strong(`${group.title}:`),
-    ...table(group.options.map(({ flags, description }) => [flagsText(flags), description]), columns),
+    ...table(group.options.map((option) => [flagsText(option), option.description]), columns),
   ];
 }
 

@@ -21,8 +21,9 @@ import {
   type OptionSpec,
   OUTPUT_OPTIONS,
 } from "./spec.ts";
+import { oneOf, text, VERSION, wholeNumber } from "./values.ts";
 
-const REASON: OptionSpec = { flags: "--reason <text:string>", description: "Why; the log keeps it." };
+const REASON: OptionSpec = { flag: "--reason", value: text("text"), description: "Why; the log keeps it." };
 const HISTORY_LINES = 20;
 
 const history: CommandSpec = {
@@ -33,7 +34,11 @@ const history: CommandSpec = {
   options: [
     {
       title: "History",
-      options: [{ flags: "--limit <n:string>", description: `Entries at most. Default: ${HISTORY_LINES}` }],
+      options: [{
+        flag: "--limit",
+        value: wholeNumber("n", 1, 1_000_000),
+        description: `Entries at most. Default: ${HISTORY_LINES}`,
+      }],
     },
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,
@@ -41,7 +46,7 @@ const history: CommandSpec = {
   examples: [{ purpose: "What happened last night?", line: "pipeweave db:history --limit 50" }],
   exitCodes: [[4, "the database did not come up in time"], [6, "no connection"]],
   async run(invocation) {
-    const limit = invocation.integer("limit", "--limit", 1, 1_000_000) ?? HISTORY_LINES;
+    const limit = invocation.integer("--limit") ?? HISTORY_LINES;
     const { showHistory } = await import("../commands/history.ts");
     const rows = await showHistory(await invocation.session(), limit);
     invocation.result(() => ({ history: rows }), () => formatHistory(rows, invocation.reportColumns));
@@ -57,9 +62,13 @@ const rollback: CommandSpec = {
     {
       title: "Rolling back",
       options: [
-        { flags: "--steps <n:string>", description: "How many migrations. Default: 1" },
-        { flags: "--to <version:string>", description: "The version to go back to; it stays applied." },
-        { flags: "--yes", description: "Do not ask." },
+        {
+          flag: "--steps",
+          value: wholeNumber("n", 1, 1_000_000),
+          description: "How many migrations. Default: 1",
+        },
+        { flag: "--to", value: VERSION, description: "The version to go back to; it stays applied." },
+        { flag: "--yes", description: "Do not ask." },
         ALLOW_ONLINE,
       ],
     },
@@ -90,10 +99,10 @@ const rollback: CommandSpec = {
 
 async function runRollback(invocation: Invocation): Promise<void> {
   const { json, quiet, progress, style: { good, bad } } = invocation;
-  const steps = invocation.integer("steps", "--steps", 1, 1_000_000);
-  const to = invocation.text("to");
+  const steps = invocation.integer("--steps");
+  const to = invocation.text("--to");
   if (steps !== undefined && to !== undefined) invocation.problem("--steps and --to exclude each other");
-  const yes = invocation.options["yes"] === true;
+  const yes = invocation.has("--yes");
   if (!yes && !invocation.world.ask) {
     invocation.problem("--yes is needed where nobody can be asked: stdin is no terminal");
   }
@@ -107,7 +116,7 @@ async function runRollback(invocation: Invocation): Promise<void> {
     ...invocation.sources(),
     ...running,
     ...{ steps, to, actor: invocation.actor, signal: invocation.signal },
-    allowOnline: invocation.options["allowOnline"] === true,
+    allowOnline: invocation.has("--allow-online"),
     confirm: yes ? undefined : (plan) => confirm(invocation, session.target, plan),
     onRollingBack: (migration) => {
       invocation.event("rolling_back", { version: migration.version, name: migration.name });
@@ -172,15 +181,17 @@ const repair: CommandSpec = {
     {
       title: "Repair",
       options: [
-        { flags: "--version <version:string>", description: "The migration." },
+        { flag: "--version", value: VERSION, description: "The migration." },
         { ...REASON, description: "Why; required, and the log keeps it." },
         {
-          flags: "--partial <what:string>",
+          flag: "--partial",
+          value: oneOf("what", "done", "again", "forget"),
           description:
             "Of a half-done migration outside a transaction, the statement whose end is not known: done, or to be run again; forget: all of it was undone by hand",
         },
         {
-          flags: "--renumber <number:string>",
+          flag: "--renumber",
+          value: text("number"),
           description: "Give a row of the history another number, where PipeWeave's own migration has its",
         },
       ],
@@ -200,15 +211,12 @@ const repair: CommandSpec = {
     [6, "no connection"],
   ],
   async run(invocation) {
-    const version = invocation.text("version");
-    const reason = invocation.text("reason")?.trim();
+    const version = invocation.text("--version");
+    const reason = invocation.text("--reason")?.trim();
     if (!version) invocation.problem("--version is required: the migration to repair");
     if (!reason) invocation.problem("--reason is required: the log keeps it");
-    const settlement = invocation.text("partial");
-    const number = invocation.text("renumber");
-    if (settlement !== undefined && !/^(?:done|again|forget)$/.test(settlement)) {
-      invocation.problem(`--partial takes done, again or forget, not "${settlement}"`);
-    }
+    const settlement = invocation.choice<Settlement>("--partial");
+    const number = invocation.text("--renumber");
     if (number !== undefined && !/^\d+$/.test(number)) invocation.problem("--renumber takes digits");
     if (settlement !== undefined && number !== undefined) {
       invocation.problem("--partial and --renumber exclude each other");
@@ -217,7 +225,7 @@ const repair: CommandSpec = {
     const { renumber, repairMigration, settlePartial } = await import("../commands/history.ts");
     const byHand = { ...invocation.sources(), actor: invocation.actor, reason };
     if (settlement !== undefined) {
-      const what = settlement as Settlement;
+      const what = settlement;
       const partial = await settlePartial(session, version!, what, byHand);
       const told = {
         done: `statement ${partial.begun} is taken to be done; db:migrate goes on behind it`,
@@ -269,7 +277,7 @@ const baseline: CommandSpec = {
     const result = await baseline(session, invocation.args[0]!, {
       ...invocation.sources(),
       actor: invocation.actor,
-      reason: invocation.text("reason"),
+      reason: invocation.text("--reason"),
     });
     invocation.result(
       () => result,

@@ -6,7 +6,6 @@
 
 import { type ConnectionSettings, decideConnection, type FoundFile } from "../config/connection.ts";
 import { type Actor, currentActor } from "../config/actor.ts";
-import { parseDuration } from "../config/duration.ts";
 import { type Environment, osUserOf } from "../config/environment.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { Session } from "../database/session.ts";
@@ -14,6 +13,7 @@ import type { MigrationSources } from "../migrations/discover.ts";
 import { printableLines } from "../printable.ts";
 import { Progress } from "../output/progress.ts";
 import { type Style, styleFor } from "../output/style.ts";
+import type { ParsedOptions } from "./parsed_options.ts";
 import { applicationName } from "../config/version.ts";
 
 /** The outside world, injected. */
@@ -36,9 +36,6 @@ export interface World {
   readonly signal: AbortSignal;
 }
 
-/** The options as Cliffy parsed them. */
-export type ParsedOptions = Readonly<Record<string, unknown>>;
-
 /** A call of a command. */
 export class Invocation {
   /** Whether stdout is for programs. */
@@ -49,13 +46,13 @@ export class Invocation {
   readonly verbose: boolean;
   readonly style: Style;
   readonly progress: Progress;
-  readonly #problems: string[] = [];
+  readonly #problems: string[];
+  readonly #options: ParsedOptions;
   #session: Session | undefined;
   /** The JSON document so far; an error that follows becomes part of it, since there is one document a command. */
   document: object | undefined;
 
   readonly command: string;
-  readonly options: ParsedOptions;
   /** What stands on the command line beside the options. */
   readonly args: readonly string[];
   readonly world: World;
@@ -67,19 +64,17 @@ export class Invocation {
     world: World,
   ) {
     this.command = command;
-    this.options = options;
+    this.#options = options;
+    this.#problems = [...options.problems];
     this.args = args;
     this.world = world;
-    this.json = options["json"] !== undefined;
-    this.streams = options["json"] === "stream";
-    if (this.json && !this.streams && options["json"] !== true) {
-      this.#problems.push(`--json takes no value, or "stream", not "${options["json"]}"`);
-    }
-    this.quiet = options["quiet"] === true;
-    this.verbose = options["verbose"] === true;
-    const color = options["color"] !== false && !world.env["NO_COLOR"];
-    this.style = styleFor(color && world.outIsTerminal && !this.json);
-    const moving = world.errIsTerminal && options["progress"] !== false && world.env["TERM"] !== "dumb";
+    this.json = options.has("--json");
+    this.streams = options.get("--json") === "stream";
+    this.quiet = options.has("--quiet");
+    this.verbose = options.has("--verbose");
+    this.style = styleFor(this.usesColor(world.outIsTerminal) && !this.json);
+    const moving = world.errIsTerminal && !options.has("--no-progress") && world.env["TERM"] !== "dumb" &&
+      !world.env["CI"];
     this.progress = new Progress(world.err, {
       shown: !this.quiet,
       moving,
@@ -140,31 +135,34 @@ export class Invocation {
     this.progress.around(() => this.world.err(`warning: ${printableLines(text)}\n`));
   }
 
+  /** Whether what goes to a stream may be coloured: https://no-color.org, and FORCE_COLOR as Node has it. */
+  usesColor(isTerminal: boolean): boolean {
+    return colors(this.world, isTerminal, this.#options.has("--no-color"));
+  }
+
+  /** Whether a flag was given. */
+  has(flag: string): boolean {
+    return this.#options.has(flag);
+  }
+
   /** An option's text. */
-  text(name: string): string | undefined {
-    const value = this.options[name];
-    return value === undefined ? undefined : String(value);
+  text(flag: string): string | undefined {
+    return this.#options.get<string>(flag);
   }
 
   /** An option's duration, in milliseconds. */
-  duration(name: string, flag: string): number | undefined {
-    const value = this.text(name);
-    const ms = value === undefined ? undefined : parseDuration(value);
-    if (value !== undefined && ms === undefined) {
-      this.#problems.push(`${flag} must be a duration such as 500ms, 30s, 10m or 2h, not "${value}"`);
-    }
-    return ms;
+  duration(flag: string): number | undefined {
+    return this.#options.get<number>(flag);
   }
 
   /** An option's whole number. */
-  integer(name: string, flag: string, least: number, most: number): number | undefined {
-    const value = this.text(name);
-    if (value === undefined) return undefined;
-    const number = Number(value);
-    if (!/^\d+$/.test(value) || number < least || number > most) {
-      this.#problems.push(`${flag} must be a whole number from ${least} to ${most}, not "${value}"`);
-    }
-    return number;
+  integer(flag: string): number | undefined {
+    return this.#options.get<number>(flag);
+  }
+
+  /** An option's one of several words. */
+  choice<T extends string>(flag: string): T | undefined {
+    return this.#options.get<T>(flag);
   }
 
   /** A variable's whole number; undefined where it is not set. */
@@ -177,18 +175,9 @@ export class Invocation {
     return Number(value);
   }
 
-  /** An option's one of several words. */
-  choice<T extends string>(name: string, flag: string, choices: readonly T[]): T | undefined {
-    const value = this.text(name);
-    if (value === undefined || (choices as readonly string[]).includes(value)) return value as T | undefined;
-    this.#problems.push(`${flag} must be one of ${choices.join(", ")}, not "${value}"`);
-    return undefined;
-  }
-
   /** Returns the flags of `flags` that were given on the command line. @param flags such as `--on-timeout` */
   given(flags: readonly string[]): readonly string[] {
-    const keyOf = (flag: string) => flag.slice(2).replace(/-[a-z]/g, (letter) => letter[1]!.toUpperCase());
-    return flags.filter((flag) => this.options[keyOf(flag)] !== undefined);
+    return flags.filter((flag) => this.#options.has(flag));
   }
 
   /** Notes flags that mean nothing without another one, where that is missing. */
@@ -204,11 +193,11 @@ export class Invocation {
 
   /** Which migrations are meant. */
   sources(): MigrationSources {
-    const given = this.options["dir"] as readonly string[] | undefined;
+    const given = this.#options.get<readonly string[]>("--dir");
     const fromEnvironment = this.world.env["PIPEWEAVE_MIGRATIONS_DIR"];
     return {
       dirs: given ?? (fromEnvironment ? [fromEnvironment] : []),
-      embedded: this.options["embedded"] as boolean | undefined,
+      embedded: this.has("--no-embedded") ? false : this.has("--embedded") || undefined,
     };
   }
 
@@ -231,6 +220,14 @@ export class Invocation {
       this.#problems.push(`AUTO_MIGRATE must be true or false, not "${value}"`);
     }
     return value?.toLowerCase() === "true" || value === "1";
+  }
+
+  /** As {@linkcode assertUsable}, for what stands on the command line alone; what is wrong with a connection is told with it. */
+  assertParsed(): void {
+    if (this.#problems.length === 0) return;
+    const decision = this.#options.declares("--url") ? this.#decide() : undefined;
+    if (decision && !decision.ok) this.#problems.push(...decision.problems);
+    this.assertUsable();
   }
 
   /**
@@ -315,7 +312,8 @@ export class Invocation {
 
   #decide(): ReturnType<typeof decideConnection> {
     const { env, readFile } = this.world;
-    const flag = (name: string) => this.text(name);
+    const flag = (name: string) => this.text(`--${name}`);
+    const duration = (name: string) => this.#options.declares(name) ? this.duration(name) : undefined;
     return decideConnection({
       url: flag("url"),
       host: flag("host"),
@@ -323,12 +321,19 @@ export class Invocation {
       database: flag("database"),
       user: flag("user"),
       password: flag("password"),
-      ssl: this.options["ssl"] === true,
+      ssl: this.has("--ssl"),
       sslmode: flag("sslmode"),
       sslrootcert: flag("sslrootcert"),
       schema: flag("schema"),
-      connectTimeout: flag("connectTimeout"),
-      waitForDb: flag("waitForDb"),
+      connectTimeoutMs: duration("--connect-timeout"),
+      waitForDbMs: duration("--wait-for-db"),
     }, { env, readFile, osUser: osUserOf(env), applicationName: applicationName(this.command) });
   }
+}
+
+/** Whether what goes to a stream may be coloured: https://no-color.org, and FORCE_COLOR as Node has it. */
+export function colors({ env }: Pick<World, "env">, isTerminal: boolean, isOff: boolean): boolean {
+  if (isOff || env["NO_COLOR"]) return false;
+  if (env["FORCE_COLOR"] && env["FORCE_COLOR"] !== "0") return true;
+  return isTerminal && env["TERM"] !== "dumb";
 }

@@ -18,6 +18,7 @@ import {
 import type { Invocation } from "./invocation.ts";
 import { migratedSession } from "./migrate.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, type OptionSpec, OUTPUT_OPTIONS } from "./spec.ts";
+import { duration, oneOf, wholeNumber } from "./values.ts";
 
 const FAILURES: CommandSpec["exitCodes"] = [
   [1, "the database refused, or is not migrated"],
@@ -25,7 +26,7 @@ const FAILURES: CommandSpec["exitCodes"] = [
   [6, "no connection"],
 ];
 const [OWNER, REASON] = ["--owner", "--reason"].map((name) =>
-  REQUEST_OPTIONS.find(({ flags }) => flags.startsWith(`${name} `))!
+  REQUEST_OPTIONS.find(({ flag }) => flag === name)!
 ) as [OptionSpec, OptionSpec];
 /** A list is cut off here unless told otherwise. */
 const LIST_LIMIT = 50;
@@ -43,7 +44,8 @@ const status: CommandSpec = {
     {
       title: "Status",
       options: [{
-        flags: "--expect <mode:string>",
+        flag: "--expect",
+        value: oneOf("mode", ...MODES),
         description: `Exit 3 unless the mode is this one: ${MODES.join(", ")}.`,
       }],
     },
@@ -67,7 +69,7 @@ const status: CommandSpec = {
     ...FAILURES.slice(1),
   ],
   async run(invocation) {
-    const expected = invocation.choice<OrchestratorMode>("expect", "--expect", MODES);
+    const expected = invocation.choice<OrchestratorMode>("--expect");
     const session = await migratedSession(invocation);
     const { assertSafe, getMaintenanceStatus, expectMode } = await useCases();
     const found = await getMaintenanceStatus(session, { actor: invocation.actor });
@@ -94,15 +96,17 @@ const request: CommandSpec = {
     {
       title: "Waiting",
       options: [
-        { flags: "--wait", description: "Wait until maintenance is reached, and show how far it is." },
-        { flags: "--timeout <duration:string>", description: "How long to wait. Default: 15m" },
+        { flag: "--wait", description: "Wait until maintenance is reached, and show how far it is." },
+        { flag: "--timeout", value: duration(), description: "How long to wait. Default: 15m" },
         {
-          flags: "--on-timeout <what:string>",
+          flag: "--on-timeout",
+          value: oneOf("what", "stay", "exit"),
           description:
             "stay: the request stands. exit: it is called off, if this command made it. Default: stay",
         },
         {
-          flags: "--on-interrupt <what:string>",
+          flag: "--on-interrupt",
+          value: oneOf("what", "stay", "exit"),
           description: "The same, after Ctrl-C, for a request that this command made. Default: exit",
         },
       ],
@@ -125,8 +129,8 @@ const request: CommandSpec = {
   ],
   async run(invocation) {
     const options = requestOptions(invocation);
-    const waits = invocation.options["wait"] === true;
-    const wait = drainWait(invocation, invocation.duration("timeout", "--timeout"));
+    const waits = invocation.has("--wait");
+    const wait = drainWait(invocation, invocation.duration("--timeout"));
     invocation.onlyWith("--wait", waits, ["--timeout", "--on-timeout", "--on-interrupt"]);
     const bell = new Bell();
     const session = await migratedSession(invocation, bell.ring);
@@ -177,7 +181,7 @@ const exit: CommandSpec = {
   options: [
     {
       title: "Ending",
-      options: [{ flags: "--force", description: "End it although it is somebody else's." }, OWNER, REASON],
+      options: [{ flag: "--force", description: "End it although it is somebody else's." }, OWNER, REASON],
     },
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,
@@ -189,7 +193,7 @@ const exit: CommandSpec = {
     const { exitMaintenance } = await useCases();
     const found = await exitMaintenance(session, {
       ...ownerOptions(invocation),
-      force: invocation.options["force"] === true,
+      force: invocation.has("--force"),
     });
     invocation.progress.stop();
     invocation.result(() => found, () => "Orchestrator is now running normally");
@@ -211,8 +215,12 @@ const wait: CommandSpec = {
     {
       title: "Waiting",
       options: [
-        { flags: "--for <mode:string>", description: "running or maintenance. Default: running" },
-        { flags: "--timeout <duration:string>", description: "How long to wait. Default: 15m" },
+        {
+          flag: "--for",
+          value: oneOf("mode", "running", "maintenance"),
+          description: "running or maintenance. Default: running",
+        },
+        { flag: "--timeout", value: duration(), description: "How long to wait. Default: 15m" },
       ],
     },
     CONNECTION_OPTIONS,
@@ -224,8 +232,8 @@ const wait: CommandSpec = {
   }],
   exitCodes: [FAILURES[0]!, [4, "the mode was another all the time"], FAILURES[2]!],
   async run(invocation) {
-    const mode = invocation.choice("for", "--for", ["running", "maintenance"] as const) ?? "running";
-    const deadline = Date.now() + (invocation.duration("timeout", "--timeout") ?? WAIT_TIMEOUT_MS);
+    const mode = invocation.choice<"running" | "maintenance">("--for") ?? "running";
+    const deadline = Date.now() + (invocation.duration("--timeout") ?? WAIT_TIMEOUT_MS);
     const intervalMs = invocation.checkIntervalMs();
     const bell = new Bell();
     const session = await migratedSession(invocation, bell.ring);
@@ -249,8 +257,12 @@ const list: CommandSpec = {
     {
       title: "List",
       options: [
-        { flags: "--stale", description: "Only stale ones." },
-        { flags: "--limit <n:string>", description: `Tasks at most. Default: ${LIST_LIMIT}` },
+        { flag: "--stale", description: "Only stale ones." },
+        {
+          flag: "--limit",
+          value: wholeNumber("n", 1, 1_000_000),
+          description: `Tasks at most. Default: ${LIST_LIMIT}`,
+        },
       ],
     },
     CONNECTION_OPTIONS,
@@ -259,11 +271,11 @@ const list: CommandSpec = {
   examples: [{ purpose: "What keeps a drain from ending", line: "pipeweave maintenance:tasks --stale" }],
   exitCodes: FAILURES,
   async run(invocation) {
-    const limit = invocation.integer("limit", "--limit", 1, 1_000_000) ?? LIST_LIMIT;
+    const limit = invocation.integer("--limit") ?? LIST_LIMIT;
     const session = await migratedSession(invocation);
     const { listTasks } = await import("../maintenance/tasks.ts");
     // One more tells whether there are more.
-    const found = await listTasks(session, { stale: invocation.options["stale"] === true, limit: limit + 1 });
+    const found = await listTasks(session, { stale: invocation.has("--stale"), limit: limit + 1 });
     const tasks = found.slice(0, limit);
     invocation.result(
       () => ({ tasks, more: found.length > limit }),
@@ -281,7 +293,11 @@ const history: CommandSpec = {
   options: [
     {
       title: "List",
-      options: [{ flags: "--limit <n:string>", description: `Lines at most. Default: ${LIST_LIMIT}` }],
+      options: [{
+        flag: "--limit",
+        value: wholeNumber("n", 1, 1_000_000),
+        description: `Lines at most. Default: ${LIST_LIMIT}`,
+      }],
     },
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,
@@ -289,7 +305,7 @@ const history: CommandSpec = {
   examples: [{ purpose: "The last changes", line: "pipeweave maintenance:history --limit 5" }],
   exitCodes: FAILURES,
   async run(invocation) {
-    const limit = invocation.integer("limit", "--limit", 1, 1_000_000) ?? LIST_LIMIT;
+    const limit = invocation.integer("--limit") ?? LIST_LIMIT;
     const session = await migratedSession(invocation);
     const { readMaintenanceLog } = await import("../maintenance/log.ts");
     const rows = await readMaintenanceLog(session, limit);
@@ -305,7 +321,7 @@ const watch: CommandSpec = {
   options: [
     {
       title: "Watching",
-      options: [{ flags: "--once", description: "Print it once, and end." }, OWNER, REASON],
+      options: [{ flag: "--once", description: "Print it once, and end." }, OWNER, REASON],
     },
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,

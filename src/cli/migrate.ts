@@ -18,44 +18,31 @@ import { migrateJson } from "../output/json.ts";
 import { FailureReported } from "./failure_reported.ts";
 import type { Invocation } from "./invocation.ts";
 
-/** A shorter lease would run out on a busy machine. */
-const LEAST_LEASE_MS = 1000;
-
 /** The limits that the command line sets for whatever runs migration files. */
 export function runningOptions(
   invocation: Invocation,
 ): Limits & Pick<ApplyOptions, "lockWaitMs" | "lockRetries"> {
-  const lockTimeoutMs = invocation.duration("lockTimeout", "--lock-timeout");
-  if (lockTimeoutMs === 0) {
-    invocation.problem(
-      "--lock-timeout must be greater than 0: without a limit a migration would queue others' queries behind it",
-    );
-  }
   return {
-    lockTimeoutMs,
-    lockWaitMs: invocation.duration("lockWait", "--lock-wait"),
-    statementTimeoutMs: invocation.duration("statementTimeout", "--statement-timeout"),
-    lockRetries: invocation.integer("lockRetries", "--lock-retries", 0, 10_000),
+    lockTimeoutMs: invocation.duration("--lock-timeout"),
+    lockWaitMs: invocation.duration("--lock-wait"),
+    statementTimeoutMs: invocation.duration("--statement-timeout"),
+    lockRetries: invocation.integer("--lock-retries"),
   };
 }
 
 /** What the command line asks of `db:migrate`. */
 export function applyingOptions(invocation: Invocation): MigrateOptions {
-  const leaseMs = invocation.duration("lease", "--lease");
-  if (leaseMs !== undefined && leaseMs < LEAST_LEASE_MS) {
-    invocation.problem("--lease must be 1s or longer: it has to outlast a heartbeat");
-  }
   return {
     ...invocation.sources(),
     ...runningOptions(invocation),
-    timeoutMs: invocation.duration("timeout", "--timeout"),
-    leaseMs,
-    to: invocation.text("to"),
+    timeoutMs: invocation.duration("--timeout"),
+    leaseMs: invocation.duration("--lease"),
+    to: invocation.text("--to"),
     actor: invocation.actor,
-    allowOnline: invocation.options["allowOnline"] === true,
+    allowOnline: invocation.has("--allow-online"),
     tolerance: {
-      missing: invocation.options["allowMissing"] === true,
-      outOfOrder: invocation.options["outOfOrder"] === true,
+      missing: invocation.has("--allow-missing"),
+      outOfOrder: invocation.has("--out-of-order"),
     },
     signal: invocation.signal,
     onWarning: ({ file, message }) => invocation.warn(`${file} ${message}`),
@@ -78,14 +65,12 @@ export async function runMigrate(invocation: Invocation): Promise<void> {
 
 /** What `--maintenance` asks for. */
 function maintenanceWhen(invocation: Invocation): "auto" | "always" | undefined {
-  const { options } = invocation;
-  if (options["maintenance"] === true) return "auto";
-  const when = invocation.choice("maintenance", "--maintenance", ["auto", "always"] as const);
-  invocation.onlyWith("--maintenance", options["maintenance"] !== undefined, [
+  const isWanted = invocation.has("--maintenance");
+  invocation.onlyWith("--maintenance", isWanted, [
     ...["--on-failure", "--drain-timeout"],
     ...["--reason", "--owner", "--drain", "--settle", "--ignore-stale", "--ttl"],
   ]);
-  return when;
+  return isWanted ? invocation.choice("--maintenance") ?? "auto" : undefined;
 }
 
 /** Prints a line of the report. */

@@ -9,7 +9,7 @@ import { FailureReported } from "./failure_reported.ts";
 import { formatError } from "../output/error_text.ts";
 import { errorJson } from "../output/json.ts";
 import { styleFor } from "../output/style.ts";
-import type { Invocation, World } from "./invocation.ts";
+import { colors, type Invocation, type World } from "./invocation.ts";
 
 /**
  * Runs what the arguments ask for.
@@ -41,7 +41,7 @@ export async function run(args: readonly string[], world: World): Promise<number
     const error = await asUsageError(thrown, args);
     if (error instanceof PipeweaveError) {
       nameEmbedded(error, invocation);
-      await nameSchema(error, invocation?.text("schema"));
+      await nameSchema(error, invocation?.text("--schema"));
     }
     invocation?.progress.stop();
     const json = invocation ? invocation.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
@@ -57,7 +57,9 @@ export async function run(args: readonly string[], world: World): Promise<number
       else world.out(`${JSON.stringify({ error: document })}\n`);
     }
     const verbose = invocation ? invocation.verbose : args.includes("--verbose");
-    const color = world.errIsTerminal && !world.env["NO_COLOR"] && invocation?.options["color"] !== false;
+    const color = invocation
+      ? invocation.usesColor(world.errIsTerminal)
+      : colors(world, world.errIsTerminal, args.includes("--no-color"));
     if (!json || verbose) world.err(`${formatError(error, { verbose, paint: styleFor(color).bad })}\n`);
     return error instanceof PipeweaveError ? EXIT_CODES[error.kind] : 1;
   } finally {

@@ -5,11 +5,18 @@
  */
 
 import type { Invocation } from "./invocation.ts";
+import { duration, FILE, FOLDER, oneOf, text, type Value } from "./values.ts";
 
 /** An option of a command. */
 export interface OptionSpec {
-  /** As Cliffy takes it: `-j, --json`, `--dir <folder:string>`. */
-  readonly flags: string;
+  /** `--dir`; `--no-color` is the flag that is given to be without colours. */
+  readonly flag: string;
+  /** One letter, with its dash. */
+  readonly short?: string;
+  /** What stands behind it; a flag without one is given or not. */
+  readonly value?: Value<unknown>;
+  /** Whether the flag may stand alone, too; a value then follows by `=`. */
+  readonly valueIsOptional?: boolean;
   readonly description: string;
   /** Whether it may be given several times. */
   readonly repeatable?: boolean;
@@ -49,17 +56,19 @@ export const OUTPUT_OPTIONS: OptionGroup = {
   title: "Output",
   options: [
     {
-      flags: "--json=[mode:string]",
+      flag: "--json",
+      value: oneOf("mode", "stream"),
+      valueIsOptional: true,
       description:
         "Print one JSON document on stdout and nothing else there; with =stream one a step, a line each.",
     },
-    { flags: "--quiet", description: "Print no progress, and no step-by-step report." },
-    { flags: "--verbose", description: "Print notices of the server, and stack traces of errors." },
+    { flag: "--quiet", description: "Print no progress, and no step-by-step report." },
+    { flag: "--verbose", description: "Print notices of the server, and stack traces of errors." },
     {
-      flags: "--no-color",
+      flag: "--no-color",
       description: "Print without colours (also NO_COLOR, and where stdout is no terminal).",
     },
-    { flags: "--no-progress", description: "Show no moving progress." },
+    { flag: "--no-progress", description: "Show no moving progress." },
   ],
 };
 
@@ -67,42 +76,50 @@ export const OUTPUT_OPTIONS: OptionGroup = {
 export const CONNECTION_OPTIONS: OptionGroup = {
   title: "Connection",
   options: [
-    { flags: "--url <url:string>", description: "Connection URL, as libpq reads it (DATABASE_URL)." },
+    { flag: "--url", value: text("url"), description: "Connection URL, as libpq reads it (DATABASE_URL)." },
     {
-      flags: "--host <host:string>",
+      flag: "--host",
+      value: text("host"),
       description: "Host, address, or folder of a Unix socket; several by commas (DB_HOST, PGHOST).",
     },
-    { flags: "--port <port:string>", description: "Port (DB_PORT, PGPORT). Default: 5432" },
+    { flag: "--port", value: text("port"), description: "Port (DB_PORT, PGPORT). Default: 5432" },
     {
-      flags: "--database <name:string>",
+      flag: "--database",
+      value: text("name"),
       description: "Database (DB_NAME, DB_DATABASE, PGDATABASE). Default: the user",
     },
-    { flags: "--user <name:string>", description: "Database user (DB_USER, DB_USERNAME, PGUSER)." },
+    { flag: "--user", value: text("name"), description: "Database user (DB_USER, DB_USERNAME, PGUSER)." },
     {
-      flags: "--password <password:string>",
+      flag: "--password",
+      value: text("password"),
       description: "Password; others on this machine can see it, so prefer DB_PASS, PGPASSWORD or ~/.pgpass.",
     },
-    { flags: "--ssl", description: "The same as --sslmode require." },
+    { flag: "--ssl", description: "The same as --sslmode require." },
     {
-      flags: "--sslmode <mode:string>",
+      flag: "--sslmode",
+      value: oneOf("mode", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
       description:
         "disable, allow, prefer, require, verify-ca or verify-full (DB_SSL, PGSSLMODE). Default: prefer",
     },
     {
-      flags: "--sslrootcert <file:string>",
+      flag: "--sslrootcert",
+      value: FILE,
       description: 'Root certificate for the verifying modes, or "system" (PGSSLROOTCERT).',
     },
     {
-      flags: "--schema <name:string>",
+      flag: "--schema",
+      value: text("name"),
       description: "Schema that PipeWeave's tables live in. Default: public",
     },
     {
-      flags: "--connect-timeout <duration:string>",
+      flag: "--connect-timeout",
+      value: duration(),
       description:
         "Limit for connecting to one host, 0 for none (PGCONNECT_TIMEOUT, in seconds). Default: 10s",
     },
     {
-      flags: "--wait-for-db <duration:string>",
+      flag: "--wait-for-db",
+      value: duration(),
       description:
         "Keep trying while the server starts or cannot be reached; not on a wrong password. Default: 0",
     },
@@ -114,16 +131,17 @@ export const MIGRATION_OPTIONS: OptionGroup = {
   title: "Migrations",
   options: [
     {
-      flags: "--dir <folder:string>",
+      flag: "--dir",
+      value: FOLDER,
       description:
         "Migrations of your own, which go after PipeWeave's; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
       repeatable: true,
     },
     {
-      flags: "--embedded",
+      flag: "--embedded",
       description:
         "Let PipeWeave's own migrations take part. Default: where there is no --dir, or the history has them",
     },
-    { flags: "--no-embedded", description: "Leave out PipeWeave's own migrations." },
+    { flag: "--no-embedded", description: "Leave out PipeWeave's own migrations." },
   ],
 };

@@ -10,8 +10,9 @@
 import { Command } from "@cliffy/command";
 import { COMMANDS } from "./commands.ts";
 import { commandHelp, programHelp } from "./help.ts";
-import { Invocation, type ParsedOptions, type World } from "./invocation.ts";
-import type { CommandSpec } from "./spec.ts";
+import { Invocation, type World } from "./invocation.ts";
+import { ParsedOptions, type RawOptions } from "./parsed_options.ts";
+import type { CommandSpec, OptionSpec } from "./spec.ts";
 import { styleFor } from "../output/style.ts";
 
 /**
@@ -48,17 +49,24 @@ export async function runTree(
     // Declaring the options of all commands takes longer than running one of them.
     const used = args[0] === spec.name || args[0] === "completions";
     const options = used ? spec.options.flatMap((group) => group.options) : [];
-    for (const { flags, description, repeatable } of options) {
-      command.option(flags, description, repeatable ? { collect: true } : {});
+    for (const option of options) {
+      command.option(asCliffy(option), option.description, option.repeatable ? { collect: true } : {});
     }
     if (spec.arguments) command.arguments(spec.arguments);
     command.action(async (options: unknown, ...args: unknown[]) => {
       const words = args.filter((arg) => arg !== undefined).map(String);
-      const invocation = new Invocation(spec.name, options as ParsedOptions, words, world);
+      const parsed = new ParsedOptions(spec.options, options as RawOptions);
+      const invocation = new Invocation(spec.name, parsed, words, world);
       onInvocation(invocation);
-      invocation.assertUsable();
+      invocation.assertParsed();
       await spec.run(invocation);
     });
     return command;
   }
+}
+
+/** An option as Cliffy takes it: `--dir <folder:string>`. Its value stays a text; {@linkcode ParsedOptions} reads it. */
+function asCliffy({ flag, short, value, valueIsOptional }: OptionSpec): string {
+  const behind = !value ? "" : valueIsOptional ? `=[${value.label}:string]` : ` <${value.label}:string>`;
+  return `${short ? `${short}, ` : ""}${flag}${behind}`;
 }

@@ -37,7 +37,7 @@ const NOTE_MS = 8000;
 /** Runs the command. */
 export async function runWatch(invocation: Invocation): Promise<void> {
   const { world } = invocation;
-  const once = invocation.options["once"] === true || invocation.json;
+  const once = invocation.has("--once") || invocation.json;
   if (!once && !(world.keys && world.outIsTerminal && world.env["TERM"] !== "dumb")) {
     invocation.problem("--once is needed where there is no terminal to draw on and to read keys from");
   }

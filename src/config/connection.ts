@@ -7,7 +7,6 @@
  * @module
  */
 
-import { parseDuration } from "./duration.ts";
 import { decidePatience, type Patience } from "./keepalive.ts";
 import { readLayers, readService } from "./layers.ts";
 import { mistakeIn, refusalOf } from "./parameters.ts";
@@ -28,8 +27,8 @@ export interface ConnectionFlags {
   readonly sslmode?: string | undefined;
   readonly sslrootcert?: string | undefined;
   readonly schema?: string | undefined;
-  readonly connectTimeout?: string | undefined;
-  readonly waitForDb?: string | undefined;
+  readonly connectTimeoutMs?: number | undefined;
+  readonly waitForDbMs?: number | undefined;
 }
 
 /** A file that a setting names: its text and, where the platform has them, its permission bits. */
@@ -171,24 +170,15 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
     problems.push("--schema must be 1 to 63 bytes long");
   }
 
-  const duration = (text: string | undefined, name: string, fallback: number): number => {
-    if (text === undefined) return fallback;
-    const value = parseDuration(text);
-    if (value === undefined) {
-      problems.push(`${name} must be a duration such as 500ms, 30s, 10m or 2h, not "${text}"`);
-    }
-    return value ?? fallback;
-  };
   const seconds = get("connect_timeout");
   if (seconds !== undefined && !/^-?\d{1,6}$/.test(seconds)) {
     problems.push(
       `${named("connect_timeout")} must be a whole number of seconds, not "${printable(seconds)}"`,
     );
   }
-  const connectTimeoutMs = flags.connectTimeout === undefined
-    ? seconds === undefined ? DEFAULT_CONNECT_TIMEOUT_MS : Math.max(0, Number(seconds)) * 1000
-    : duration(flags.connectTimeout, "--connect-timeout", DEFAULT_CONNECT_TIMEOUT_MS);
-  const waitForDbMs = duration(flags.waitForDb, "--wait-for-db", 0);
+  const connectTimeoutMs = flags.connectTimeoutMs ??
+    (seconds === undefined ? DEFAULT_CONNECT_TIMEOUT_MS : Math.max(0, Number(seconds)) * 1000);
+  const { waitForDbMs = 0 } = flags;
 
   const hosts = decideHosts(get, has, named, problems);
   const tls = decideTls(sslmode, given, surroundings, { problems, warnings });

@@ -125,7 +125,7 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
                AND s.setrole IN (0, current_user::regrole)
                AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))) AS escapes,
              ${SERVER_IDENTITY} AS server, pg_catalog.current_setting('pipeweave.partial', true) AS partial,
-             pg_catalog.to_regprocedure(${turnSignature(schema)}) IS NOT NULL AS complete,
+             ${isComplete(schema)} AS complete,
              nullif(pg_catalog.current_setting('pipeweave.foreign_history', true), '') AS foreign_history,
              nullif(pg_catalog.current_setting('pipeweave.foreign_any', true), '') AS foreign_any;
       SELECT version, name, checksum, applied_at, execution_time_ms, to_jsonb(h) ->> 'migration_set' AS migration_set FROM ONLY ${
@@ -325,7 +325,14 @@ END`;
   return sql`DO ${body.text};`;
 }
 
-/** Made together with all else that the engine keeps: where it is, everything is. */
+/** Whether all that the engine keeps is there: its functions are made last. An earlier build of 2.0.0 had not all of them. */
+function isComplete(schema: string): SqlText {
+  const guard = `${identifier(schema).text}.migration_guard(text,bigint,text,text,boolean)`;
+  return sql`(pg_catalog.to_regprocedure(${guard}) IS NOT NULL AND pg_catalog.to_regprocedure(${
+    turnSignature(schema)
+  }) IS NOT NULL)`;
+}
+
 function turnSignature(schema: string): string {
   return `${identifier(schema).text}.migration_take_turn(text,bigint,boolean)`;
 }

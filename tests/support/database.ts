@@ -98,7 +98,7 @@ export async function majorVersion({ sql }: TestDatabase): Promise<number> {
 export function sessionFor(
   url: string,
   options: SessionOptions = {},
-  flags: { schema?: string; waitForDb?: string; connectTimeout?: string } = {},
+  flags: { schema?: string; waitForDbMs?: number; connectTimeoutMs?: number } = {},
 ): Session {
   const decision = decideConnection({ url, ...flags }, {
     env: {},
