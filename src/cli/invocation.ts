@@ -193,11 +193,12 @@ export class Invocation {
 
   /** Which migrations are meant. */
   sources(): MigrationSources {
-    const given = this.#options.get<readonly string[]>("--dir");
+    const declared = (flag: string) => this.#options.declares(flag) && this.has(flag);
+    const given = declared("--dir") ? this.#options.get<readonly string[]>("--dir") : undefined;
     const fromEnvironment = this.world.env["PIPEWEAVE_MIGRATIONS_DIR"];
     return {
       dirs: given ?? (fromEnvironment ? [fromEnvironment] : []),
-      embedded: this.has("--no-embedded") ? false : this.has("--embedded") || undefined,
+      embedded: declared("--no-embedded") ? false : declared("--embedded") || undefined,
     };
   }
 

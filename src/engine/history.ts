@@ -286,8 +286,9 @@ export interface GuardTerms {
 
 /**
  * The guard: makes what the engine keeps where it is missing, takes the turn of all migrators until the transaction
- * ends, without waiting for it, and then makes sure that nobody holds the lease and that this migration is the next one. Raises one of {@linkcode GUARD} otherwise. Since
- * it runs in the migration's own transaction, nothing is left behind when the client dies.
+ * ends, without waiting for it, and then makes sure that nobody holds the lease and that this migration is the next one.
+ * Raises one of {@linkcode GUARD} otherwise. Since it runs in the migration's own transaction, nothing is left behind
+ * when the client dies.
  */
 export function guard(
   schema: string,
@@ -315,9 +316,7 @@ BEGIN
   ELSIF EXISTS (SELECT FROM ${table} WHERE pg_catalog.ltrim(version, '0') = pg_catalog.ltrim(${version}, '0')) THEN refusal := ${GUARD.applied};
   ELSIF ${missing} THEN refusal := ${GUARD.predecessorMissing}; END IF;
   IF refusal IS NOT NULL THEN RAISE EXCEPTION 'refused by the guard' USING ERRCODE = refusal; END IF;
-  IF pg_catalog.to_regclass(${table.text}) IS NULL OR pg_catalog.to_regprocedure(${
-    turnSignature(schema)
-  }) IS NULL THEN
+  IF pg_catalog.to_regclass(${table.text}) IS NULL OR NOT ${isComplete(schema)} THEN
     EXECUTE ${createBookkeeping(schema).text};
   END IF;
   PERFORM ${call};
