@@ -120,7 +120,10 @@ Deno.test("selftest names what a server lacks, and what does not work without it
   assertMatch(stdout, /✗ triggers .*unimplemented: CREATE TRIGGER/);
   assertMatch(stdout, /✓ advisory locks/);
   assertStringIncludes(stderr, "lacks 2 of the 7 features");
-  assertStringIncludes(stderr, "triggers. What does not work without it: the gate");
+  assertStringIncludes(
+    stderr,
+    "triggers. What does not work without it: PipeWeave's own tables and the gate",
+  );
   assertEquals((await database.sql`SELECT FROM pg_namespace WHERE nspname LIKE 'pipeweave%'`).length, 0);
 });
 

@@ -193,12 +193,11 @@ export class Invocation {
 
   /** Which migrations are meant. */
   sources(): MigrationSources {
-    const declared = (flag: string) => this.#options.declares(flag) && this.has(flag);
-    const given = declared("--dir") ? this.#options.get<readonly string[]>("--dir") : undefined;
+    const given = this.#options.get<readonly string[]>("--dir");
     const fromEnvironment = this.world.env["PIPEWEAVE_MIGRATIONS_DIR"];
     return {
       dirs: given ?? (fromEnvironment ? [fromEnvironment] : []),
-      embedded: declared("--no-embedded") ? false : declared("--embedded") || undefined,
+      embedded: this.has("--no-embedded") ? false : this.has("--embedded") || undefined,
     };
   }
 
@@ -314,7 +313,6 @@ export class Invocation {
   #decide(): ReturnType<typeof decideConnection> {
     const { env, readFile } = this.world;
     const flag = (name: string) => this.text(`--${name}`);
-    const duration = (name: string) => this.#options.declares(name) ? this.duration(name) : undefined;
     return decideConnection({
       url: flag("url"),
       host: flag("host"),
@@ -326,8 +324,8 @@ export class Invocation {
       sslmode: flag("sslmode"),
       sslrootcert: flag("sslrootcert"),
       schema: flag("schema"),
-      connectTimeoutMs: duration("--connect-timeout"),
-      waitForDbMs: duration("--wait-for-db"),
+      connectTimeoutMs: this.duration("--connect-timeout"),
+      waitForDbMs: this.duration("--wait-for-db"),
     }, { env, readFile, osUser: osUserOf(env), applicationName: applicationName(this.command) });
   }
 }

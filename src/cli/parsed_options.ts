@@ -10,7 +10,7 @@ import { BadValue } from "./values.ts";
 /** The options as Cliffy parsed them: texts, and `true` or `false` for flags. */
 export type RawOptions = Readonly<Record<string, unknown>>;
 
-/** The options of one call. A flag that the command does not declare is a mistake of ours, and throws a TypeError. */
+/** The options of one call. A flag that the command does not declare was not given. */
 export class ParsedOptions {
   readonly #declared: ReadonlyMap<string, OptionSpec>;
   readonly #values = new Map<string, unknown>();
@@ -35,7 +35,6 @@ export class ParsedOptions {
 
   /** Whether a flag was given, with a usable value or without one. */
   has(flag: string): boolean {
-    this.#assertDeclared(flag);
     return this.#values.has(flag);
   }
 
@@ -46,13 +45,8 @@ export class ParsedOptions {
 
   /** The value of an option, as its declaration reads it; undefined where it was not given, or stands alone. */
   get<T>(flag: string): T | undefined {
-    this.#assertDeclared(flag);
     const value = this.#values.get(flag);
     return value === true ? undefined : value as T | undefined;
-  }
-
-  #assertDeclared(flag: string): void {
-    if (!this.#declared.has(flag)) throw new TypeError(`the command has no option ${flag}`);
   }
 }
 
