@@ -1,10 +1,11 @@
 #!/bin/sh
 # Prints the path of a program for the tests: the one on PATH, or Debian's, fetched without installing it.
-# Usage: debian.sh <package> <program>
+# Usage: debian.sh <package> <program> [<package with its data>]
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 package=$1
 program=$2
+data=${3:-}
 fail() {
   echo "$package: $1" >&2
   exit 1
@@ -28,10 +29,10 @@ if ! [ -x "$home/run" ]; then
   (
     cd "$home/packages"
     # shellcheck disable=SC2086 -- a list of words
-    apt apt-get -o APT::Sandbox::User=root download "$package" $libraries >&2
+    apt apt-get -o APT::Sandbox::User=root download "$package" $data $libraries >&2
     for file in *.deb; do dpkg -x "$file" ..; done
   ) || fail "Debian's package cannot be had"
-  found=$(find "$home/usr" -path '*bin/*' -name "$program" | head -n 1)
+  found=$(find "$home/usr" "$home/bin" -path '*bin/*' -name "$program" 2>/dev/null | head -n 1)
   [ -n "$found" ] || fail "Debian's package has no $program"
   # Without libraries of its own: the system's.
   libs=$(find "$home/usr/lib" "$home/lib" -name 'lib*.so.*' -exec dirname {} \; 2>/dev/null | sort -u | paste -s -d : -)

@@ -17,13 +17,17 @@ export PIPEWEAVE_PGBOUNCER
 PIPEWEAVE_PGPOOL=$(./scripts/debian.sh pgpool2 pgpool)
 export PIPEWEAVE_PGPOOL
 
+PIPEWEAVE_ZSH=$(./scripts/debian.sh zsh zsh zsh-common)
+PIPEWEAVE_FISH=$(./scripts/debian.sh fish fish fish-common)
+export PIPEWEAVE_ZSH PIPEWEAVE_FISH
+
 tests="src tests"
 if [ "${1:-}" = --postgres ]; then
   PIPEWEAVE_POSTGRES=$(./scripts/postgres.sh "${2:-}")
   export PIPEWEAVE_POSTGRES
   shift 2
   # What is about files, builds and models is the same on each.
-  tests=$(ls tests/*_test.ts | grep -v -e /build_ -e /docs_ -e /library_ -e /lock_ -e /model_ -e /release_ -e /workflows_)
+  tests=$(ls tests/*_test.ts | grep -v -e /build_ -e /completions_ -e /docs_ -e /library_ -e /lock_ -e /model_ -e /release_ -e /workflows_)
 else
   ./scripts/check.sh
 fi

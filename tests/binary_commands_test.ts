@@ -2,7 +2,7 @@
 
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { COMMANDS } from "../src/cli/commands.ts";
-import { folderWith, pipeweave } from "./support/binary.ts";
+import { pipeweave } from "./support/binary.ts";
 import { queueTasks, TestDatabase, withAdmin } from "./support/database.ts";
 
 Deno.test("--licenses shows the licences of all that is inside, without an environment", async () => {
@@ -54,24 +54,6 @@ Deno.test("help is there in every spelling, and plain where stdout is no termina
       assertStringIncludes(stdout, "Examples:");
     }
   }
-});
-
-Deno.test("completions name every command, for bash, zsh and fish", async () => {
-  for (const shell of ["bash", "zsh", "fish"]) {
-    const { code, stdout } = await pipeweave(["completions", shell]);
-    assertEquals(code, 0);
-    for (const { name } of COMMANDS) assertStringIncludes(stdout, name);
-  }
-});
-
-Deno.test("bash completes a command across its colon", async () => {
-  await using folder = await folderWith({ "completions": (await pipeweave(["completions", "bash"])).stdout });
-  const script =
-    `set -e; . "$1/completions"; COMP_WORDS=(pipeweave db:mi); COMP_CWORD=1; _pipeweave; echo "\${COMPREPLY[@]}"; case $COMP_WORDBREAKS in *:*) exit 1;; esac`;
-  const { success, stdout } = await new Deno.Command("bash", { args: ["-c", script, "bash", folder.path] })
-    .output();
-  assert(success);
-  assertEquals(new TextDecoder().decode(stdout).trim(), "db:migrate");
 });
 
 Deno.test("selftest runs the cycle and leaves nothing behind", async () => {

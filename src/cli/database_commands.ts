@@ -117,6 +117,7 @@ const APPLY_OPTIONS: OptionGroup = {
 
 const migrate: CommandSpec = {
   name: "db:migrate",
+  group: "Migrations",
   summary: "Apply pending migrations.",
   description:
     "Applies what is pending, in order, each migration in one transaction together with its row in schema_migrations, and stops at the first that fails: of that one nothing stays, what was applied before stays applied. Any number of these may run at once; each migration is applied exactly once.",
@@ -160,6 +161,7 @@ const migrate: CommandSpec = {
 const init: CommandSpec = {
   ...migrate,
   name: "db:init",
+  isHidden: true,
   summary: "Deprecated name of db:migrate.",
   description: "The deprecated name of db:migrate. It says so on stderr, and then does the same.",
   examples: [{ purpose: "What to run instead", line: "pipeweave db:migrate" }],
@@ -171,6 +173,7 @@ const init: CommandSpec = {
 
 const status: CommandSpec = {
   name: "db:status",
+  group: "Migrations",
   summary: "Show which migrations are applied and which are pending.",
   description:
     "Shows the current version, what is applied (when, and how long it took) and what is pending. It changes nothing, and takes one round trip.",
@@ -219,6 +222,7 @@ const status: CommandSpec = {
 
 const cleanup: CommandSpec = {
   name: "db:cleanup",
+  group: "Migrations",
   summary: "Remove expired cache entries, old dead letters and upload records.",
   description:
     "Removes expired entries of idempotency_cache, entries of dlq older than the retention, and records of uploads that were deleted more than 30 days ago, in batches that each commit. Rows that are locked are left to the next run, batches shrink so that none holds its locks for 200 ms, and several cleanups take turns. Uploads that have expired are counted; their files are the orchestrator's to delete.",
@@ -280,6 +284,7 @@ const WAIT_MS = 60_000;
 
 const wait: CommandSpec = {
   name: "db:wait",
+  group: "Migrations",
   summary: "Wait until the database answers, or until it is migrated.",
   description:
     "Waits until the database takes connections; with --migrated until no migration is pending, for services that start beside the one that migrates. A wrong password ends the wait at once, and so do files that the history contradicts.",
@@ -338,6 +343,7 @@ const wait: CommandSpec = {
 
 const selftest: CommandSpec = {
   name: "db:selftest",
+  group: "Migrations",
   summary: "Run the whole cycle in a scratch schema, and remove it.",
   description:
     "Tries on the given server, in a scratch schema that it removes whatever happens, all that PipeWeave needs: privileges, each feature of PostgreSQL, migrating, re-running, noticing a changed file, the task queue, draining, entering and leaving maintenance, and cleanup. One line for each check.",

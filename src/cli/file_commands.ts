@@ -33,6 +33,7 @@ async function sessionUnlessOffline(invocation: Invocation): Promise<Session | u
 
 const validate: CommandSpec = {
   name: "db:validate",
+  group: "Files",
   summary: "Check migration files, and compare them with a database.",
   description:
     "Checks file names, order, duplicates, encoding, syntax (by PostgreSQL's own parser), and statements that cannot run the way a migration runs. When a database is named it also compares checksums and looks for missing files.",
@@ -86,7 +87,8 @@ const FAIL_ON = ["any", "blocking", "never"] as const;
 
 const lint: CommandSpec = {
   name: "db:lint",
-  arguments: "[files...:string]",
+  group: "Files",
+  argument: { ...text("files", { of: "files" }), isList: true },
   summary: "Find what would hurt a live database.",
   description:
     "Reads migrations by PostgreSQL's own parser, and names every statement that would keep others waiting, break running code or lose data: with the rule, the reason, and the safe way to write it. When a database is named, only what is pending there is looked at. A finding is accepted by a comment line before its statement: -- pipeweave: allow <rule> <reason>.",
@@ -188,10 +190,11 @@ const lint: CommandSpec = {
 
 const create: CommandSpec = {
   name: "db:new",
+  group: "Files",
   summary: "Print the next migration's file name, and a template.",
   description:
     "Prints a template on stdout whose first line is a comment with the name of the file that it belongs in: the next number, or date, of the last folder that --dir names. It writes no file.",
-  arguments: "<name:string>",
+  argument: text("name"),
   options: [MIGRATION_OPTIONS, OUTPUT_OPTIONS],
   examples: [
     { purpose: "The template", line: "pipeweave db:new add_email --dir ./migrations" },

@@ -5,7 +5,7 @@
  */
 
 import type { Style } from "../output/style.ts";
-import type { CommandSpec, OptionGroup, OptionSpec } from "./spec.ts";
+import { COMMAND_GROUPS, type CommandSpec, type OptionGroup, type OptionSpec } from "./spec.ts";
 
 /** Exit codes of all commands (docs/cli.md has them too). */
 export const EXIT_CODE_MEANINGS: readonly (readonly [string, string])[] = [
@@ -38,9 +38,13 @@ function wrap(text: string, width: number): string[] {
 }
 
 /** Two columns, or one below the other where the terminal is narrow. */
-function table(rows: readonly (readonly [string, string])[], columns: number): string[] {
+function table(
+  rows: readonly (readonly [string, string])[],
+  columns: number,
+  widest = Math.max(...rows.map(([name]) => name.length)),
+): string[] {
   const width = Math.min(columns, WIDEST);
-  const left = Math.max(...rows.map(([name]) => name.length)) + 4;
+  const left = widest + 4;
   if (width - left < 28) {
     return rows.flatMap((
       [name, text],
@@ -58,8 +62,9 @@ export function flagsText({ flag, short, value, valueIsOptional }: OptionSpec): 
 }
 
 /** `pipeweave db:new <name> [options]` */
-export function usageText({ name, arguments: words }: CommandSpec): string {
-  return `pipeweave ${name}${words ? ` ${words.replace(/:string(?=[\]>])/g, "")}` : ""} [options]`;
+export function usageText({ name, argument }: CommandSpec): string {
+  const word = !argument ? "" : argument.isList ? ` [${argument.label}...]` : ` <${argument.label}>`;
+  return `pipeweave ${name}${word} [options]`;
 }
 
 function options(group: OptionGroup, columns: number, style: Style): string[] {
@@ -91,6 +96,7 @@ export function commandHelp(spec: CommandSpec, columns: number, style: Style): s
 
 /** Help of the whole program. */
 export function programHelp(specs: readonly CommandSpec[], columns: number, style: Style): string {
+  const widest = Math.max(...specs.filter(({ isHidden }) => !isHidden).map(({ name }) => name.length));
   return [
     `${style.strong("Usage:")} pipeweave <group>:<command> [options]`,
     "",
@@ -99,12 +105,17 @@ export function programHelp(specs: readonly CommandSpec[], columns: number, styl
       Math.min(columns, WIDEST),
     ),
     "",
-    style.strong("Commands:"),
-    ...table([...specs.map(({ name, summary }) => [name, summary] as const), [
-      "completions",
-      "Print the completion script for bash, zsh or fish.",
-    ]], columns),
-    "",
+    ...COMMAND_GROUPS.flatMap((group) => [
+      style.strong(`${group}:`),
+      ...table(
+        specs.filter((spec) => spec.group === group && !spec.isHidden).map((
+          { name, summary },
+        ) => [name, summary]),
+        columns,
+        widest,
+      ),
+      "",
+    ]),
     style.strong("Options:"),
     ...table([["-h, --help", "Show this help, or a command's: pipeweave db:migrate --help"], [
       "-V, --version",

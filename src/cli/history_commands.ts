@@ -28,6 +28,7 @@ const HISTORY_LINES = 20;
 
 const history: CommandSpec = {
   name: "db:history",
+  group: "Migrations",
   summary: "Show who did what to the migrations, and when.",
   description:
     "Shows the log, newest first: every migration that was applied, that failed or was rolled back, repaired or adopted, with the database user, the operating system's user and host, the tool's version, the time it took, and the reason where one was given. The log is append-only: the database refuses to change it.",
@@ -55,6 +56,7 @@ const history: CommandSpec = {
 
 const rollback: CommandSpec = {
   name: "db:rollback",
+  group: "Migrations",
   summary: "Undo the last migrations by their down files.",
   description:
     "Runs the down files (NNN_name.down.sql) of the last applied migrations, the newest first, each in one transaction in which the migration leaves the history. It shows the plan and asks first; scripts say --yes. What has no down file, or was changed since, cannot be rolled back, and then nothing is. A down file undoes the schema; data that a migration removed stays lost.",
@@ -68,7 +70,7 @@ const rollback: CommandSpec = {
           description: "How many migrations. Default: 1",
         },
         { flag: "--to", value: VERSION, description: "The version to go back to; it stays applied." },
-        { flag: "--yes", description: "Do not ask." },
+        { flag: "--yes", short: "-y", description: "Do not ask." },
         ALLOW_ONLINE,
       ],
     },
@@ -174,6 +176,7 @@ async function confirm(
 
 const repair: CommandSpec = {
   name: "db:repair",
+  group: "Migrations",
   summary: "Accept a migration file that was edited after it was applied.",
   description:
     "Writes the checksum that the file has now into the history, so that db:migrate goes on; for a migration outside a transaction that is under way, the statements that have run are taken to be the file's. The database's schema stays as it is: whoever edited the file has to know that it fits. Both checksums, who did it and why are logged.",
@@ -257,10 +260,11 @@ const repair: CommandSpec = {
 
 const baseline: CommandSpec = {
   name: "db:baseline",
+  group: "Migrations",
   summary: "Adopt an existing schema: record migrations as applied without running them.",
   description:
     "For a database that has what the first migrations of a set would make, since it was made by other means: records all of that set's migrations up to the version as applied, without running them. It refuses where one of the set was applied already.",
-  arguments: "<version:string>",
+  argument: VERSION,
   options: [{ title: "Baseline", options: [REASON] }, MIGRATION_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
   examples: [{
     purpose: "The schema is that of 012; what follows is to be applied",

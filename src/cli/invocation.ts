@@ -14,6 +14,7 @@ import { printableLines } from "../printable.ts";
 import { Progress } from "../output/progress.ts";
 import { type Style, styleFor } from "../output/style.ts";
 import type { ParsedOptions } from "./parsed_options.ts";
+import { BadValue } from "./values.ts";
 import { applicationName } from "../config/version.ts";
 
 /** The outside world, injected. */
@@ -184,6 +185,16 @@ export class Invocation {
   onlyWith(other: string, isGiven: boolean, flags: readonly string[]): void {
     if (isGiven) return;
     for (const flag of this.given(flags)) this.#problems.push(`${flag} needs ${other}`);
+  }
+
+  /** Notes what a reading finds wrong. @param name of what is read, before the message */
+  check(read: () => unknown, name: string): void {
+    try {
+      read();
+    } catch (error) {
+      if (!(error instanceof BadValue)) throw error;
+      this.#problems.push(`${name} ${error.message}`);
+    }
   }
 
   /** Notes what is wrong with an option; {@linkcode assertUsable} throws it. */

@@ -37,6 +37,7 @@ const useCases = () => import("../commands/maintenance.ts");
 
 const status: CommandSpec = {
   name: "maintenance:status",
+  group: "Maintenance",
   summary: "Show the mode and the active tasks.",
   description:
     "Shows the mode, the pending and running tasks, and whether maintenance can be entered. A transition that is due is completed first: when the last task has ended while waiting, the mode becomes maintenance.",
@@ -83,6 +84,7 @@ const status: CommandSpec = {
 
 const request: CommandSpec = {
   name: "maintenance:request",
+  group: "Maintenance",
   summary: "Ask for maintenance: running → waiting → maintenance.",
   description:
     "Asks for maintenance. PostgreSQL refuses new tasks from then on; when none is pending or running any more the mode becomes maintenance, at once if there is none now. Asking again renews it. Somebody else's request is joined, and stays theirs.",
@@ -158,6 +160,7 @@ const request: CommandSpec = {
 
 const enter: CommandSpec = {
   name: "maintenance:enter",
+  group: "Maintenance",
   summary: "Enter maintenance now, if nothing is active.",
   description:
     "Enters maintenance after a request, if no task is pending or running. It never cuts a task off: while any is active it refuses, and says how many there are.",
@@ -175,6 +178,7 @@ const enter: CommandSpec = {
 
 const exit: CommandSpec = {
   name: "maintenance:exit",
+  group: "Maintenance",
   summary: "Go back to running; also cancels a wait.",
   description:
     "Ends maintenance, or the wait for it: the mode is running again and tasks are accepted. What somebody else asked for is ended with --force alone, and the log keeps that.",
@@ -208,6 +212,7 @@ const exit: CommandSpec = {
 
 const wait: CommandSpec = {
   name: "maintenance:wait",
+  group: "Maintenance",
   summary: "Wait until the mode is running, or maintenance.",
   description:
     "Waits for a mode, whoever leads there; it asks for nothing itself. For entrypoints of applications that should start when maintenance is over.",
@@ -250,6 +255,7 @@ const wait: CommandSpec = {
 
 const list: CommandSpec = {
   name: "maintenance:tasks",
+  group: "Maintenance",
   summary: "List the active tasks, the oldest first.",
   description:
     "Lists tasks that are running or pending. Stale are those of which nothing has been heard for too long: running ones silent for longer than their heartbeat may take, and pending ones an hour behind their time.",
@@ -287,6 +293,7 @@ const list: CommandSpec = {
 
 const history: CommandSpec = {
   name: "maintenance:history",
+  group: "Maintenance",
   summary: "Show who asked for, entered and ended maintenance.",
   description:
     "Shows the log of the mode's changes, newest first, whoever made them: the database writes it, and lets nobody change it.",
@@ -315,6 +322,7 @@ const history: CommandSpec = {
 
 const watch: CommandSpec = {
   name: "maintenance:watch",
+  group: "Maintenance",
   summary: "Follow the mode and the tasks on a full screen.",
   description:
     "Shows the mode, charts of the running and the pending tasks, the stale and the oldest of them, and the log, every second. Keys: r requests maintenance (it asks first), x exits it, q ends.",

@@ -6,9 +6,11 @@
 
 import { EXIT_CODES, PipeweaveError } from "../errors.ts";
 import { FailureReported } from "./failure_reported.ts";
+import type { CommandSpec } from "./spec.ts";
 import { formatError } from "../output/error_text.ts";
 import { errorJson } from "../output/json.ts";
 import { styleFor } from "../output/style.ts";
+import type { CommandLine } from "./arguments.ts";
 import { colors, type Invocation, type World } from "./invocation.ts";
 
 /**
@@ -29,12 +31,22 @@ export async function run(args: readonly string[], world: World): Promise<number
   }
   let invocation: Invocation | undefined;
   try {
-    const [{ runTree }, { COMMANDS }, { normalize }] = await Promise.all([
+    const [{ runCommand }, { COMMANDS }, { readCommandLine }] = await Promise.all([
       import("./tree.ts"),
       import("./commands.ts"),
       import("./arguments.ts"),
     ]);
-    await runTree(normalize(args, COMMANDS.map(({ name }) => name)), world, (call) => invocation = call);
+    if (args[0] === "__complete") {
+      const { complete, offerText } = await import("./completion.ts");
+      world.out(offerText(complete(args.slice(1), COMMANDS)));
+      return 0;
+    }
+    const line = readCommandLine(args, COMMANDS);
+    if (line.asks !== undefined || !line.command) {
+      world.out(`${await textOf(line, COMMANDS, world)}\n`);
+      return 0;
+    }
+    await runCommand(line.command, line.args, world, (call) => invocation = call);
     if (invocation?.document) invocation.conclude(invocation.document);
     return 0;
   } catch (thrown) {
@@ -67,6 +79,27 @@ export async function run(args: readonly string[], world: World): Promise<number
   }
 }
 
+/** What is shown instead of a command's work. */
+async function textOf(
+  { command, args, asks }: CommandLine,
+  all: readonly CommandSpec[],
+  world: World,
+): Promise<string> {
+  const isJson = args.some((arg) => /^--json(?:=|$)/.test(arg));
+  if (asks === "version") {
+    const { version, versionText } = await import("./version_text.ts");
+    return isJson ? JSON.stringify(version()) : versionText();
+  }
+  if (asks === "licenses") {
+    const { licencesText } = await import("./version_text.ts");
+    return licencesText();
+  }
+  const { commandHelp, programHelp } = await import("./help.ts");
+  const { columns } = world.size();
+  const style = styleFor(colors(world, world.outIsTerminal, args.includes("--no-color")));
+  return command ? commandHelp(command, columns, style) : programHelp(all, columns, style);
+}
+
 /** With a folder of the user's own, PipeWeave's tables are made where they are asked for. */
 function nameEmbedded(error: PipeweaveError, invocation: Invocation | undefined): void {
   if (error.code !== "not_migrated" || !invocation?.sources().dirs?.length) return;
@@ -86,7 +119,6 @@ async function nameSchema(error: PipeweaveError, schema: string | undefined): Pr
 async function asUsageError(error: unknown, args: readonly string[]): Promise<unknown> {
   const { ValidationError } = await import("@cliffy/command");
   if (!(error instanceof ValidationError)) return error;
-  // Only a known name is repeated: any other word may be a misplaced URL.
   const { COMMANDS } = await import("./commands.ts");
   const command = COMMANDS.find(({ name }) => args.includes(name))?.name;
   // A mistyped option may hold a value, and the value may be a secret.
@@ -95,8 +127,6 @@ async function asUsageError(error: unknown, args: readonly string[]): Promise<un
     '"…"',
   );
   return new PipeweaveError("usage", "bad_arguments", message, {
-    hint: command && command !== args[0] && args[0]?.startsWith("-")
-      ? `Options come after the command: pipeweave ${command} [options]`
-      : `See: pipeweave ${command ? `${command} ` : ""}--help`,
+    hint: `See: pipeweave ${command ? `${command} ` : ""}--help`,
   });
 }

@@ -34,6 +34,12 @@ export interface Example {
   readonly line: string;
 }
 
+/** Headings of the list of commands, in order. */
+export const COMMAND_GROUPS = ["Migrations", "Files", "Maintenance", "Others"] as const;
+
+/** A heading of the list of commands. */
+export type CommandGroup = typeof COMMAND_GROUPS[number];
+
 /** A command: `<group>:<name>`. */
 export interface CommandSpec {
   readonly name: string;
@@ -41,8 +47,15 @@ export interface CommandSpec {
   readonly summary: string;
   /** What it does, in paragraphs. */
   readonly description: string;
-  /** What stands beside its options, as Cliffy takes it: `<version:string>`. */
-  readonly arguments?: string;
+  /** Heading that it is listed under. */
+  readonly group: CommandGroup;
+  /** Whether it is left out of lists: a name that is on its way out. */
+  readonly isHidden?: boolean;
+  /** What stands beside its options. */
+  readonly argument?: Value<string> & {
+    /** Whether it may be left out, and stand several times. */
+    readonly isList?: boolean;
+  };
   readonly options: readonly OptionGroup[];
   readonly examples: readonly Example[];
   /** Its exit codes besides 0 and 2, and what they mean here. */
@@ -62,8 +75,12 @@ export const OUTPUT_OPTIONS: OptionGroup = {
       description:
         "Print one JSON document on stdout and nothing else there; with =stream one a step, a line each.",
     },
-    { flag: "--quiet", description: "Print no progress, and no step-by-step report." },
-    { flag: "--verbose", description: "Print notices of the server, and stack traces of errors." },
+    { flag: "--quiet", short: "-q", description: "Print no progress, and no step-by-step report." },
+    {
+      flag: "--verbose",
+      short: "-v",
+      description: "Print notices of the server, and stack traces of errors.",
+    },
     {
       flag: "--no-color",
       description: "Print without colours (also NO_COLOR, and where stdout is no terminal).",
@@ -76,19 +93,35 @@ export const OUTPUT_OPTIONS: OptionGroup = {
 export const CONNECTION_OPTIONS: OptionGroup = {
   title: "Connection",
   options: [
-    { flag: "--url", value: text("url"), description: "Connection URL, as libpq reads it (DATABASE_URL)." },
+    {
+      flag: "--url",
+      short: "-u",
+      value: text("url"),
+      description: "Connection URL, as libpq reads it (DATABASE_URL).",
+    },
     {
       flag: "--host",
       value: text("host"),
       description: "Host, address, or folder of a Unix socket; several by commas (DB_HOST, PGHOST).",
     },
-    { flag: "--port", value: text("port"), description: "Port (DB_PORT, PGPORT). Default: 5432" },
+    {
+      flag: "--port",
+      short: "-p",
+      value: text("port"),
+      description: "Port (DB_PORT, PGPORT). Default: 5432",
+    },
     {
       flag: "--database",
+      short: "-d",
       value: text("name"),
       description: "Database (DB_NAME, DB_DATABASE, PGDATABASE). Default: the user",
     },
-    { flag: "--user", value: text("name"), description: "Database user (DB_USER, DB_USERNAME, PGUSER)." },
+    {
+      flag: "--user",
+      short: "-U",
+      value: text("name"),
+      description: "Database user (DB_USER, DB_USERNAME, PGUSER).",
+    },
     {
       flag: "--password",
       value: text("password"),
