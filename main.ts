@@ -95,6 +95,17 @@ for (const [signal, code] of SIGNALS) {
   });
 }
 
+/** Commands that may write files, below the working folder; what the binary does besides has no leave to write any. */
+const WRITERS = /^(?:db:)?(?:import|new|create)$/;
+if (!Deno.args.some((arg) => WRITERS.test(arg)) && !mayHoldSockets(Deno.cwd())) {
+  Deno.permissions.revokeSync({ name: "write", path: "." });
+}
+
+/** Whether a folder is above those of Unix sockets, for which leave to write is needed, too. */
+function mayHoldSockets(folder: string): boolean {
+  return folder === "/" || /^\/(?:run|var|var\/run|cloudsql)(?:\/postgresql)?$/.test(folder);
+}
+
 const code = await run(Deno.args, {
   env: readEnvironment((name) => Deno.env.get(name)),
   out: writer(Deno.stdout),

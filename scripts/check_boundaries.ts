@@ -15,7 +15,9 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   engine: ["migrations", "sql", "database", "config"],
   maintenance: ["database", "config"],
   cleanup: ["database", "config", "maintenance"],
+  import: ["migrations", "sql", "database", "config"],
   commands: [
+    "import",
     "engine",
     "lint",
     "migrations",
@@ -27,6 +29,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ],
   output: [
     "commands",
+    "import",
     "engine",
     "lint",
     "migrations",
@@ -45,6 +48,7 @@ const MAY_IMPORT: Readonly<Record<string, readonly string[]>> = {
   ],
   cli: [
     "commands",
+    "import",
     "engine",
     "migrations",
     "maintenance",

@@ -9,6 +9,7 @@ import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { findingJson } from "../output/json.ts";
 import { formatLint, formatValidation } from "../output/text.ts";
+import { importCommand } from "./import_command.ts";
 import type { Invocation } from "./invocation.ts";
 import {
   type CommandSpec,
@@ -213,4 +214,4 @@ const create: CommandSpec = {
   },
 };
 
-export const FILE_COMMANDS: readonly CommandSpec[] = [validate, lint, create];
+export const FILE_COMMANDS: readonly CommandSpec[] = [validate, lint, create, importCommand];

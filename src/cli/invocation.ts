@@ -166,6 +166,11 @@ export class Invocation {
     return this.#options.get<T>(flag);
   }
 
+  /** The values of an option that may be repeated. */
+  list<T>(flag: string): readonly T[] {
+    return this.#options.get<readonly T[]>(flag) ?? [];
+  }
+
   /** A variable's whole number; undefined where it is not set. */
   environmentInteger(name: string, least: number, most: number): number | undefined {
     const value = this.world.env[name];

@@ -80,6 +80,17 @@ export function wholeNumber(label: string, least: number, most: number): Value<n
   };
 }
 
+/** `name=value`. */
+export const placeholder: Value<readonly [name: string, value: string]> = {
+  label: "name=value",
+  completion: NOTHING,
+  parse: (typed) => {
+    const match = /^([\w.:-]+)=(.*)$/s.exec(typed);
+    if (!match) throw new BadValue(`must be name=value, not "${typed}"`);
+    return [match[1]!, match[2]!];
+  },
+};
+
 /** One of several words. */
 export function oneOf<const T extends string>(label: string, ...words: readonly T[]): Value<T> {
   return {

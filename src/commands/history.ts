@@ -89,7 +89,7 @@ export async function repairMigration(
     : new SqlText(
       changed.map(({ number, hash }) => rehash(schema, migration.version, number, hash).text).join("\n"),
     );
-  await alter(session, history.complete, [
+  await alterHistory(session, history.complete, [
     set,
     sql`${
       writeLog(schema, {
@@ -190,7 +190,7 @@ export async function baseline(session: Session, version: string, options: ByHan
     );
   }
   const { schema } = session.settings;
-  await alter(
+  await alterHistory(
     session,
     history.complete,
     adopted.map((migration) =>
@@ -238,7 +238,7 @@ export async function settlePartial(
   }
   const { schema } = session.settings;
   const changes = { done: takeAsDone, again: unbegin, forget };
-  await alter(session, history.complete, [
+  await alterHistory(session, history.complete, [
     changes[settlement](schema, partial.version),
     sql`${
       writeLog(schema, {
@@ -285,7 +285,7 @@ export async function renumber(
     );
   }
   const { schema } = session.settings;
-  await alter(session, history.complete, [
+  await alterHistory(session, history.complete, [
     sql`UPDATE ${
       historyTable(schema)
     } SET version = ${to} WHERE version = ${row.version} AND name = ${row.name};`,
@@ -302,13 +302,19 @@ export async function renumber(
 /** A status with nothing wrong in it but what is put in. */
 const NOTHING_ELSE = { applied: [], missing: [], outOfOrder: [], partial: [], taken: [] } as const;
 
-/** Changes the history in one transaction, while no migrator works. */
-async function alter(session: Session, complete: boolean, statements: readonly SqlText[]): Promise<void> {
+/** Changes the history in one transaction, while no migrator works. @param first what makes room for it */
+export async function alterHistory(
+  session: Session,
+  complete: boolean,
+  statements: readonly SqlText[],
+  { first }: { readonly first?: SqlText | undefined } = {},
+): Promise<void> {
   const { schema } = session.settings;
   const parts = [
     ...freshSession({ lockTimeoutMs: MIGRATION_LOCK_TIMEOUT_MS, statementTimeoutMs: undefined }),
     assertTrusted(schema, [], "own"),
     lockForHistory(schema),
+    ...(first ? [first] : []),
     // Again, since somebody may have held that lock for a while.
     assertTrusted(schema, [], "own", { writes: ENGINE_TABLES }),
     ...(complete ? [] : [createBookkeeping(schema)]),

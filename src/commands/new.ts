@@ -7,6 +7,7 @@
 import { join } from "node:path";
 import { PipeweaveError } from "../errors.ts";
 import { DATE_DIGITS, discover, type MigrationSources } from "../migrations/discover.ts";
+import { nameOfWords } from "../migrations/name.ts";
 import { compareVersions, type Migration } from "../migrations/migration.ts";
 
 /** Digits of the first version in a set without PipeWeave's own migrations. */
@@ -34,9 +35,9 @@ export function newMigration(
   sources: MigrationSources,
   now: Date = new Date(),
 ): NewMigration {
-  const name = title.toLowerCase().replace(/[^a-z0-9]+/g, "_").replace(/^_+|_+$/g, "");
+  const name = nameOfWords(title);
   if (name === "") {
-    throw new PipeweaveError("usage", "bad_name", "The name holds no letter or digit of ASCII", {
+    throw new PipeweaveError("usage", "bad_name", "The name holds neither a letter nor a digit", {
       hint: "Say in a few words what it does: pipeweave db:new add_email_to_users",
     });
   }

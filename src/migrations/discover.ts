@@ -10,6 +10,7 @@ import { messageOf, PipeweaveError } from "../errors.ts";
 import { canonicalText, checksumOf, NotUtf8Error } from "./checksum.ts";
 import { readDirectives } from "./directives.ts";
 import { EMBEDDED_FILES } from "./embedded_files.ts";
+import { NAME_PART } from "./name.ts";
 import { reasonToPassOver, toolOfName } from "./folder.ts";
 import { LARGEST_FILE, megabytes, utf16Of, withText } from "./text.ts";
 import type { Finding } from "./finding.ts";
@@ -43,7 +44,7 @@ export interface Discovery {
   readonly findings: readonly Finding[];
 }
 
-const FILE_NAME = /^(\d+)_([a-z0-9]+(?:_[a-z0-9]+)*)(\.down)?\.sql$/;
+const FILE_NAME = new RegExp(`^(\\d+)_(${NAME_PART}(?:_${NAME_PART})*)(\\.down)?\\.sql$`, "u");
 const DOWN = ".down.sql";
 /** From this many digits on, versions are dates rather than counted numbers, and gaps mean nothing. */
 export const DATE_DIGITS = 8;

@@ -1,0 +1,71 @@
+/**
+ * Writes the files of an import: all of them, or none.
+ *
+ * @module
+ */
+
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { messageOf, PipeweaveError } from "../errors.ts";
+
+/** What became of a folder. */
+export type Written = "written" | "there already" | "edited since";
+
+/**
+ * Writes files into a folder that is new or empty: into another one beside it first, which then gets its name.
+ *
+ * @returns `there already` where the folder has these very files, `edited since` where some of them have another text
+ * @throws {PipeweaveError} of kind `usage` when the folder holds anything else, or must not be written to
+ */
+export function writeFolder(folder: string, files: ReadonlyMap<string, string>): Written {
+  const target = resolve(folder);
+  const present = existsSync(target) ? readdirSync(target) : [];
+  if (present.length > 0) {
+    const strangers = present.filter((name) => !files.has(name));
+    const missing = [...files.keys()].filter((name) => !present.includes(name));
+    if (strangers.length > 0 || missing.length > 0) {
+      throw new PipeweaveError(
+        "usage",
+        "folder_not_empty",
+        `The folder ${folder} is not empty; nothing was written`,
+        {
+          hint: "Name a folder that is not there yet: --output <folder>.",
+        },
+      );
+    }
+    const isSame = [...files].every(([name, text]) => readFileSync(join(target, name), "utf8") === text);
+    return isSame ? "there already" : "edited since";
+  }
+  const draft = join(
+    dirname(target),
+    `.${target.slice(dirname(target).length + 1)}.${crypto.randomUUID().slice(0, 8)}`,
+  );
+  try {
+    mkdirSync(draft, { recursive: true });
+    for (const [name, text] of files) writeFileSync(join(draft, name), text, { flag: "wx" });
+    if (existsSync(target)) rmSync(target, { recursive: true });
+    renameSync(draft, target);
+  } catch (error) {
+    try {
+      rmSync(draft, { recursive: true, force: true });
+    } catch {
+      // It is the first failure that tells.
+    }
+    const isForbidden = error instanceof Error &&
+      /NotCapable|Requires write access/.test(`${error.name}${error.message}`);
+    throw new PipeweaveError(
+      "usage",
+      "not_writable",
+      isForbidden
+        ? `${folder} is outside of the working folder, and the binary has no leave to write there`
+        : `The folder ${folder} cannot be written: ${messageOf(error)}`,
+      {
+        hint: isForbidden
+          ? `Start it from a folder above it: (cd ${dirname(target)} && pipeweave db:import …)`
+          : "Nothing was written. Name another folder with --output.",
+        cause: error,
+      },
+    );
+  }
+  return "written";
+}
