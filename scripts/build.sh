@@ -75,6 +75,6 @@ TZ=UTC find "$bundle" -exec touch -t 202001010000 {} +
 case $output in /*) ;; *) output=$root/$output ;; esac
 cd "$bundle"
 "$deno" compile --quiet --no-config --no-prompt --no-check --no-code-cache $v8 --target "$target" --output "$output" \
-  --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets,." --allow-sys=hostname,uid \
+  --allow-net --allow-read --allow-env="$environment" --allow-write="$sockets,." --allow-sys=hostname,uid,gid,userInfo,homedir \
   --include build.json --include libpg-query.bin --include LICENSE --include THIRD_PARTY_NOTICES main.js
 echo "built ${output#"$root/"}" >&2

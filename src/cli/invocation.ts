@@ -272,7 +272,7 @@ export class Invocation {
   /** Whether anybody named a database at all. */
   connectionIsConfigured(): boolean {
     const decision = this.#decide();
-    return !decision.ok || decision.configured;
+    return decision.configured;
   }
 
   /**

@@ -55,6 +55,6 @@ export async function runCommand(
 
 /** An option as Cliffy takes it: `--dir <folder:string>`. Its value stays a text; {@linkcode ParsedOptions} reads it. */
 function asCliffy({ flag, short, value, valueIsOptional }: OptionSpec): string {
-  const behind = !value ? "" : valueIsOptional ? `=[${value.label}:string]` : ` <${value.label}:string>`;
+  const behind = !value ? "" : valueIsOptional ? "=[value:string]" : " <value:string>";
   return `${short ? `${short}, ` : ""}${flag}${behind}`;
 }

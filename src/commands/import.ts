@@ -4,6 +4,7 @@
  * @module
  */
 
+import { basename } from "node:path";
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import type { Session } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
@@ -15,6 +16,8 @@ import { readForeignFolder } from "../import/folder.ts";
 import { type AppliedThere, type ForeignHistory, readForeignHistory } from "../import/history.ts";
 import { writeFolder, type Written } from "../import/write.ts";
 import { discover } from "../migrations/discover.ts";
+import type { Finding } from "../migrations/finding.ts";
+import { validateAll } from "../migrations/validate.ts";
 import { labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { alterHistory } from "./history.ts";
 
@@ -88,12 +91,11 @@ export async function importFolder(
   };
   if (options.output === undefined) return { ...common, written: undefined, history: plan };
   const written = writeFolder(options.output, filesOf(files));
-  if (!session || !found || !applied) return { ...common, written, history: undefined };
+  const { migrations, findings } = discover({ dirs: [options.output], embedded: false });
+  const left = written === "edited since" ? await leftIn(foreign, migrations, findings) : problems;
+  if (!session || !found || !applied) return { ...common, problems: left, written, history: undefined };
   // A file that needs a hand gets another checksum by it.
-  if (problems.some(({ file }) => files.some(({ from }) => from === file)) && written !== "edited since") {
-    return { ...common, written, history: plan };
-  }
-  const { migrations } = discover({ dirs: [options.output], embedded: false });
+  if (left.length > 0) return { ...common, problems: left, written, history: plan };
   const adoption = await adopt(session, {
     migrations,
     files,
@@ -102,7 +104,22 @@ export async function importFolder(
     options,
     tool: foreign.tool,
   });
-  return { ...common, written, history: { ...plan!, ...adoption } };
+  return { ...common, problems: left, written, history: { ...plan!, ...adoption } };
+}
+
+/** What still needs a hand in a folder that was edited after it was written. */
+async function leftIn(
+  { problems }: ForeignFolder,
+  migrations: readonly Migration[],
+  findings: readonly Finding[],
+): Promise<ImportResult["problems"]> {
+  const all = [...findings, ...await validateAll(migrations, {})];
+  const versions = new Set(migrations.map(({ version }) => versionKey(version)));
+  const isWritten = (file: string) => versions.has(versionKey(/^\d+/.exec(basename(file))?.[0] ?? ""));
+  return [
+    ...problems.filter(({ file }) => !isWritten(file)),
+    ...all.filter(({ severity }) => severity === "error").map(({ file, message }) => ({ file, message })),
+  ];
 }
 
 function filesOf(files: readonly Imported[]): ReadonlyMap<string, string> {

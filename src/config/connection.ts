@@ -100,7 +100,7 @@ export type ConnectionDecision =
     /** Whether anybody named a database at all, or all of it is defaults. */
     readonly configured: boolean;
   }
-  | { readonly ok: false; readonly problems: readonly string[] };
+  | { readonly ok: false; readonly configured: boolean; readonly problems: readonly string[] };
 
 const SSL_MODES: readonly SslMode[] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 const TARGET_SESSIONS: readonly TargetSession[] = [
@@ -197,7 +197,11 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
     warnings,
     problems,
   );
-  if (problems.length > 0) return { ok: false, problems };
+  if (problems.length > 0) {
+    // Anything that is set wrong was meant.
+    const configured = layers.some(({ parameters }) => Object.keys(parameters).length > 0);
+    return { ok: false, configured, problems };
+  }
 
   const options = get("options");
   const timeZone = get("timezone");

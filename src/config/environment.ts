@@ -4,6 +4,7 @@
  * @module
  */
 
+import { userInfo } from "node:os";
 import { PG_VARIABLES } from "./parameters.ts";
 
 /** Every variable, by what it is for. */
@@ -27,7 +28,18 @@ export const ENVIRONMENT: readonly string[] = [
   ...["AUTO_MIGRATE", "AUTO_INIT_DB", "MAINTENANCE_CHECK_INTERVAL_MS", "PIPEWEAVE_MIGRATIONS_DIR"],
   ...["PIPEWEAVE_DLQ_RETENTION_DAYS", "PIPEWEAVE_OWNER"],
   // Who and where: libpq's default user, its files, the terminal.
-  ...["HOME", "APPDATA", "USERPROFILE", "USER", "LOGNAME", "USERNAME", "NO_COLOR", "TERM"],
+  ...[
+    "HOME",
+    "APPDATA",
+    "USERPROFILE",
+    "USER",
+    "LOGNAME",
+    "USERNAME",
+    "NO_COLOR",
+    "FORCE_COLOR",
+    "TERM",
+    "CI",
+  ],
 ];
 
 /** An environment, as plain data. */
@@ -42,7 +54,16 @@ export function readEnvironment(get: (name: string) => string | undefined): Envi
   return Object.fromEntries(ENVIRONMENT.map((name) => [name, get(name)]));
 }
 
-/** The operating system's user name as the environment tells it. */
+/** The operating system's user name: as the environment tells it, or, in a container or from cron, as the system does. */
 export function osUserOf(env: Environment): string | undefined {
-  return env["USER"] || env["LOGNAME"] || env["USERNAME"] || undefined;
+  return env["USER"] || env["LOGNAME"] || env["USERNAME"] || accountName();
+}
+
+function accountName(): string | undefined {
+  try {
+    return userInfo().username || undefined;
+  } catch {
+    // A number that no account has, as containers are given.
+    return undefined;
+  }
 }

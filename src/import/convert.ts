@@ -12,8 +12,9 @@ import { readDirectives } from "../migrations/directives.ts";
 import { type Migration, versionKey } from "../migrations/migration.ts";
 import { validateSql } from "../migrations/validate.ts";
 import { parseStatements, SqlSyntaxError, type Statement } from "../sql/statements.ts";
+import { nameOf, nodesOf, tableOf } from "../sql/tree.ts";
 import { transactionClassOf } from "../sql/transactions.ts";
-import type { ForeignFolder, ForeignMigration } from "./foreign.ts";
+import { BOOKS, type ForeignFolder, type ForeignMigration } from "./foreign.ts";
 
 /** A file to be written. */
 export interface Imported {
@@ -35,15 +36,25 @@ export type Placeholders = Readonly<Record<string, string>>;
 
 const NO_TRANSACTION = "-- pipeweave: no-transaction\n";
 
+/** What is taken out of a text, and filled in. */
+interface Cleaning {
+  readonly placeholders: Placeholders;
+  /** Tables of the old tool's own. */
+  readonly books: readonly string[];
+}
+
 /** Makes our files of a folder's migrations, in its order. */
 export async function convertFolder(
   folder: ForeignFolder,
   placeholders: Placeholders,
 ): Promise<readonly Imported[]> {
   const versions = versionsFor(folder.migrations);
+  // Names that are told by their schema alone may be the user's.
+  const own = ["graphile-migrate", "sqitch"].includes(folder.tool) ? [] : [BOOKS[folder.tool]];
+  const cleaning = { placeholders, books: ["schema_migrations", "ar_internal_metadata", ...own] };
   const imported: Imported[] = [];
   for (const [index, one] of folder.migrations.entries()) {
-    imported.push(await convert(one, versions[index]!, placeholders));
+    imported.push(await convert(one, versions[index]!, cleaning));
   }
   return imported;
 }
@@ -91,12 +102,12 @@ function commonLength(versions: readonly string[]): number {
 async function convert(
   foreign: ForeignMigration,
   { version, decision }: Numbered,
-  placeholders: Placeholders,
+  cleaning: Cleaning,
 ): Promise<Imported> {
   const decisions = [...(decision ? [decision] : []), ...foreign.decisions];
   const problems: string[] = [];
   const name = nameOfWords(foreign.title) || "migration";
-  const up = await cleaned(foreign.up, placeholders, decisions);
+  const up = await cleaned(foreign.up, { ...cleaning, decisions });
   const isOutside = await runsOutside(up);
   const noTransaction = foreign.noTransaction || isOutside !== undefined;
   if (isOutside && !foreign.noTransaction) {
@@ -108,22 +119,22 @@ async function convert(
   const sql = `${noTransaction ? NO_TRANSACTION : ""}${body}\n`;
   problems.push(...await problemsIn(sql, `${version}_${name}.sql`));
   const down = foreign.down === undefined ? undefined : await convertDown(foreign.down, {
-    ...{ version, name, placeholders, decisions },
+    ...cleaning,
+    ...{ version, name, decisions },
   });
   return { key: foreign.key, version, name, from: foreign.file, sql, down, decisions, problems };
 }
 
 async function convertDown(
   text: string,
-  { version, name, placeholders, decisions }: {
+  { version, name, placeholders, books, decisions }: Cleaning & {
     readonly version: string;
     readonly name: string;
-    readonly placeholders: Placeholders;
     readonly decisions: string[];
   },
 ): Promise<string | undefined> {
   const own: string[] = [];
-  let down = await cleaned(text, placeholders, own);
+  let down = await cleaned(text, { placeholders, books, decisions: own });
   if (await runsOutside(down)) {
     down = down.replace(/\b(INDEX|PARTITION\s+\S+)\s+CONCURRENTLY\b/gi, "$1");
     own.push("CONCURRENTLY was left out, since roll-backs run in a transaction");
@@ -142,7 +153,10 @@ async function convertDown(
 const META =
   /^\\(?:set\s+ON_ERROR_STOP\b.*|set\s+ECHO\b.*|echo\b.*|timing\b.*|pset\b.*|encoding\b.*|(?:un)?restrict\b.*|q)\s*$/i;
 
-async function cleaned(text: string, placeholders: Placeholders, decisions: string[]): Promise<string> {
+async function cleaned(
+  text: string,
+  { placeholders, books, decisions }: Cleaning & { readonly decisions: string[] },
+): Promise<string> {
   let sql = text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n");
   const lines = sql.split("\n");
   const kept = lines.filter((line) => !META.test(line.trim()));
@@ -154,6 +168,7 @@ async function cleaned(text: string, placeholders: Placeholders, decisions: stri
   for (const [name, value] of set) sql = sql.replace(new RegExp(markOf(name), "g"), () => value);
   if (set.length > 0) decisions.push(`placeholders were filled in: ${set.map(([name]) => name).join(", ")}`);
   sql = await withoutTransactions(sql, decisions);
+  sql = await withoutBooks(sql, books, decisions);
   sql = await withoutMarks(sql, decisions);
   return sql.trim();
 }
@@ -182,6 +197,25 @@ async function withoutTransactions(sql: string, decisions: string[]): Promise<st
       ? "BEGIN and COMMIT around it were left out: it runs in a transaction anyway"
       : `${control.length} BEGIN and COMMIT were left out: it runs in one transaction, or, marked so, outside`,
   );
+  return text;
+}
+
+/** What is done to the old tool's own table: it is that tool's, and no part of the schema. */
+async function withoutBooks(sql: string, books: readonly string[], decisions: string[]): Promise<string> {
+  const own = (await statements(sql)).filter(({ node: { type, fields } }) => {
+    if (["CreateFunctionStmt", "DoStmt", "SelectStmt", "ViewStmt"].includes(type)) return false;
+    const names = type === "DropStmt"
+      ? nodesOf(fields["objects"]).map(({ fields: list }) => nameOf(list["items"]).name)
+      : [tableOf(fields["relation"])?.name];
+    return names.length > 0 && names.every((name) => name !== undefined && books.includes(name));
+  });
+  let text = sql;
+  for (const { start, end } of own.toReversed()) {
+    text = text.slice(0, start) + text.slice(end).replace(/^[ \t]*;?[ \t]*\n?/, "");
+  }
+  if (own.length > 0) {
+    decisions.push(`${own.length} statement(s) about the old tool's own table were left out`);
+  }
   return text;
 }
 

@@ -29,6 +29,26 @@ export const TOOLS = [
 /** The name of a tool. */
 export type Tool = typeof TOOLS[number];
 
+/** The table in which each tool keeps what it has applied. */
+export const BOOKS: Readonly<Record<Tool, string>> = {
+  "dbmate": "schema_migrations",
+  "diesel": "__diesel_schema_migrations",
+  "flyway": "flyway_schema_history",
+  "golang-migrate": "schema_migrations",
+  "goose": "goose_db_version",
+  "graphile-migrate": "migrations",
+  "knex": "knex_migrations",
+  "liquibase": "databasechangelog",
+  "node-pg-migrate": "pgmigrations",
+  "pop": "schema_migration",
+  "prisma": "_prisma_migrations",
+  "rails": "schema_migrations",
+  "sql-migrate": "gorp_migrations",
+  "sqitch": "changes",
+  "sqlx": "_sqlx_migrations",
+  "tern": "schema_version",
+};
+
 /** A migration of another tool. */
 export interface ForeignMigration {
   /** By what the old tool's history knows it. */

@@ -8,7 +8,7 @@ import { assertTrusted } from "../database/trust.ts";
 import { type Row, type Session } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
-import type { Tool } from "./foreign.ts";
+import { BOOKS, type Tool } from "./foreign.ts";
 import { flywayVersion } from "./pairs.ts";
 
 /** A migration that the old tool has applied. */
@@ -33,7 +33,6 @@ export interface ForeignHistory {
 
 /** Where a tool keeps its history, and how it is read. */
 interface Keeping {
-  readonly table: string;
   readonly schema?: string;
   /** By which it is told from a table of the user's. */
   readonly columns: readonly string[];
@@ -71,22 +70,22 @@ function halfDone(what: string): PipeweaveError {
 
 const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   "dbmate": {
-    ...{ table: "schema_migrations", columns: ["version"], not: "checksum", select: "version" },
+    ...{ columns: ["version"], not: "checksum", select: "version" },
     read: each((row) => digits(row["version"])),
   },
   "rails": {
-    ...{ table: "schema_migrations", columns: ["version"], not: "checksum", select: "version" },
+    ...{ columns: ["version"], not: "checksum", select: "version" },
     read: each((row) => String(row["version"])),
   },
   "golang-migrate": {
-    ...{ table: "schema_migrations", columns: ["version", "dirty"], select: "version, dirty" },
+    ...{ columns: ["version", "dirty"], select: "version, dirty" },
     read: (rows) => {
       if (rows[0]?.["dirty"] === true) throw halfDone(`version ${rows[0]["version"]}`);
       return lastOnly(rows);
     },
   },
   "goose": {
-    ...{ table: "goose_db_version", columns: ["version_id", "is_applied"] },
+    ...{ columns: ["version_id", "is_applied"] },
     // The newest row of a version says whether it is applied.
     select: "DISTINCT ON (version_id) version_id::text AS version, is_applied, tstamp::timestamptz AS at",
     behind: "ORDER BY version_id, id DESC",
@@ -95,23 +94,23 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
     ),
   },
   "sql-migrate": {
-    ...{ table: "gorp_migrations", columns: ["id", "applied_at"], select: "id, applied_at AS at" },
+    ...{ columns: ["id", "applied_at"], select: "id, applied_at AS at" },
     read: each((row) => String(row["id"])),
   },
   "tern": {
-    ...{ table: "schema_version", columns: ["version"], not: "installed_rank", select: "version" },
+    ...{ columns: ["version"], not: "installed_rank", select: "version" },
     read: lastOnly,
   },
   "node-pg-migrate": {
-    ...{ table: "pgmigrations", columns: ["name", "run_on"], select: "name, run_on::timestamptz AS at" },
+    ...{ columns: ["name", "run_on"], select: "name, run_on::timestamptz AS at" },
     read: each((row) => String(row["name"])),
   },
   "knex": {
-    ...{ table: "knex_migrations", columns: ["name", "batch"], select: "name, migration_time AS at" },
+    ...{ columns: ["name", "batch"], select: "name, migration_time AS at" },
     read: each((row) => String(row["name"]).replace(/\.[^.]+$/, "")),
   },
   "prisma": {
-    ...{ table: "_prisma_migrations", columns: ["migration_name", "finished_at"] },
+    ...{ columns: ["migration_name", "finished_at"] },
     select:
       "migration_name AS name, finished_at AS at, rolled_back_at, (extract(epoch FROM finished_at - started_at) * 1000)::integer AS ms",
     read: (rows) => {
@@ -121,12 +120,12 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
     },
   },
   "diesel": {
-    ...{ table: "__diesel_schema_migrations", columns: ["version", "run_on"] },
+    ...{ columns: ["version", "run_on"] },
     select: "version, run_on::timestamptz AS at",
     read: each((row) => String(row["version"])),
   },
   "sqlx": {
-    ...{ table: "_sqlx_migrations", columns: ["version", "checksum"] },
+    ...{ columns: ["version", "checksum"] },
     select: "version::text, installed_on AS at, success, (execution_time / 1000000)::integer AS ms",
     read: (rows) => {
       const failed = rows.find((row) => row["success"] === false);
@@ -135,7 +134,7 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
     },
   },
   "flyway": {
-    ...{ table: "flyway_schema_history", columns: ["installed_rank", "script"] },
+    ...{ columns: ["installed_rank", "script"] },
     select: "version, script, type, success, installed_on::timestamptz AS at, execution_time AS ms",
     behind: "ORDER BY installed_rank",
     read: (rows) => {
@@ -148,22 +147,23 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
     },
   },
   "pop": {
-    ...{ table: "schema_migration", columns: ["version"], select: "version" },
+    ...{ columns: ["version"], select: "version" },
     read: each((row) => digits(row["version"])),
   },
   "graphile-migrate": {
-    ...{ table: "migrations", schema: "graphile_migrate", columns: ["hash", "filename"] },
+    ...{ schema: "graphile_migrate", columns: ["hash", "filename"] },
     select: "filename, date AS at",
-    read: each((row) => String(row["filename"])),
+    // The file's name may have a message behind the number, and the history has not.
+    read: each((row) => /^\d+/.exec(String(row["filename"]))?.[0]),
   },
   "liquibase": {
-    ...{ table: "databasechangelog", columns: ["orderexecuted", "author"] },
+    ...{ columns: ["orderexecuted", "author"] },
     select: "id, author, dateexecuted::timestamptz AS at",
     behind: "ORDER BY orderexecuted",
     read: each((row) => `${row["id"]}::${row["author"]}`),
   },
   "sqitch": {
-    ...{ table: "changes", schema: "sqitch", columns: ["change_id", "committed_at"] },
+    ...{ schema: "sqitch", columns: ["change_id", "committed_at"] },
     select: "change, committed_at AS at",
     behind: "ORDER BY planned_at, committed_at",
     read: (rows) => {
@@ -185,7 +185,8 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
  * @throws {PipeweaveError} of kind `integrity` when the old tool has left something half done, or there are several
  */
 export async function readForeignHistory(session: Session, tool: Tool): Promise<ForeignHistory | undefined> {
-  const { table, schema, columns, not, select, behind = "", read } = KEEPINGS[tool];
+  const table = BOOKS[tool];
+  const { schema, columns, not, select, behind = "", read } = KEEPINGS[tool];
   const [found = []] = await session.transaction(sql`
     SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

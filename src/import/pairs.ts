@@ -9,7 +9,8 @@ import { basename, dirname } from "node:path";
 import type { Files, ForeignMigration, Read } from "./foreign.ts";
 import { compareNumbers } from "./sections.ts";
 
-const isCode = (name: string) => /^\d+.*\.(?:go|js|ts|mjs|cjs|py|rb|fizz)$/.test(basename(name));
+const isCode = (name: string) =>
+  /^\d+.*\.(?:go|js|ts|mjs|cjs|py|rb|fizz)$/.test(basename(name)) && !/_test\.go$/.test(name);
 const asCode = (file: string) => ({
   file,
   message: "is code, and no SQL: write what it does as a migration",

@@ -9,7 +9,7 @@ import type { Files, ForeignMigration, Read } from "./foreign.ts";
 
 /**
  * sqitch: `sqitch.plan` has the order. A change that was reworked stands there twice; the older file is
- * `deploy/name@tag.sql`, with the tag that the plan has between the two.
+ * `deploy/name@tag.sql`, with a tag that the plan has between the two.
  */
 export function readSqitch(files: Files): Read {
   const instances: { name: string; tags: string[] }[] = [];
@@ -23,9 +23,10 @@ export function readSqitch(files: Files): Read {
   const problems: Read["problems"][number][] = [];
   const migrations = instances.flatMap(({ name, tags }, index): ForeignMigration[] => {
     const later = instances.findIndex((other, at) => at > index && other.name === name);
-    // The last tag before it was reworked.
+    // The tags up to where it was reworked; its file is named by one of them.
     const between = later === -1 ? [] : tags.slice(0, tags.length - instances[later]!.tags.length);
-    const stem = later === -1 ? name : `${name}${between.at(-1) ?? ""}`;
+    const tag = between.findLast((one) => files.names.includes(`deploy/${name}${one}.sql`)) ?? between.at(-1);
+    const stem = later === -1 ? name : `${name}${tag ?? ""}`;
     const file = `deploy/${stem}.sql`;
     if (!files.names.includes(file)) {
       problems.push({ file, message: "is in the plan, and there is no such file" });
@@ -59,7 +60,7 @@ export function readGraphile(files: Files): Read {
     const [, version, title] = /^(\d+)-?(.*)\.sql$/.exec(name)!;
     const message = /^--! Message: *(.*)$/m.exec(text)?.[1];
     return {
-      ...{ key: name, version: version!, title: title || message || "committed", file },
+      ...{ key: version!, version: version!, title: title || message || "committed", file },
       up: text.replace(/^--!.*$\n?/gm, "").trim(),
       down: undefined,
       noTransaction: /^--! no-transaction\b/m.test(text),

@@ -14,16 +14,16 @@ export type Written = "written" | "there already" | "edited since";
 /**
  * Writes files into a folder that is new or empty: into another one beside it first, which then gets its name.
  *
- * @returns `there already` where the folder has these very files, `edited since` where some of them have another text
- * @throws {PipeweaveError} of kind `usage` when the folder holds anything else, or must not be written to
+ * @returns `there already` where the folder has these very files, `edited since` where some of them have another text, or
+ *   others were added
+ * @throws {PipeweaveError} of kind `usage` when the folder holds something else, or must not be written to
  */
 export function writeFolder(folder: string, files: ReadonlyMap<string, string>): Written {
   const target = resolve(folder);
   const present = existsSync(target) ? readdirSync(target) : [];
   if (present.length > 0) {
-    const strangers = present.filter((name) => !files.has(name));
     const missing = [...files.keys()].filter((name) => !present.includes(name));
-    if (strangers.length > 0 || missing.length > 0) {
+    if (missing.length > 0) {
       throw new PipeweaveError(
         "usage",
         "folder_not_empty",
@@ -33,7 +33,8 @@ export function writeFolder(folder: string, files: ReadonlyMap<string, string>):
         },
       );
     }
-    const isSame = [...files].every(([name, text]) => readFileSync(join(target, name), "utf8") === text);
+    const isSame = present.length === files.size &&
+      [...files].every(([name, text]) => readFileSync(join(target, name), "utf8") === text);
     return isSame ? "there already" : "edited since";
   }
   const draft = join(
