@@ -6,7 +6,7 @@
 
 import type { FoundFile } from "./src/config/connection.ts";
 import { readEnvironment } from "./src/config/environment.ts";
-import { EXIT_CODES } from "./src/errors.ts";
+import { EXIT_CODES, messageOf, PipeweaveError } from "./src/errors.ts";
 import { run } from "./src/cli/run.ts";
 
 const encoder = new TextEncoder();
@@ -19,7 +19,16 @@ function writer(stream: { writeSync(data: Uint8Array): number }): (text: string)
     } catch (error) {
       // After a hangup there is no terminal to write to.
       const isLost = error instanceof Deno.errors.BrokenPipe || signalCode === HANGUP;
-      if (stream !== Deno.stderr && !isLost) throw error;
+      if (stream === Deno.stderr || isLost) return;
+      throw new PipeweaveError(
+        "database",
+        "report_not_written",
+        `The report cannot be written: ${messageOf(error)}`,
+        {
+          hint: "What was done stays done: look with db:status or maintenance:status.",
+          cause: error,
+        },
+      );
     }
   };
 }

@@ -2,7 +2,9 @@
 
 import { COMMANDS } from "../src/cli/commands.ts";
 import { EXIT_CODE_MEANINGS, flagsText, usageText } from "../src/cli/help.ts";
+import { projectFileSchema } from "../src/cli/project_file.ts";
 import { ENVIRONMENT } from "../src/config/environment.ts";
+import { EXIT_CODES } from "../src/errors.ts";
 import { LINT_RULES } from "../src/lint/rules.ts";
 
 const cell = (text: string) => text.replaceAll("|", "\\|").replaceAll("<", "&lt;");
@@ -139,11 +141,49 @@ const rules = [
   ),
 ];
 
+/** Every error that the source throws, by its code, with the message as it is written there. */
+async function errorCodes(): Promise<readonly (readonly [code: string, exit: string, message: string])[]> {
+  const found = new Map<string, readonly [code: string, exit: string, message: string]>();
+  const walk = async (folder: URL): Promise<void> => {
+    const entries = (await Array.fromAsync(Deno.readDir(folder))).sort((a, b) => a.name < b.name ? -1 : 1);
+    for (const { name, isDirectory } of entries) {
+      if (isDirectory) await walk(new URL(`${name}/`, folder));
+      else if (name.endsWith(".ts") && !name.endsWith("_test.ts")) {
+        const text = await Deno.readTextFile(new URL(name, folder));
+        const thrown = /new PipeweaveError\(\s*"(\w+)",\s*"(\w+)",\s*(["`])((?:(?!\3)[\s\S])*?)\3/g;
+        for (const [, kind, code, , message] of text.matchAll(thrown)) {
+          const exit = String(EXIT_CODES[kind as keyof typeof EXIT_CODES]);
+          const said = message!.replace(/\$\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}/g, "…").replace(/\s+/g, " ");
+          if (!found.has(code!)) found.set(code!, [code!, exit, said]);
+        }
+      }
+    }
+  };
+  await walk(new URL("../src/", import.meta.url));
+  return [...found.values()].sort(([a], [b]) => a < b ? -1 : 1);
+}
+
+const errors = [
+  "# Error codes",
+  "",
+  "<!-- Made by scripts/generate_docs.ts from the source; CI fails when it is out of date. -->",
+  "",
+  'With `--json` a failure is `{"error": {"code", "message", …}}`. The codes are stable: scripts may tell failures apart by',
+  "them, and by nothing in the message, which is shown here as the source has it.",
+  "",
+  ...table(
+    ["code", "exit", "message"],
+    (await errorCodes()).map(([code, exit, message]) => [`\`${code}\``, exit, cell(message)]),
+  ),
+];
+
 const check = Deno.args.includes("--check");
 for (
   const [name, lines] of Object.entries({
     "cli.md": commands,
     "lint.md": rules,
+    "error-codes.md": errors,
+    "schema/pipeweave.schema.json": [JSON.stringify(projectFileSchema(COMMANDS), undefined, 2)],
   })
 ) {
   const path = new URL(`../docs/${name}`, import.meta.url);

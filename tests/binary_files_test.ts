@@ -127,7 +127,7 @@ Deno.test("db:new names the next file as the others are named, and what it print
     (await pipeweave(["db:validate", "--offline", "--no-embedded", "--dir", unfinished.path])).code,
     5,
   );
-  await using finished = await folderWith({ "001_b.sql": template.replace("ALTER TABLE … ;", HARMLESS) });
+  await using finished = await folderWith({ "001_b.sql": `${template}${HARMLESS}` });
   const { code, stderr } = await pipeweave([
     "db:validate",
     "--offline",

@@ -7,12 +7,14 @@
 import { messageOf } from "../errors.ts";
 import { formatDuration } from "../config/duration.ts";
 import { statusJson } from "../output/json.ts";
-import { formatCleanup, formatStatus } from "../output/text.ts";
+import { statusMetrics } from "../output/openmetrics.ts";
+import { formatCleanup, formatStatus, SHOWN_APPLIED } from "../output/text.ts";
 import { REQUEST_OPTIONS } from "./drain.ts";
 import { migratedSession, runMigrate } from "./migrate.ts";
 import {
   type CommandSpec,
   CONNECTION_OPTIONS,
+  METRICS,
   MIGRATION_OPTIONS,
   type OptionGroup,
   type OptionSpec,
@@ -23,6 +25,7 @@ import { duration, oneOf, VERSION, wholeNumber } from "./values.ts";
 const LIMIT_OPTIONS: readonly OptionSpec[] = [
   {
     flag: "--lock-timeout",
+    isSetting: true,
     value: duration({
       atLeastMs: 1,
       rule: "must be greater than 0: without a limit a migration would queue others' queries behind it",
@@ -31,16 +34,19 @@ const LIMIT_OPTIONS: readonly OptionSpec[] = [
   },
   {
     flag: "--lock-retries",
+    isSetting: true,
     value: wholeNumber("n", 0, 10_000),
     description: "How often a migration is tried again when a lock was not free in time. Default: 20",
   },
   {
     flag: "--statement-timeout",
+    isSetting: true,
     value: duration(),
     description: "Limit for each statement of a migration, 0 for none. Default: the role's",
   },
   {
     flag: "--lock-wait",
+    isSetting: true,
     value: duration(),
     description: "How long to wait for another migrator. Default: 60s",
   },
@@ -67,11 +73,13 @@ const DEPLOY_OPTIONS: OptionGroup = {
     },
     {
       flag: "--drain-timeout",
+      isSetting: true,
       value: duration(),
       description: "How long to wait for the drain; then it is called off. Default: 15m",
     },
     {
       flag: "--on-failure",
+      isSetting: true,
       value: oneOf("what", "stay", "exit"),
       description:
         "stay: the mode stays maintenance when a migration fails. exit: it goes back to running. Default: stay",
@@ -94,12 +102,16 @@ const APPLY_OPTIONS: OptionGroup = {
     ...LIMIT_OPTIONS,
     {
       flag: "--timeout",
-      value: duration(),
+      value: duration({
+        atLeastMs: 1,
+        rule: "must be greater than 0: no time would be left; without it there is no limit",
+      }),
       description:
         "Limit for all of it: what runs then is cancelled, and no attempt starts after that. Default: none",
     },
     {
       flag: "--lease",
+      isSetting: true,
       value: duration({ atLeastMs: 1000, rule: "must be 1s or longer: it has to outlast a heartbeat" }),
       description:
         "How long a run of a no-transaction migration keeps its turn without a sign of life. Default: 30s",
@@ -180,10 +192,24 @@ const status: CommandSpec = {
   options: [
     {
       title: "Status",
-      options: [{
-        flag: "--check",
-        description: "Exit 3 if any migration is pending, 5 if files and history contradict each other.",
-      }, { flag: "--all", description: "Show all applied migrations, and not only the last 50." }],
+      options: [
+        {
+          flag: "--check",
+          description: "Exit 3 if any migration is pending, 5 if files and history contradict each other.",
+        },
+        {
+          flag: "--pending",
+          description: "Show what is pending, and what is wrong, and not what is applied.",
+        },
+        {
+          flag: "--limit",
+          value: wholeNumber("n", 1, 1_000_000),
+          description:
+            "Show so many applied migrations, and so many pending ones. Default: the last 50 applied ones",
+        },
+        { flag: "--all", description: "Show all applied migrations." },
+        METRICS,
+      ],
     },
     MIGRATION_OPTIONS,
     CONNECTION_OPTIONS,
@@ -194,6 +220,10 @@ const status: CommandSpec = {
     {
       purpose: "In a script: is anything left to do?",
       line: "pipeweave db:status --check --quiet || pipeweave db:migrate",
+    },
+    {
+      purpose: "For node_exporter's textfile collector",
+      line: "pipeweave db:status --format prometheus > /var/lib/node_exporter/pipeweave.prom",
     },
     {
       purpose: "Names of pending migrations, by jq",
@@ -210,10 +240,19 @@ const status: CommandSpec = {
     const { migrationStatus, checkStatus } = await import("../commands/status.ts");
     const found = await migrationStatus(await invocation.session(), invocation.sources());
     const check = invocation.has("--check");
+    const limit = invocation.integer("--limit");
     if (!(check && invocation.quiet)) {
       invocation.result(
         () => statusJson(found),
-        () => formatStatus(found, invocation.reportColumns, invocation.has("--all")),
+        () =>
+          invocation.has("--format") ? statusMetrics(found) : formatStatus(found, invocation.reportColumns, {
+            applied: invocation.has("--pending")
+              ? 0
+              : invocation.has("--all")
+              ? Infinity
+              : limit ?? SHOWN_APPLIED,
+            pending: limit ?? Infinity,
+          }),
       );
     }
     if (check) checkStatus(found);
@@ -232,11 +271,13 @@ const cleanup: CommandSpec = {
       options: [
         {
           flag: "--dlq-retention-days",
+          isSetting: true,
           value: wholeNumber("days", 0, 36_500),
           description: "Keep dead letters for this many days. Default: PIPEWEAVE_DLQ_RETENTION_DAYS, or 30",
         },
         {
           flag: "--batch-size",
+          isSetting: true,
           value: wholeNumber("rows", 1, 1_000_000),
           description: "Rows per transaction at most; fewer where they take long. Default: 10000",
         },
@@ -292,7 +333,7 @@ const wait: CommandSpec = {
     {
       title: "Waiting",
       options: [
-        { flag: "--timeout", value: duration(), description: "When to give up. Default: 60s" },
+        { flag: "--timeout", value: duration(), description: "When to give up; 0 looks once. Default: 60s" },
         { flag: "--migrated", description: "Wait until every migration is applied." },
       ],
     },

@@ -99,9 +99,15 @@ const lint: CommandSpec = {
       options: [
         OFFLINE,
         { flag: "--since", value: VERSION, description: "Look only at versions after this one." },
-        { flag: "--rule", value: text("rules"), description: "Look only for these, separated by commas." },
+        {
+          flag: "--rule",
+          isSetting: true,
+          value: text("rules"),
+          description: "Look only for these, separated by commas.",
+        },
         {
           flag: "--fail-on",
+          isSetting: true,
           value: oneOf("which", ...FAIL_ON),
           description: "End with exit 5 on any finding, on blocking ones, or never. Default: any",
         },
@@ -112,6 +118,7 @@ const lint: CommandSpec = {
         },
         {
           flag: "--small-table",
+          isSetting: true,
           value: wholeNumber("rows", 0, 1_000_000_000),
           description:
             "With a database: work on tables of up to so many rows keeps nobody waiting. Default: 0",
@@ -194,10 +201,21 @@ const create: CommandSpec = {
   group: "Files",
   summary: "Print the next migration's file name, and a template.",
   description:
-    "Prints a template on stdout whose first line is a comment with the name of the file that it belongs in: the next number, or date, of the last folder that --dir names. It writes no file.",
+    "Prints a template on stdout whose first line is a comment with the name of the file that it belongs in: the next number, or date, of the last folder that --dir names, or of ./migrations. With --write it writes the file instead, and never over one that is there.",
   argument: text("name"),
-  options: [MIGRATION_OPTIONS, OUTPUT_OPTIONS],
+  options: [
+    {
+      title: "New",
+      options: [
+        { flag: "--write", description: "Write it, and a file for the way down, below the working folder." },
+        { flag: "--no-down", description: "With --write: no file for the way down." },
+      ],
+    },
+    MIGRATION_OPTIONS,
+    OUTPUT_OPTIONS,
+  ],
   examples: [
+    { purpose: "The files", line: "pipeweave db:new 'add email to users' --dir ./migrations --write" },
     { purpose: "The template", line: "pipeweave db:new add_email --dir ./migrations" },
     {
       purpose: "Written to its file",
@@ -209,6 +227,16 @@ const create: CommandSpec = {
   async run(invocation) {
     const { newMigration } = await import("../commands/new.ts");
     const found = newMigration(invocation.args[0]!, invocation.sources());
+    invocation.onlyWith("--write", invocation.has("--write"), ["--no-down"]);
+    invocation.assertUsable();
+    if (invocation.has("--write")) {
+      const { writeMigration } = await import("../commands/new.ts");
+      const files = writeMigration(found, { down: !invocation.has("--no-down") });
+      return invocation.result(
+        () => ({ ...found, written: files }),
+        () => files.map((file) => `✓ Written ${file}`).join("\n"),
+      );
+    }
     invocation.result(() => found, () => found.template.trimEnd());
     invocation.note(`Save it as ${found.file}; db:validate --offline checks it.`);
   },

@@ -35,11 +35,20 @@ const history: CommandSpec = {
   options: [
     {
       title: "History",
-      options: [{
-        flag: "--limit",
-        value: wholeNumber("n", 1, 1_000_000),
-        description: `Entries at most. Default: ${HISTORY_LINES}`,
-      }],
+      options: [
+        {
+          flag: "--limit",
+          value: wholeNumber("n", 1, 1_000_000),
+          description: `Entries at most. Default: ${HISTORY_LINES}`,
+        },
+        { flag: "--version", value: VERSION, description: "Only what was done to this migration." },
+        {
+          flag: "--action",
+          value: oneOf("action", "apply", "rollback", "repair", "baseline"),
+          description: "Only this: apply, rollback, repair or baseline.",
+        },
+        { flag: "--failed", description: "Only what failed." },
+      ],
     },
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,
@@ -49,7 +58,12 @@ const history: CommandSpec = {
   async run(invocation) {
     const limit = invocation.integer("--limit") ?? HISTORY_LINES;
     const { showHistory } = await import("../commands/history.ts");
-    const rows = await showHistory(await invocation.session(), limit);
+    const rows = await showHistory(await invocation.session(), {
+      limit,
+      version: invocation.text("--version"),
+      action: invocation.choice("--action"),
+      outcome: invocation.has("--failed") ? "failed" : undefined,
+    });
     invocation.result(() => ({ history: rows }), () => formatHistory(rows, invocation.reportColumns));
   },
 };
@@ -208,6 +222,7 @@ const repair: CommandSpec = {
     line: 'pipeweave db:repair --version 007 --reason "only a comment" --dir ./migrations',
   }],
   exitCodes: [
+    [2, "there is no file of that version"],
     [3, "the migration is not applied"],
     [4, "another migrator was at work for too long, or the database did not come up in time"],
     [5, "files are invalid"],
@@ -271,8 +286,12 @@ const baseline: CommandSpec = {
     line: "pipeweave db:baseline 012 --dir ./migrations",
   }],
   exitCodes: [
+    [2, "there is no such version"],
     [4, "another migrator was at work for too long, or the database did not come up in time"],
-    [5, "one of the set is applied already, or files are invalid"],
+    [
+      5,
+      "a migration of the set was applied by running it, or files are invalid; 0 where all of it is recorded already",
+    ],
     [6, "no connection"],
   ],
   async run(invocation) {

@@ -166,6 +166,11 @@ export class Invocation {
     return this.#options.get<T>(flag);
   }
 
+  /** Where an option's value comes from; undefined where nobody gave it. */
+  sourceOf(flag: string): "flag" | "file" | undefined {
+    return this.#options.sources.get(flag);
+  }
+
   /** The values of an option that may be repeated. */
   list<T>(flag: string): readonly T[] {
     return this.#options.get<readonly T[]>(flag) ?? [];
@@ -183,7 +188,7 @@ export class Invocation {
 
   /** Returns the flags of `flags` that were given on the command line. @param flags such as `--on-timeout` */
   given(flags: readonly string[]): readonly string[] {
-    return flags.filter((flag) => this.#options.has(flag));
+    return flags.filter((flag) => this.#options.isTyped(flag));
   }
 
   /** Notes flags that mean nothing without another one, where that is missing. */
@@ -267,6 +272,19 @@ export class Invocation {
           hint: `See: pipeweave ${this.command} --help`,
         },
       );
+  }
+
+  /** An option's value, of whatever kind. */
+  value(flag: string): unknown {
+    return this.#options.get(flag) ?? (this.#options.has(flag) || undefined);
+  }
+
+  /** The database that is meant, without its password; undefined where none is named. */
+  connection(): string | undefined {
+    const decision = this.#decide();
+    if (!decision.ok || !decision.configured) return undefined;
+    const { hosts, database, user } = decision.settings;
+    return `${user}@${hosts.map(({ host, port }) => `${host}:${port}`).join(",")}/${database}`;
   }
 
   /** Whether anybody named a database at all. */

@@ -17,7 +17,8 @@ import {
 } from "./drain.ts";
 import type { Invocation } from "./invocation.ts";
 import { migratedSession } from "./migrate.ts";
-import { type CommandSpec, CONNECTION_OPTIONS, type OptionSpec, OUTPUT_OPTIONS } from "./spec.ts";
+import { maintenanceMetrics } from "../output/openmetrics.ts";
+import { type CommandSpec, CONNECTION_OPTIONS, METRICS, type OptionSpec, OUTPUT_OPTIONS } from "./spec.ts";
 import { duration, oneOf, wholeNumber } from "./values.ts";
 
 const FAILURES: CommandSpec["exitCodes"] = [
@@ -48,7 +49,7 @@ const status: CommandSpec = {
         flag: "--expect",
         value: oneOf("mode", ...MODES),
         description: `Exit 3 unless the mode is this one: ${MODES.join(", ")}.`,
-      }],
+      }, METRICS],
     },
     CONNECTION_OPTIONS,
     OUTPUT_OPTIONS,
@@ -75,7 +76,10 @@ const status: CommandSpec = {
     const { assertSafe, getMaintenanceStatus, expectMode } = await useCases();
     const found = await getMaintenanceStatus(session, { actor: invocation.actor });
     if (!(expected !== undefined && invocation.quiet)) {
-      invocation.result(() => found, () => formatMaintenance(found));
+      invocation.result(
+        () => found,
+        () => invocation.has("--format") ? maintenanceMetrics(found) : formatMaintenance(found),
+      );
     }
     if (expected !== undefined) expectMode(found, expected);
     else assertSafe(found);
@@ -99,7 +103,7 @@ const request: CommandSpec = {
       title: "Waiting",
       options: [
         { flag: "--wait", description: "Wait until maintenance is reached, and show how far it is." },
-        { flag: "--timeout", value: duration(), description: "How long to wait. Default: 15m" },
+        { flag: "--timeout", value: duration(), description: "How long to wait; 0 looks once. Default: 15m" },
         {
           flag: "--on-timeout",
           value: oneOf("what", "stay", "exit"),
@@ -225,7 +229,7 @@ const wait: CommandSpec = {
           value: oneOf("mode", "running", "maintenance"),
           description: "running or maintenance. Default: running",
         },
-        { flag: "--timeout", value: duration(), description: "How long to wait. Default: 15m" },
+        { flag: "--timeout", value: duration(), description: "How long to wait; 0 looks once. Default: 15m" },
       ],
     },
     CONNECTION_OPTIONS,

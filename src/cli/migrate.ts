@@ -169,7 +169,8 @@ export async function migratedSession(invocation: Invocation, onNotify?: () => v
     signal: invocation.signal,
   });
   if (result.applied.length > 0) {
-    invocation.note(
+    // A command that was asked for a look has changed the database: that is said whatever is quiet.
+    invocation.warn(
       `AUTO_MIGRATE: applied ${result.applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
     );
   }

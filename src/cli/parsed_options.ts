@@ -5,6 +5,8 @@
  */
 
 import type { OptionGroup, OptionSpec } from "./spec.ts";
+import type { Environment } from "../config/environment.ts";
+import { keyOf, type ProjectSettings } from "./project_file.ts";
 import { BadValue } from "./values.ts";
 
 /** The options as Cliffy parsed them: texts, and `true` or `false` for flags. */
@@ -17,12 +19,35 @@ export class ParsedOptions {
   /** What is wrong with what was typed; a sentence each. */
   readonly problems: readonly string[];
 
-  constructor(groups: readonly OptionGroup[], raw: RawOptions) {
+  /** Where each value comes from. */
+  readonly sources: ReadonlyMap<string, "flag" | "file">;
+
+  /**
+   * @param raw what was typed
+   * @param project what the project's file sets
+   * @param env variables, some of which go before the file
+   */
+  constructor(
+    groups: readonly OptionGroup[],
+    raw: RawOptions,
+    project: ProjectSettings = new Map(),
+    env: Environment = {},
+  ) {
     this.#declared = new Map(groups.flatMap(({ options }) => options).map((spec) => [spec.flag, spec]));
     const problems: string[] = [];
+    const sources = new Map<string, "flag" | "file">();
     for (const spec of this.#declared.values()) {
       const typed = typedFor(spec.flag, raw);
-      if (typed === undefined) continue;
+      if (typed === undefined) {
+        const isTypedOtherwise = typedFor(opposite(spec.flag), raw) !== undefined;
+        const set = spec.variable && env[spec.variable] || isTypedOtherwise
+          ? undefined
+          : project.get(spec.flag);
+        if (set !== undefined) this.#values.set(spec.flag, set);
+        if (set !== undefined) sources.set(spec.flag, "file");
+        continue;
+      }
+      sources.set(spec.flag, "flag");
       try {
         this.#values.set(spec.flag, read(spec, typed));
       } catch (error) {
@@ -31,11 +56,17 @@ export class ParsedOptions {
       }
     }
     this.problems = problems;
+    this.sources = sources;
   }
 
   /** Whether a flag was given, with a usable value or without one. */
   has(flag: string): boolean {
     return this.#values.has(flag);
+  }
+
+  /** Whether a flag was typed. */
+  isTyped(flag: string): boolean {
+    return this.sources.get(flag) === "flag";
   }
 
   /** Whether the command knows a flag. */
@@ -60,11 +91,12 @@ function read({ value, valueIsOptional, repeatable }: OptionSpec, typed: unknown
 /** What was typed for a flag; Cliffy keeps `--no-color` as `color: false`. */
 function typedFor(flag: string, raw: RawOptions): unknown {
   const negated = /^--no-(.*)$/.exec(flag)?.[1];
-  if (negated !== undefined) return raw[keyOf(negated)] === false ? true : undefined;
-  const typed = raw[keyOf(flag.slice(2))];
+  if (negated !== undefined) return raw[keyOf(`--${negated}`)] === false ? true : undefined;
+  const typed = raw[keyOf(flag)];
   return typed === false ? undefined : typed;
 }
 
-function keyOf(name: string): string {
-  return name.replace(/-[a-z0-9]/g, (letter) => letter[1]!.toUpperCase());
+/** `--no-embedded` for `--embedded`, and the other way round. */
+function opposite(flag: string): string {
+  return flag.startsWith("--no-") ? `--${flag.slice("--no-".length)}` : `--no-${flag.slice(2)}`;
 }

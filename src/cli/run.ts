@@ -46,7 +46,9 @@ export async function run(args: readonly string[], world: World): Promise<number
       world.out(`${await textOf(line, COMMANDS, world)}\n`);
       return 0;
     }
-    await runCommand(line.command, line.args, world, (call) => invocation = call);
+    const { readProjectFile } = await import("./project_file.ts");
+    const project = readProjectFile(world, COMMANDS);
+    await runCommand(line.command, line.args, world, project, (call) => invocation = call);
     if (invocation?.document) invocation.conclude(invocation.document);
     return 0;
   } catch (thrown) {

@@ -20,6 +20,10 @@ export interface OptionSpec {
   readonly description: string;
   /** Whether it may be given several times. */
   readonly repeatable?: boolean;
+  /** Whether `pipeweave.json` may set it. */
+  readonly isSetting?: boolean;
+  /** A variable of the environment that goes before the file. */
+  readonly variable?: string;
 }
 
 /** Options under a heading of their own. */
@@ -89,6 +93,13 @@ export const OUTPUT_OPTIONS: OptionGroup = {
   ],
 };
 
+/** A report for machines that watch. */
+export const METRICS: OptionSpec = {
+  flag: "--format",
+  value: oneOf("format", "prometheus"),
+  description: "prometheus: gauges as OpenMetrics text, for node_exporter's textfile collector.",
+};
+
 /** Options of every command that connects. */
 export const CONNECTION_OPTIONS: OptionGroup = {
   title: "Connection",
@@ -141,17 +152,20 @@ export const CONNECTION_OPTIONS: OptionGroup = {
     },
     {
       flag: "--schema",
+      isSetting: true,
       value: text("name"),
       description: "Schema that PipeWeave's tables live in. Default: public",
     },
     {
       flag: "--connect-timeout",
+      isSetting: true,
       value: duration(),
       description:
         "Limit for connecting to one host, 0 for none (PGCONNECT_TIMEOUT, in seconds). Default: 10s",
     },
     {
       flag: "--wait-for-db",
+      isSetting: true,
       value: duration(),
       description:
         "Keep trying while the server starts or cannot be reached; not on a wrong password. Default: 0",
@@ -165,6 +179,8 @@ export const MIGRATION_OPTIONS: OptionGroup = {
   options: [
     {
       flag: "--dir",
+      isSetting: true,
+      variable: "PIPEWEAVE_MIGRATIONS_DIR",
       value: FOLDER,
       description:
         "Migrations of your own, which go after PipeWeave's; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
@@ -172,6 +188,7 @@ export const MIGRATION_OPTIONS: OptionGroup = {
     },
     {
       flag: "--embedded",
+      isSetting: true,
       description:
         "Let PipeWeave's own migrations take part. Default: where there is no --dir, or the history has them",
     },

@@ -10,17 +10,20 @@
 import { Command } from "@cliffy/command";
 import { Invocation, type World } from "./invocation.ts";
 import { ParsedOptions, type RawOptions } from "./parsed_options.ts";
+import type { ProjectSettings } from "./project_file.ts";
 import type { CommandSpec, OptionSpec } from "./spec.ts";
 
 /**
  * Parses the arguments of a command by its declaration, and runs it.
  *
+ * @param project what the project's file sets
  * @param onInvocation receives the call as soon as its options are parsed, before it runs
  */
 export async function runCommand(
   spec: CommandSpec,
   args: readonly string[],
   world: World,
+  project: ProjectSettings,
   onInvocation: (invocation: Invocation) => void,
 ): Promise<void> {
   const root = new Command().name("pipeweave").noExit();
@@ -40,7 +43,7 @@ export async function runCommand(
     }
     command.action(async (options: unknown, ...words: unknown[]) => {
       const given = words.filter((word) => word !== undefined).map(String);
-      const parsed = new ParsedOptions(spec.options, options as RawOptions);
+      const parsed = new ParsedOptions(spec.options, options as RawOptions, project, world.env);
       const invocation = new Invocation(spec.name, parsed, given, world);
       onInvocation(invocation);
       for (const word of argument ? given : []) {

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { type CommandSpec, OUTPUT_OPTIONS } from "./spec.ts";
+import { type CommandSpec, CONNECTION_OPTIONS, MIGRATION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
 import { oneOf } from "./values.ts";
 
 const completions: CommandSpec = {
@@ -33,4 +33,37 @@ const completions: CommandSpec = {
   },
 };
 
-export const UTILITY_COMMANDS: readonly CommandSpec[] = [completions];
+const config: CommandSpec = {
+  name: "config",
+  group: "Others",
+  summary: "Show which settings hold, and where each comes from.",
+  description:
+    "Shows the settings of pipeweave.json in this folder, of the environment, and of the command line, in the order in which they count: a flag goes before a variable, and a variable before the file. It connects to nothing, and shows no password.",
+  options: [MIGRATION_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
+  examples: [{ purpose: "What holds here?", line: "pipeweave config" }],
+  exitCodes: [],
+  async run(invocation) {
+    const { COMMANDS } = await import("./commands.ts");
+    const { PROJECT_FILE, readProjectFile, settingsOf } = await import("./project_file.ts");
+    const { world } = invocation;
+    const project = readProjectFile(world, COMMANDS);
+    const rows = [...settingsOf(COMMANDS)].flatMap(([name, { flag, variable }]) => {
+      const typed = invocation.sourceOf(flag) === "flag";
+      const fromVariable = variable && world.env[variable];
+      const value = typed ? invocation.value(flag) : fromVariable || project.get(flag);
+      const source = typed ? `flag ${flag}` : fromVariable ? `variable ${variable}` : PROJECT_FILE;
+      return value === undefined ? [] : [{ name, value, source }];
+    });
+    const connection = invocation.connection();
+    invocation.result(
+      () => ({ settings: rows, connection }),
+      () =>
+        [
+          ...rows.map(({ name, value, source }) => `${name} = ${JSON.stringify(value)}  (${source})`),
+          `connection: ${connection ?? "none is named"}`,
+        ].join("\n"),
+    );
+  },
+};
+
+export const UTILITY_COMMANDS: readonly CommandSpec[] = [config, completions];

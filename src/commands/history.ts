@@ -19,7 +19,7 @@ import {
   recordMigration,
 } from "../engine/history.ts";
 import { forget, hashOf, readJournal, rehash, takeAsDone, unbegin } from "../engine/journal.ts";
-import { type LogRow, readLog, writeLog } from "../engine/log.ts";
+import { type LogFilter, type LogRow, readLog, writeLog } from "../engine/log.ts";
 import { freshSession, MIGRATION_LOCK_TIMEOUT_MS } from "../engine/message.ts";
 import { compareVersions, labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import {
@@ -202,9 +202,9 @@ export async function baseline(session: Session, version: string, options: ByHan
   return { version: last.version, adopted };
 }
 
-/** The last lines of the log, newest first. @param limit lines at most */
-export function showHistory(session: Session, limit: number): Promise<readonly LogRow[]> {
-  return readLog(session, limit);
+/** The last lines of the log that a filter lets through, newest first. */
+export function showHistory(session: Session, filter: LogFilter): Promise<readonly LogRow[]> {
+  return readLog(session, filter);
 }
 
 /** Answers to {@linkcode settlePartial}: what became of the statement whose end was not recorded, or of the whole file. */

@@ -4,8 +4,9 @@
  * @module
  */
 
-import { join } from "node:path";
-import { PipeweaveError } from "../errors.ts";
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { messageOf, PipeweaveError } from "../errors.ts";
 import { DATE_DIGITS, discover, type MigrationSources } from "../migrations/discover.ts";
 import { nameOfWords } from "../migrations/name.ts";
 import { compareVersions, type Migration } from "../migrations/migration.ts";
@@ -69,6 +70,53 @@ function nextVersion(last: string | undefined, besideEmbedded: boolean, now: Dat
   return last.length >= DATE_DIGITS && compareVersions(date, last) > 0 ? date.slice(0, last.length) : next;
 }
 
+/**
+ * Writes a new migration, and the file that undoes it: neither over one that is there.
+ *
+ * @returns the files
+ * @throws {PipeweaveError} of kind `usage` when they cannot be written; none is left then
+ */
+export function writeMigration(
+  { file, template }: NewMigration,
+  { down }: { readonly down: boolean },
+): readonly string[] {
+  const undo = file.replace(/\.sql$/, ".down.sql");
+  const texts: readonly (readonly [string, string])[] = [
+    [file, template],
+    ...(down
+      ? [
+        [
+          undo,
+          `-- ${undo}\n-- Undoes it, in a transaction; without this file there is no way back.\n`,
+        ] as const,
+      ]
+      : []),
+  ];
+  const written: string[] = [];
+  try {
+    mkdirSync(dirname(file), { recursive: true });
+    for (const [path, text] of texts) {
+      writeFileSync(path, text, { flag: "wx" });
+      written.push(path);
+    }
+    return written;
+  } catch (error) {
+    for (const path of written) rmSync(path, { force: true });
+    const isForbidden = /NotCapable|Requires write access/.test(
+      error instanceof Error ? `${error.name}${error.message}` : "",
+    );
+    throw new PipeweaveError(
+      "usage",
+      "not_writable",
+      `${file} cannot be written: ${isForbidden ? "it is outside of the working folder" : messageOf(error)}`,
+      {
+        hint: isForbidden ? "Start it from a folder above it." : "Nothing was written.",
+        cause: error,
+      },
+    );
+  }
+}
+
 function template(file: string): string {
   return `-- ${file}
 --
@@ -77,6 +125,5 @@ function template(file: string): string {
 -- -- pipeweave: requires maintenance    not while tasks are active
 -- -- pipeweave: lock-timeout 2s         give way sooner to what others do
 
-ALTER TABLE … ;
 `;
 }

@@ -24,6 +24,15 @@ export interface LogEntry {
   readonly details?: Readonly<Record<string, unknown>> | undefined;
 }
 
+/** Which lines of the log. */
+export interface LogFilter {
+  /** Lines at most. */
+  readonly limit: number;
+  readonly version?: string | undefined;
+  readonly action?: LogAction | undefined;
+  readonly outcome?: "done" | "failed" | undefined;
+}
+
 /** A line of the log. */
 export interface LogRow {
   /** Counts up; gaps mean nothing. */
@@ -70,13 +79,20 @@ export function writeLog(schema: string, entry: LogEntry, durationMs: SqlText = 
  *
  * @param limit lines at most
  */
-export async function readLog(session: Session, limit: number): Promise<readonly LogRow[]> {
+export async function readLog(
+  session: Session,
+  { limit, version, action, outcome }: LogFilter,
+): Promise<readonly LogRow[]> {
   try {
     const [rows = []] = await session.transaction(sql`
       ${assertTrusted(session.settings.schema, ["migration_log"], "read")}
       SELECT id::float8 AS id, logged_at, action, version, name, outcome, duration_ms, database_user, os_user, host,
              tool, reason, details
-        FROM ${logTable(session.settings.schema)} ORDER BY migration_log.id DESC LIMIT ${limit};`);
+        FROM ${logTable(session.settings.schema)}
+       WHERE (${version ?? null}::text IS NULL OR ltrim(version, '0') = ltrim(${version ?? null}::text, '0'))
+         AND (${action ?? null}::text IS NULL OR action = ${action ?? null}::text)
+         AND (${outcome ?? null}::text IS NULL OR outcome = ${outcome ?? null}::text)
+       ORDER BY migration_log.id DESC LIMIT ${limit};`);
     return rows.map(logRow);
   } catch (error) {
     if (error instanceof StatementError && error.details.sqlstate === "42P01") return [];

@@ -60,7 +60,13 @@ export async function validateSql(
     }];
   }
   if (statements.length === 0) {
-    return [{ severity: "warning", code: "no_statement", file, message: "holds comments and no statement" }];
+    // An unfinished template would be told as applied, and a way down that does nothing as rolled back.
+    return [{
+      ...{ severity: "error", code: "no_statement", file, message: "holds comments and no statement" },
+      hint: file.endsWith(".down.sql")
+        ? "Write what undoes it, or remove the file: then there is no way back."
+        : "Write what it does; where it is to do nothing: SELECT 1;",
+    }];
   }
   const foreign = await foreignMark(sql, statements);
   if (foreign) return [foreignDialect(migration, foreign)];

@@ -242,7 +242,7 @@ export function getMigrationHistory(
   database: DatabaseTarget,
   { limit = HISTORY_ROWS }: { readonly limit?: number | undefined } = {},
 ): Promise<readonly LogRow[]> {
-  return withSession(database, (session) => showHistory(session, limit));
+  return withSession(database, (session) => showHistory(session, { limit }));
 }
 
 /**

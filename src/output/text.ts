@@ -25,8 +25,13 @@ import { formatFinding } from "../migrations/validate.ts";
  *
  * @param columns of the terminal; Infinity where there is none
  */
-export function formatStatus(status: DatabaseStatus, columns: number, all = true): string {
-  const hidden = all ? 0 : Math.max(0, status.applied.length - SHOWN_APPLIED);
+export function formatStatus(
+  status: DatabaseStatus,
+  columns: number,
+  shown: { readonly applied: number; readonly pending: number } = { applied: Infinity, pending: Infinity },
+): string {
+  const hidden = Math.max(0, status.applied.length - shown.applied);
+  const later = Math.max(0, status.pending.length - shown.pending);
   const partial = new Map(status.partial.map((one) => [one.version, one]));
   const rows = [
     ...(hidden > 0
@@ -38,7 +43,7 @@ export function formatStatus(status: DatabaseStatus, columns: number, all = true
       note: `${row.drift ? "CHANGED since it was applied" : "applied"} ${row.appliedAt.toISOString()}` +
         (row.executionTimeMs === null ? "" : ` (${formatDuration(row.executionTimeMs)})`),
     })),
-    ...status.pending.map((migration) => ({
+    ...status.pending.slice(0, status.pending.length - later).map((migration) => ({
       sign: "·",
       label: labelOf(migration),
       note: [
@@ -49,6 +54,7 @@ export function formatStatus(status: DatabaseStatus, columns: number, all = true
           : []),
       ].join(", "),
     })),
+    ...(later > 0 ? [{ sign: " ", label: `${later} later ones`, note: "pending" }] : []),
     ...status.taken.map(({ migration, by }) => ({
       sign: "!",
       label: labelOf(migration),
@@ -96,7 +102,8 @@ export function formatStatus(status: DatabaseStatus, columns: number, all = true
 }
 
 /** Applied migrations that a report shows unless it is asked for all. */
-const SHOWN_APPLIED = 50;
+/** Applied migrations that are shown where nobody says how many. */
+export const SHOWN_APPLIED = 50;
 
 /** `PipeWeave's own (5), ./db (12)`. */
 export function describeSets(sets: readonly SetOfFiles[]): string {
