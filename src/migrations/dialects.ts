@@ -22,8 +22,9 @@ export interface Mark {
 }
 
 const SECTIONS =
-  "Put what stands behind its mark for the way up into NNN_name.sql, what stands behind the one for the way down into NNN_name.down.sql, and leave the marks out.";
-const HEADERS = "Take over the SQL alone, as NNN_name.sql, and what undoes it as NNN_name.down.sql.";
+  "Put what stands behind its mark for the way up into NNN_name.sql, what stands behind the one for the way down into NNN_name.down.sql, and leave the marks out: pipeweave db:import <folder> --output <new folder> does it.";
+const HEADERS =
+  "Take over the SQL alone, as NNN_name.sql, and what undoes it as NNN_name.down.sql: pipeweave db:import <folder> --output <new folder> does it.";
 
 /** Lines of one tool alone, whatever their case and the white space in them. */
 const TOOLS: readonly (readonly [tool: string, line: RegExp, hint: string])[] = [

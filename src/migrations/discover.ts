@@ -256,7 +256,9 @@ function readMigration(
   if (!match) {
     const tool = toolOfName(name);
     return invalid("bad_name", `is not named like a migration${tool ? `, but like one of ${tool}` : ""}`, {
-      hint: "Name it NNN_snake_case_name.sql: digits, then lower-case words, joined by underscores.",
+      hint: tool
+        ? "Bring the folder over: pipeweave db:import <folder> --output <new folder>."
+        : "Name it NNN_snake_case_name.sql: digits, then lower-case words, joined by underscores.",
     });
   }
   let bytes: Uint8Array;

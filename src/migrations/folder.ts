@@ -27,7 +27,7 @@ export function reasonToPassOver(
         severity: "error",
         code: "foreign_dialect",
         message: `is a migration of ${layout}, which keeps each in a folder of its own`,
-        hint: "Move each into files of the folder above: NNN_name.sql, and NNN_name.down.sql.",
+        hint: "Bring the folder over: pipeweave db:import <folder> --output <new folder>.",
       };
     }
     return {
