@@ -143,6 +143,37 @@ Deno.test("pipeweave.json: its settings hold where nothing is typed; the environ
   assertEquals((await run(["--help"])).code, 0, "help is there whatever the file says");
 });
 
+Deno.test("GitHub Actions: a migration that fails is annotated at its line; db:validate speaks every format", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({ "001_a.sql": "SELECT 1;\nSELECT nothing_of_this_name;\n" });
+  const args = ["db:migrate", "--dir", folder.path, "--quiet"];
+  const env = { DATABASE_URL: database.url };
+  const annotated = await pipeweave(args, { env: { ...env, GITHUB_ACTIONS: "true" } });
+  assertMatch(
+    annotated.stderr,
+    /^::error file=\S+001_a\.sql,line=2,col=8,title=db%3Amigrate::.*nothing_of_this_name/m,
+  );
+  assert(!(await pipeweave(args, { env })).stderr.includes("::error"));
+  await using broken = await folderWith({ "001_a.sql": "SELEC 1;" });
+  for (
+    const [format, part] of [["github", "::error file="], ["sarif", '"2.1.0"'], ["junit", "<testsuite"], [
+      "gitlab",
+      '"check_name"',
+    ]]
+  ) {
+    const { code, stdout } = await pipeweave([
+      "db:validate",
+      "--offline",
+      "--dir",
+      broken.path,
+      "--format",
+      format!,
+    ]);
+    assertEquals(code, 5);
+    assertStringIncludes(stdout, part!);
+  }
+});
+
 Deno.test("a report that cannot be written is told, and ends with 1", async () => {
   const { code, stderr } = await new Deno.Command("bash", {
     args: ["-c", `"$1" --help > /dev/full`, "bash", new URL("../dist/pipeweave", import.meta.url).pathname],

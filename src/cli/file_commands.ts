@@ -20,6 +20,8 @@ import {
 } from "./spec.ts";
 import { oneOf, text, VERSION, wholeNumber } from "./values.ts";
 
+const LINT_FORMATS = ["text", "json", "github", "gitlab", "junit", "sarif"] as const;
+
 const OFFLINE: OptionSpec = {
   flag: "--offline",
   description: "Look at the files alone; never connect.",
@@ -43,6 +45,11 @@ const validate: CommandSpec = {
       title: "Validation",
       options: [
         OFFLINE,
+        {
+          flag: "--format",
+          value: oneOf("format", ...LINT_FORMATS),
+          description: `${LINT_FORMATS.join(", ")}. Default: text`,
+        },
         { flag: "--lint", description: "Also look for what would hurt a live database, as db:lint does." },
       ],
     },
@@ -67,7 +74,14 @@ const validate: CommandSpec = {
       lint: invocation.has("--lint"),
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
-    invocation.result(json, () => formatValidation(result));
+    const format = invocation.choice<typeof LINT_FORMATS[number]>("--format") ?? "text";
+    if (format === "json") invocation.result(json, () => JSON.stringify(json()));
+    else if (format === "text") invocation.result(json, () => formatValidation(result));
+    else {
+      const { lintReport } = await import("../output/lint_formats.ts");
+      const reported = result.findings.map((finding) => ({ blocks: "nobody" as const, why: "", ...finding }));
+      invocation.result(json, () => lintReport(format, reported));
+    }
     if (!session && !invocation.has("--offline")) {
       invocation.note(
         "No database is named (--url, DATABASE_URL, DB_*, PG*), so the files were checked alone.",
@@ -82,7 +96,6 @@ const validate: CommandSpec = {
   },
 };
 
-const LINT_FORMATS = ["text", "json", "github", "gitlab", "junit", "sarif"] as const;
 /** Which findings end db:lint with exit 5. */
 const FAIL_ON = ["any", "blocking", "never"] as const;
 

@@ -11,6 +11,7 @@ import type { Activity } from "../engine/activity.ts";
 import type { ApplyOptions, ApplyResult } from "../engine/apply_types.ts";
 import type { Limits } from "../engine/message.ts";
 import { EMBEDDED, labelOf, listOf, type Migration } from "../migrations/migration.ts";
+import { githubFailure } from "../output/lint_formats.ts";
 import type { Step } from "../output/progress.ts";
 import { describeSets } from "../output/text.ts";
 import { printable } from "../printable.ts";
@@ -132,6 +133,11 @@ export function reportMigrated(invocation: Invocation, result: ApplyResult): voi
   if (invocation.json) invocation.document = { ...invocation.document, ...migrateJson(result) };
   if (result.failed) {
     stepLine(invocation, `${bad("✗")} Failed ${labelOf(result.failed.migration)}`);
+    if (invocation.world.env["GITHUB_ACTIONS"] === "true") {
+      const { migration, error } = result.failed;
+      // Actions reads its commands from either stream; stdout is for the report.
+      invocation.world.err(`${githubFailure(migration, error.message, error.details.location)}\n`);
+    }
     throw new FailureReported(result);
   }
   if (result.applied.length === 0) return stepLine(invocation, `${good("✓")} All migrations up to date`);

@@ -39,6 +39,7 @@ export const ENVIRONMENT: readonly string[] = [
     "FORCE_COLOR",
     "TERM",
     "CI",
+    "GITHUB_ACTIONS",
   ],
 ];
 

@@ -7,6 +7,7 @@
 import { createHash } from "node:crypto";
 import { VERSION } from "../config/version.ts";
 import type { Reported } from "../commands/lint.ts";
+import type { Finding } from "../migrations/finding.ts";
 import { LINT_RULES } from "../lint/rules.ts";
 
 /** Formats of a report for machines. */
@@ -27,6 +28,19 @@ export function lintReport(format: MachineFormat, findings: readonly Reported[])
 }
 
 const textOf = ({ message, why }: Reported): string => why === "" ? message : `${message}. ${why}`;
+
+/** What GitHub Actions shows beside the line at which a migration failed. @param message of the error */
+export function githubFailure(
+  migration: { readonly file: string },
+  message: string,
+  location: Finding["location"],
+): string {
+  const finding: Reported = {
+    ...{ severity: "error", code: "db:migrate", message, file: migration.file, blocks: "nobody", why: "" },
+    ...(location ? { location } : {}),
+  };
+  return githubAnnotations([finding]);
+}
 
 /** One workflow command a finding (GitHub's documentation, "Workflow commands": `::error file=…::message`). */
 export function githubAnnotations(findings: readonly Reported[]): string {
