@@ -35,7 +35,8 @@ function writer(stream: { writeSync(data: Uint8Array): number }): (text: string)
 
 function readFile(path: string): FoundFile | undefined {
   try {
-    return { text: Deno.readTextFileSync(path), mode: Deno.statSync(path).mode ?? undefined };
+    const { mode, uid } = Deno.statSync(path);
+    return { text: Deno.readTextFileSync(path), mode: mode ?? undefined, owner: uid ?? undefined };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw error;
@@ -125,6 +126,7 @@ const code = await run(Deno.args, {
   size,
   keys: Deno.stdin.isTerminal() ? keys : undefined,
   readFile,
+  user: Deno.uid() ?? undefined,
   signal: interruption.signal,
 });
 Deno.exit(code === EXIT_CODES.interrupted ? signalCode ?? code : code);

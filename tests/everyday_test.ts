@@ -140,6 +140,11 @@ Deno.test("pipeweave.json: its settings hold where nothing is typed; the environ
     assertStringIncludes(refused.stderr, message);
     assert(!refused.stderr.includes("secret"));
   }
+  await Deno.writeTextFile(`${folder.path}/pipeweave.json`, '{"dir":"sql"}');
+  await Deno.chmod(`${folder.path}/pipeweave.json`, 0o666);
+  const writable = await run(["db:status"]);
+  assertEquals(writable.code, 2);
+  assertStringIncludes(writable.stderr, "can be written by everybody");
   assertEquals((await run(["--help"])).code, 0, "help is there whatever the file says");
 });
 

@@ -33,6 +33,8 @@ export interface World {
   /** Calls back for every key that is pressed, until the returned function is called; undefined where there are no keys. */
   readonly keys: ((onKey: (key: string) => void) => () => void) | undefined;
   readonly readFile: (path: string) => FoundFile | undefined;
+  /** Number of the user that runs this; undefined where the system has none. */
+  readonly user?: number | undefined;
   /** Aborted by SIGINT or SIGTERM. */
   readonly signal: AbortSignal;
 }

@@ -5,6 +5,7 @@
  * @module
  */
 
+import type { FoundFile } from "../config/connection.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { CommandSpec, OptionSpec } from "./spec.ts";
 import type { World } from "./invocation.ts";
@@ -35,11 +36,12 @@ export function settingsOf(commands: readonly CommandSpec[]): ReadonlyMap<string
  * @throws {PipeweaveError} of kind `usage`, listing all that is wrong with it
  */
 export function readProjectFile(
-  world: Pick<World, "readFile">,
+  world: Pick<World, "readFile" | "user">,
   commands: readonly CommandSpec[],
 ): ProjectSettings {
   const found = world.readFile(PROJECT_FILE);
   if (!found) return new Map();
+  assertOwn(found, world.user);
   const known = settingsOf(commands);
   const values = new Map<string, unknown>();
   const problems: string[] = [];
@@ -81,6 +83,21 @@ export function readProjectFile(
     problems,
     hint: 'docs/schema/pipeweave.schema.json says what may stand in it; editors check it by its "$schema".',
   });
+}
+
+/** A file that others can write to would choose which SQL is run: in a folder such as /tmp anybody can put one. */
+function assertOwn({ mode, owner }: FoundFile, user: number | undefined): void {
+  if (user === undefined || owner === undefined) return;
+  const isOthers = owner !== user && owner !== 0;
+  if (!isOthers && ((mode ?? 0) & 0o002) === 0) return;
+  throw new PipeweaveError(
+    "usage",
+    "project_file_of_others",
+    `${PROJECT_FILE} in this folder ${
+      isOthers ? `belongs to user ${owner}, and not to you or root` : "can be written by everybody"
+    }; nothing was tried`,
+    { hint: "It decides which SQL is run: make it your own (chown, chmod o-w), or start in another folder." },
+  );
 }
 
 function read({ value, repeatable }: OptionSpec, given: unknown): unknown {

@@ -35,6 +35,8 @@ export interface ConnectionFlags {
 export interface FoundFile {
   readonly text: string;
   readonly mode?: number | undefined;
+  /** Number of the user that it belongs to; undefined where the system does not tell. */
+  readonly owner?: number | undefined;
 }
 
 /** What surrounds the decision. Injected, so that it stays pure. */
