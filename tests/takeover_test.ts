@@ -130,7 +130,8 @@ Deno.test("a database whose tables belong to the set-up's admin: ownership is na
     ) => text);
     assert(statements.length > 10);
     await sql.unsafe(statements.join("\n"));
-    assertEquals((await pipeweave(["db:migrate"], { env })).code, 0);
+    const migrated = await pipeweave(["db:migrate"], { env });
+    assertEquals(migrated.code, 0, migrated.stderr);
     assertEquals((await pipeweave(["db:selftest"], { env })).code, 0);
     assertEquals((await pipeweave(["maintenance:request"], { env })).code, 0);
   } finally {

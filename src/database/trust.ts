@@ -25,6 +25,7 @@ export const FUNCTIONS: readonly string[] = [
     "refuse_change_of_migration_log",
     "migration_lock_tables",
     "migration_keep_lease",
+    "migration_take_turn",
     "migration_guard",
     "record_migration",
   ],
