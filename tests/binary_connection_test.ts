@@ -62,15 +62,13 @@ Deno.test("wrong settings are refused, all together, before anything is tried: e
   // Without USER the account's name counts, as with psql.
   const account = await pipeweave(["db:status", "--host", "127.0.0.1", "--port", "1"]);
   assertRefused(account, 6, `user "${userInfo().username}"`);
-  for (
-    const args of [["postgres://u:SECRET@h/d"], ["--url", "postgres://u:SECRET@h/d", "db:status"], [
-      "db:status",
-      "--pasword=SECRET",
-    ]]
-  ) {
+  for (const args of [["postgres://u:SECRET@h/d"], ["db:status", "--pasword=SECRET"]]) {
     const { code, stdout, stderr } = await pipeweave(args);
     assertEquals([code, (stdout + stderr).includes("SECRET")], [2, false], stderr);
   }
+  // Options may stand before the command.
+  const before = await pipeweave(["--url", "postgres://u:SECRET@127.0.0.1:1/d", "db:status"]);
+  assertEquals([before.code, before.stderr.includes("SECRET")], [6, false], before.stderr);
   const json = await pipeweave(["db:status", "--json", "--url", "x", "--user", "u"]);
   assertEquals([json.code, JSON.parse(json.stdout).error.code, json.stderr], [2, "bad_option", ""]);
 });
