@@ -107,8 +107,11 @@ for (const [signal, code] of SIGNALS) {
 
 /** Commands that may write files, below the working folder; what the binary does besides has no leave to write any. */
 const WRITERS = /^(?:db:)?(?:import|new|create)$/;
-if (!Deno.args.some((arg) => WRITERS.test(arg)) && !mayHoldSockets(Deno.cwd())) {
-  Deno.permissions.revokeSync({ name: "write", path: "." });
+try {
+  const isWriter = Deno.args.some((arg) => WRITERS.test(arg));
+  if (!isWriter && !mayHoldSockets(Deno.cwd())) Deno.permissions.revokeSync({ name: "write", path: "." });
+} catch {
+  // A working folder that was removed: nothing can be written there.
 }
 
 /** Whether a folder is above those of Unix sockets, for which leave to write is needed, too. */

@@ -6,7 +6,7 @@
  */
 
 import type { FoundFile } from "../config/connection.ts";
-import { PipeweaveError } from "../errors.ts";
+import { messageOf, PipeweaveError } from "../errors.ts";
 import type { CommandSpec, OptionSpec } from "./spec.ts";
 import type { World } from "./invocation.ts";
 import { BadValue } from "./values.ts";
@@ -39,7 +39,17 @@ export function readProjectFile(
   world: Pick<World, "readFile" | "user">,
   commands: readonly CommandSpec[],
 ): ProjectSettings {
-  const found = world.readFile(PROJECT_FILE);
+  let found: FoundFile | undefined;
+  try {
+    found = world.readFile(PROJECT_FILE);
+  } catch (error) {
+    throw new PipeweaveError(
+      "usage",
+      "bad_project_file",
+      `${PROJECT_FILE} cannot be read: ${messageOf(error)}`,
+      { hint: "Make it a file that you may read, or remove it.", cause: error },
+    );
+  }
   if (!found) return new Map();
   assertOwn(found, world.user);
   const known = settingsOf(commands);
