@@ -167,7 +167,6 @@ async function adopt(session: Session, { migrations, files, applied, found, opti
   const wanted = files.filter(({ key, version }) => applied.has(key) && !known.has(versionKey(version)));
   if (wanted.length === 0) return { adopted: [], renamedTo: undefined };
   const renamedTo = clashes ? `schema_migrations_of_${tool.replaceAll("-", "_")}` : undefined;
-  if (renamedTo) await options.confirm?.(`${found.schema}.${found.name}`, `${found.schema}.${renamedTo}`);
   const statements = wanted.flatMap(({ key, version }): SqlText[] => {
     const migration = migrations.find((one) => versionKey(one.version) === versionKey(version));
     if (!migration) return [];
@@ -185,6 +184,7 @@ async function adopt(session: Session, { migrations, files, applied, found, opti
     ];
   });
   try {
+    if (renamedTo) await options.confirm?.(`${found.schema}.${found.name}`, `${found.schema}.${renamedTo}`);
     await alterHistory(session, history?.complete ?? false, statements, {
       first: renamedTo
         ? sql`ALTER TABLE ${identifier(found.schema)}.${identifier(found.name)} RENAME TO ${
