@@ -57,11 +57,11 @@ Deno.test("db:history: by version, by what was done, and what failed", async () 
   await using folder = await folderWith({ "001_a.sql": "SELECT 1;", "002_b.sql": "SELECT 1/0;" });
   const env = { DATABASE_URL: database.url };
   await pipeweave(["db:migrate", "--dir", folder.path], { env });
-  const versions = async (...args: string[]) =>
-    (JSON.parse((await pipeweave(["db:history", "--json", ...args], { env })).stdout).history as {
-      version: string;
-    }[])
-      .map(({ version }) => version);
+  const versions = async (...args: string[]) => {
+    const { code, stdout, stderr } = await pipeweave(["db:history", "--json", ...args], { env });
+    assertEquals(code, 0, `${stdout}${stderr}`);
+    return (JSON.parse(stdout).history as { version: string }[]).map(({ version }) => version);
+  };
   assertEquals(await versions(), ["002", "001"]);
   assertEquals(await versions("--version", "1"), ["001"]);
   assertEquals(await versions("--failed"), ["002"]);

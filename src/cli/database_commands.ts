@@ -9,6 +9,7 @@ import { formatDuration } from "../config/duration.ts";
 import { statusJson } from "../output/json.ts";
 import { statusMetrics } from "../output/openmetrics.ts";
 import { formatCleanup, formatStatus, SHOWN_APPLIED } from "../output/text.ts";
+import { connect, openSession } from "./connect.ts";
 import { REQUEST_OPTIONS } from "./drain.ts";
 import { migratedSession, runMigrate } from "./migrate.ts";
 import {
@@ -163,10 +164,10 @@ const migrate: CommandSpec = {
     [5, "files are invalid, changed, missing or out of order; nothing was applied"],
     [6, "no connection"],
   ],
-  async run(invocation) {
-    if (!invocation.has("--dry-run")) return await runMigrate(invocation);
+  async run(input, terminal) {
+    if (!input.has("--dry-run")) return await runMigrate(input, terminal);
     const { runDryRun } = await import("./dry_run.ts");
-    await runDryRun(invocation);
+    await runDryRun(input, terminal);
   },
 };
 
@@ -177,9 +178,9 @@ const init: CommandSpec = {
   summary: "Deprecated name of db:migrate.",
   description: "The deprecated name of db:migrate. It says so on stderr, and then does the same.",
   examples: [{ purpose: "What to run instead", line: "pipeweave db:migrate" }],
-  async run(invocation) {
-    invocation.warn("db:init is deprecated: use db:migrate");
-    await migrate.run(invocation);
+  async run(input, terminal) {
+    terminal.warn("db:init is deprecated: use db:migrate");
+    await migrate.run(input, terminal);
   },
 };
 
@@ -236,21 +237,18 @@ const status: CommandSpec = {
     [5, "files are invalid; with --check also: changed or missing ones"],
     [6, "no connection"],
   ],
-  async run(invocation) {
+  async run(input, terminal) {
     const { migrationStatus, checkStatus } = await import("../commands/status.ts");
-    const found = await migrationStatus(await invocation.session(), invocation.sources());
-    const check = invocation.has("--check");
-    const limit = invocation.integer("--limit");
-    if (!(check && invocation.quiet)) {
-      invocation.result(
+    await using session = await connect(input, terminal);
+    const found = await migrationStatus(session, input.sources());
+    const check = input.has("--check");
+    const limit = input.integer("--limit");
+    if (!(check && terminal.quiet)) {
+      terminal.result(
         () => statusJson(found),
         () =>
-          invocation.has("--format") ? statusMetrics(found) : formatStatus(found, invocation.reportColumns, {
-            applied: invocation.has("--pending")
-              ? 0
-              : invocation.has("--all")
-              ? Infinity
-              : limit ?? SHOWN_APPLIED,
+          input.has("--format") ? statusMetrics(found) : formatStatus(found, terminal.reportColumns, {
+            applied: input.has("--pending") ? 0 : input.has("--all") ? Infinity : limit ?? SHOWN_APPLIED,
             pending: limit ?? Infinity,
           }),
       );
@@ -296,28 +294,28 @@ const cleanup: CommandSpec = {
     [4, "another cleanup is at work, a lock was not free, or the database did not come up, in time"],
     [6, "no connection"],
   ],
-  async run(invocation) {
-    const dlqRetentionDays = invocation.integer("--dlq-retention-days") ??
-      invocation.environmentInteger("PIPEWEAVE_DLQ_RETENTION_DAYS", 0, 36_500);
-    const batchSize = invocation.integer("--batch-size");
+  async run(input, terminal) {
+    const dlqRetentionDays = input.integer("--dlq-retention-days") ??
+      input.environmentInteger("PIPEWEAVE_DLQ_RETENTION_DAYS", 0, 36_500);
+    const batchSize = input.integer("--batch-size");
     const { cleanup } = await import("../cleanup/cleanup.ts");
-    const session = await migratedSession(invocation);
+    await using session = await migratedSession(input, terminal);
     const result = await cleanup(session, {
       dlqRetentionDays,
       batchSize,
-      dryRun: invocation.has("--dry-run"),
-      signal: invocation.signal,
+      dryRun: input.has("--dry-run"),
+      signal: input.signal,
       onBatch: ({ table, removed, fraction, leftMs }) => {
-        invocation.event("batch", { table, removed, fraction });
-        invocation.progress.update({
+        terminal.event("batch", { table, removed, fraction });
+        terminal.progress.update({
           label: `Removed ${removed} rows of ${table}`,
           fraction,
           more: `${formatDuration(Math.ceil(leftMs / 1000) * 1000)} left`,
         });
       },
     });
-    invocation.progress.stop();
-    invocation.result(() => result, () => formatCleanup(result));
+    terminal.progress.stop();
+    terminal.result(() => result, () => formatCleanup(result));
   },
 };
 
@@ -356,23 +354,23 @@ const wait: CommandSpec = {
     [5, "files are invalid, or were changed after they were applied"],
     [6, "no connection, for a reason that waiting does not mend"],
   ],
-  async run(invocation) {
-    const timeoutMs = invocation.duration("--timeout") ?? WAIT_MS;
-    const migrated = invocation.has("--migrated");
+  async run(input, terminal) {
+    const timeoutMs = input.duration("--timeout") ?? WAIT_MS;
+    const migrated = input.has("--migrated");
     const since = Date.now();
-    const session = await invocation.session({ waitForDbMs: timeoutMs });
+    await using session = await connect(input, terminal, { waitForDbMs: timeoutMs });
     const { wait } = await import("../commands/wait.ts");
     const status = await wait(session, {
-      ...invocation.sources(),
+      ...input.sources(),
       migrated,
       deadline: since + timeoutMs,
-      intervalMs: invocation.checkIntervalMs(),
-      signal: invocation.signal,
-      onWait: (reason) => invocation.progress.update(`Waiting: ${reason}`),
+      intervalMs: input.checkIntervalMs(),
+      signal: input.signal,
+      onWait: (reason) => terminal.progress.update(`Waiting: ${reason}`),
     });
-    invocation.progress.stop();
+    terminal.progress.stop();
     const current = status?.current ?? null;
-    invocation.result(
+    terminal.result(
       () => ({ ready: true, migrated: status !== undefined, current, waitedMs: Date.now() - since }),
       () =>
         `${session.target} ${
@@ -398,24 +396,26 @@ const selftest: CommandSpec = {
     [4, "the database did not come up in time"],
     [6, "no connection"],
   ],
-  async run(invocation) {
+  async run(input, terminal) {
     const { selfTest } = await import("../commands/selftest.ts");
-    const { good, bad } = invocation.style;
+    const { good, bad } = terminal.style;
     const onCheck = ({ name, ok, ms, error }: { name: string; ok: boolean; ms: number; error?: unknown }) => {
-      if (invocation.json || (invocation.quiet && ok)) return;
-      invocation.report(
+      if (terminal.json || (terminal.quiet && ok)) return;
+      terminal.report(
         `${ok ? good("✓") : bad("✗")} ${name} (${formatDuration(ms)})${ok ? "" : `: ${messageOf(error)}`}`,
       );
     };
+    await using session = await connect(input, terminal);
     const result = await selfTest(
-      await invocation.session(),
-      (settings, how) => invocation.openSession(settings, how),
+      session,
+      (settings, { interruptible }) =>
+        openSession(terminal, settings, { signal: interruptible ? input.signal : undefined }),
       onCheck,
     );
-    if (invocation.json) invocation.document = result.document;
+    if (terminal.json) terminal.document = result.document;
     if (result.failure) throw result.failure;
-    if (!invocation.json) {
-      invocation.report(
+    if (!terminal.json) {
+      terminal.report(
         `\n${
           good("✓")
         } ${result.document.checks.length} checks passed; schema ${result.document.schema} is removed again`,

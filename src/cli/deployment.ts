@@ -12,52 +12,56 @@ import type { DeploymentSeen } from "../maintenance/deployments.ts";
 import { printable } from "../printable.ts";
 import { describeRequest } from "../maintenance/status.ts";
 import { Bell } from "../maintenance/wait.ts";
+import { connect } from "./connect.ts";
 import { drainEvents, lookEveryMs, requestOptions } from "./drain.ts";
-import type { Invocation } from "./invocation.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import { reportMigrated } from "./migrate.ts";
 
 /** Runs the command. */
 export async function runDeployment(
-  invocation: Invocation,
+  input: Input,
+  terminal: Terminal,
   applying: MigrateOptions,
   when: "auto" | "always",
 ): Promise<void> {
-  const options = deployOptions(invocation, applying, when);
+  const options = deployOptions(input, terminal, applying, when);
   const bell = new Bell();
-  const session = await invocation.session({}, bell.ring);
+  await using session = await connect(input, terminal, {}, bell.ring);
   const { deploy } = await import("../commands/deploy.ts");
   const { maintenance, ...result } = await deploy(session, bell, options);
-  reportMigrated(invocation, result);
-  if (maintenance) invocation.note(`[maintenance] ${describeEnd(maintenance)}`);
+  reportMigrated(terminal, result);
+  if (maintenance) terminal.note(`[maintenance] ${describeEnd(maintenance)}`);
 }
 
 /** The deployment that the command line describes. */
 function deployOptions(
-  invocation: Invocation,
+  input: Input,
+  terminal: Terminal,
   applying: MigrateOptions,
   when: "auto" | "always",
 ): DeployOptions {
-  const intervalMs = invocation.checkIntervalMs();
+  const intervalMs = input.checkIntervalMs();
   return {
     ...applying,
     when,
-    request: requestOptions(invocation),
-    drainTimeoutMs: invocation.duration("--drain-timeout"),
-    ...{ intervalMs, lookEveryMs: lookEveryMs(invocation, intervalMs) },
-    onFailure: invocation.choice<Ending>("--on-failure"),
+    request: requestOptions(input, terminal),
+    drainTimeoutMs: input.duration("--drain-timeout"),
+    ...{ intervalMs, lookEveryMs: lookEveryMs(terminal, intervalMs) },
+    onFailure: input.choice<Ending>("--on-failure"),
     events: {
-      ...drainEvents(invocation),
+      ...drainEvents(input, terminal),
       onRequesting: (needs) => {
-        invocation.note("[maintenance] Requesting maintenance");
-        for (const need of needs) invocation.note(`  ${need}`);
+        terminal.note("[maintenance] Requesting maintenance");
+        for (const need of needs) terminal.note(`  ${need}`);
       },
       onEntered: () => {
-        invocation.progress.stop();
-        invocation.note("[maintenance] In maintenance: migrating");
+        terminal.progress.stop();
+        terminal.note("[maintenance] In maintenance: migrating");
       },
       onSettled: ({ drainedMs, exited, mode, other }) => {
-        if (!invocation.json) return;
-        invocation.document = {
+        if (!terminal.json) return;
+        terminal.document = {
           maintenance: {
             ...(drainedMs === undefined ? {} : { drainedMs }),
             ...{ exited, mode },
@@ -66,7 +70,7 @@ function deployOptions(
         };
       },
       onWaitingFor: (other) =>
-        invocation.note(
+        terminal.note(
           `[maintenance] Everything is applied. It is the maintenance of ${
             describeRun(other)
           }: waiting for a sign of life`,

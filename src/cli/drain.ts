@@ -14,7 +14,8 @@ import { tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { Step } from "../output/progress.ts";
 import { formatTasks } from "../output/text.ts";
-import type { Invocation } from "./invocation.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import type { OptionSpec } from "./spec.ts";
 import { duration, oneOf, text } from "./values.ts";
 
@@ -70,58 +71,59 @@ export const REQUEST_OPTIONS: readonly OptionSpec[] = [
 ];
 
 /** The request that the command line describes. */
-export function requestOptions(invocation: Invocation): ChangeOptions {
+export function requestOptions(input: Input, terminal: Terminal): ChangeOptions {
   return {
-    ...ownerOptions(invocation),
-    drain: invocation.choice<Drain>("--drain"),
-    settleMs: invocation.duration("--settle"),
-    ignoreStale: invocation.has("--ignore-stale"),
-    ttlMs: invocation.duration("--ttl"),
+    ...ownerOptions(input, terminal),
+    drain: input.choice<Drain>("--drain"),
+    settleMs: input.duration("--settle"),
+    ignoreStale: input.has("--ignore-stale"),
+    ttlMs: input.duration("--ttl"),
   };
 }
 
 /** Who acts, and why. */
-export function ownerOptions(invocation: Invocation): ChangeOptions {
+export function ownerOptions(input: Input, terminal: Terminal): ChangeOptions {
   return {
-    actor: invocation.actor,
-    owner: invocation.text("--owner") || invocation.world.env["PIPEWEAVE_OWNER"] || undefined,
-    reason: invocation.text("--reason"),
-    signal: invocation.signal,
-    onLockWait: (reason) => invocation.progress.update(`Changing the mode: ${reason}`),
+    actor: input.actor,
+    owner: input.text("--owner") || input.world.env["PIPEWEAVE_OWNER"] || undefined,
+    reason: input.text("--reason"),
+    signal: input.signal,
+    onLockWait: (reason) => terminal.progress.update(`Changing the mode: ${reason}`),
   };
 }
 
 /** The wait that the command line describes. */
 export function drainWait(
-  invocation: Invocation,
+  input: Input,
+  terminal: Terminal,
   timeoutMs: number | undefined = DRAIN_TIMEOUT_MS,
 ): DrainWait {
-  const intervalMs = invocation.checkIntervalMs();
+  const intervalMs = input.checkIntervalMs();
   return {
-    ...{ timeoutMs, intervalMs, lookEveryMs: lookEveryMs(invocation, intervalMs) },
-    onTimeout: invocation.choice<Ending>("--on-timeout") ?? "stay",
-    onInterrupt: invocation.choice<Ending>("--on-interrupt") ?? "exit",
+    ...{ timeoutMs, intervalMs, lookEveryMs: lookEveryMs(terminal, intervalMs) },
+    onTimeout: input.choice<Ending>("--on-timeout") ?? "stay",
+    onInterrupt: input.choice<Ending>("--on-interrupt") ?? "exit",
   };
 }
 
 /** Milliseconds between two looks of a drain: shorter where somebody watches. */
-export function lookEveryMs(invocation: Invocation, intervalMs: number): number {
-  return invocation.progress.options.moving ? Math.min(intervalMs, WATCHED_MS) : intervalMs;
+export function lookEveryMs(terminal: Terminal, intervalMs: number): number {
+  return terminal.progress.options.moving ? Math.min(intervalMs, WATCHED_MS) : intervalMs;
 }
 
 /** Shows how far a drain is. */
-export function drainEvents(invocation: Invocation): DrainEvents {
-  const { progress } = invocation;
+export function drainEvents(input: Input, terminal: Terminal): DrainEvents {
+  const { progress } = terminal;
   const picture = new Picture();
   return {
     onRequested: (asked) => {
       progress.stop();
-      if (asked.joined) invocation.note(`${joinedNote(invocation, asked)} Waiting with them.`);
-      invocation.event("requested", { mode: asked.mode, joined: asked.joined });
-      if (asked.mode !== "maintenance") invocation.note(asked.message);
+      if (asked.joined) terminal.note(`${joinedNote(input, asked)} Waiting with them.`);
+      terminal.event("requested", { mode: asked.mode, joined: asked.joined });
+      if (asked.mode !== "maintenance") terminal.note(asked.message);
     },
     onLook: (look) => {
-      invocation.event("draining", {
+      terminal.event("draining", {
         pendingTasks: look.state.pendingTasksCount,
         runningTasks: look.state.runningTasksCount,
         staleTasks: look.state.staleTasksCount,
@@ -134,11 +136,11 @@ export function drainEvents(invocation: Invocation): DrainEvents {
         moreNow: () => step.more?.replace(then, () => describeLeft(look, Date.now() - now)) ?? "",
       });
     },
-    onTrouble: (reason) => invocation.note(`${reason}; looking again`),
-    onStuck: (stuck) => invocation.note(describeStuck(stuck)),
+    onTrouble: (reason) => terminal.note(`${reason}; looking again`),
+    onStuck: (stuck) => terminal.note(describeStuck(stuck)),
     onCallingOff: () => {
       progress.stop();
-      invocation.note("Calling the request off…");
+      terminal.note("Calling the request off…");
     },
   };
 }
@@ -156,8 +158,8 @@ function describeStuck({ pending, running, drain }: StuckDrain): string {
 }
 
 /** Whose request was joined, and what of this command's own does not count then. */
-export function joinedNote(invocation: Invocation, { owner, reason }: RequestResult): string {
-  const flags = invocation.given(["--reason", "--drain", "--settle", "--ignore-stale", "--ttl"]);
+export function joinedNote(input: Input, { owner, reason }: RequestResult): string {
+  const flags = input.given(["--reason", "--drain", "--settle", "--ignore-stale", "--ttl"]);
   return printable(
     `It was asked for by ${owner ?? "somebody"} before${reason ? ` (${reason})` : ""}, and is theirs.`,
   ) +

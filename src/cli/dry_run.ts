@@ -8,19 +8,21 @@ import { PipeweaveError } from "../errors.ts";
 import { labelOf } from "../migrations/migration.ts";
 import { planJson } from "../output/json.ts";
 import { formatPlan } from "../output/text.ts";
-import type { Invocation } from "./invocation.ts";
+import { connect } from "./connect.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import { applyingOptions } from "./migrate.ts";
 
 /** Prints the plan; the exit code is what `db:migrate` would end with, as far as that is known beforehand. */
-export async function runDryRun(invocation: Invocation): Promise<void> {
-  const isTried = invocation.choice("--dry-run") === "execute";
-  const options = applyingOptions(invocation);
-  const session = await invocation.session();
+export async function runDryRun(input: Input, terminal: Terminal): Promise<void> {
+  const isTried = input.choice("--dry-run") === "execute";
+  const options = applyingOptions(input, terminal);
+  await using session = await connect(input, terminal);
   const { planDryRun } = await import("../commands/dry_run.ts");
-  if (isTried) invocation.progress.update("Trying pending migrations");
+  if (isTried) terminal.progress.update("Trying pending migrations");
   const plan = await planDryRun(session, isTried, options);
-  invocation.progress.stop();
-  invocation.result(() => planJson(plan), () => formatPlan(plan, invocation.reportColumns));
+  terminal.progress.stop();
+  terminal.result(() => planJson(plan), () => formatPlan(plan, terminal.reportColumns));
   if (plan.failed) {
     const { migration, error } = plan.failed;
     throw new PipeweaveError(
@@ -39,6 +41,6 @@ export async function runDryRun(invocation: Invocation): Promise<void> {
   }
   if (!plan.refusal) return;
   // With --maintenance what would refuse is what it drains for.
-  if (!invocation.has("--maintenance")) throw plan.refusal;
-  invocation.note(`It would drain first: ${plan.refusal.message.replace(/ Nothing was applied\.$/, "")}`);
+  if (!input.has("--maintenance")) throw plan.refusal;
+  terminal.note(`It would drain first: ${plan.refusal.message.replace(/ Nothing was applied\.$/, "")}`);
 }

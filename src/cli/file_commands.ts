@@ -5,12 +5,11 @@
  */
 
 import { dirname } from "node:path";
-import type { Session } from "../database/session.ts";
 import { PipeweaveError } from "../errors.ts";
 import { findingJson } from "../output/json.ts";
 import { formatLint, formatValidation } from "../output/text.ts";
 import { importCommand } from "./import_command.ts";
-import type { Invocation } from "./invocation.ts";
+import { connectUnlessOffline } from "./connect.ts";
 import {
   type CommandSpec,
   CONNECTION_OPTIONS,
@@ -28,11 +27,6 @@ const OFFLINE: OptionSpec = {
 };
 
 /** A session, where a database is named and wanted. */
-async function sessionUnlessOffline(invocation: Invocation): Promise<Session | undefined> {
-  const wanted = !invocation.has("--offline") && invocation.connectionIsConfigured();
-  invocation.assertUsable();
-  return wanted ? await invocation.session() : undefined;
-}
 
 const validate: CommandSpec = {
   name: "db:validate",
@@ -66,24 +60,24 @@ const validate: CommandSpec = {
     [5, "something is wrong with the files, or they do not match the history"],
     [6, "no connection"],
   ],
-  async run(invocation) {
+  async run(input, terminal) {
     const { validateMigrations } = await import("../commands/validate.ts");
-    const session = await sessionUnlessOffline(invocation);
+    await using session = await connectUnlessOffline(input, terminal);
     const result = await validateMigrations(session, {
-      ...invocation.sources(),
-      lint: invocation.has("--lint"),
+      ...input.sources(),
+      lint: input.has("--lint"),
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
-    const format = invocation.choice<typeof LINT_FORMATS[number]>("--format") ?? "text";
-    if (format === "json") invocation.result(json, () => JSON.stringify(json()));
-    else if (format === "text") invocation.result(json, () => formatValidation(result));
+    const format = input.choice<typeof LINT_FORMATS[number]>("--format") ?? "text";
+    if (format === "json") terminal.result(json, () => JSON.stringify(json()));
+    else if (format === "text") terminal.result(json, () => formatValidation(result));
     else {
       const { lintReport } = await import("../output/lint_formats.ts");
       const reported = result.findings.map((finding) => ({ blocks: "nobody" as const, why: "", ...finding }));
-      invocation.result(json, () => lintReport(format, reported));
+      terminal.result(json, () => lintReport(format, reported));
     }
-    if (!session && !invocation.has("--offline")) {
-      invocation.note(
+    if (!session && !input.has("--offline")) {
+      terminal.note(
         "No database is named (--url, DATABASE_URL, DB_*, PG*), so the files were checked alone.",
       );
     }
@@ -167,37 +161,37 @@ const lint: CommandSpec = {
     [5, "something was found, or files are invalid"],
     [6, "no connection"],
   ],
-  async run(invocation) {
-    const format = invocation.choice<typeof LINT_FORMATS[number]>("--format") ?? "text";
-    const failOn = invocation.choice<typeof FAIL_ON[number]>("--fail-on") ?? "any";
-    const explained = invocation.text("--explain");
-    if (explained !== undefined || invocation.has("--list-rules")) {
+  async run(input, terminal) {
+    const format = input.choice<typeof LINT_FORMATS[number]>("--format") ?? "text";
+    const failOn = input.choice<typeof FAIL_ON[number]>("--fail-on") ?? "any";
+    const explained = input.text("--explain");
+    if (explained !== undefined || input.has("--list-rules")) {
       const { ruleText } = await import("../commands/lint_rules.ts");
       const text = ruleText(explained);
-      return invocation.result(() => ({ rules: text.split("\n") }), () => text);
+      return terminal.result(() => ({ rules: text.split("\n") }), () => text);
     }
-    const smallTable = invocation.integer("--small-table");
-    const rules = invocation.text("--rule")?.split(",").map((rule) => rule.trim());
-    const session = await sessionUnlessOffline(invocation);
+    const smallTable = input.integer("--small-table");
+    const rules = input.text("--rule")?.split(",").map((rule) => rule.trim());
+    await using session = await connectUnlessOffline(input, terminal);
     const { lintMigrations } = await import("../commands/lint.ts");
-    const files = invocation.args;
-    const sources = invocation.sources();
+    const files = input.args;
+    const sources = input.sources();
     const result = await lintMigrations(session, {
       ...sources,
       ...(files.length > 0 && sources.dirs?.length === 0
         ? { dirs: [...new Set(files.map((file) => dirname(file)))], embedded: false }
         : {}),
-      since: invocation.text("--since"),
+      since: input.text("--since"),
       files,
       rules,
       smallTable,
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
-    if (format === "json") invocation.result(json, () => JSON.stringify(json()));
-    else if (format === "text") invocation.result(json, () => formatLint(result));
+    if (format === "json") terminal.result(json, () => JSON.stringify(json()));
+    else if (format === "text") terminal.result(json, () => formatLint(result));
     else {
       const { lintReport } = await import("../output/lint_formats.ts");
-      invocation.result(json, () => lintReport(format, result.findings));
+      terminal.result(json, () => lintReport(format, result.findings));
     }
     const isFailure = result.findings.some(({ blocks, why }) =>
       why === "" || failOn === "any" || failOn === "blocking" && blocks !== "nobody"
@@ -237,21 +231,21 @@ const create: CommandSpec = {
     },
   ],
   exitCodes: [[5, "the folder's files are invalid"]],
-  async run(invocation) {
+  async run(input, terminal) {
     const { newMigration } = await import("../commands/new.ts");
-    const found = newMigration(invocation.args[0]!, invocation.sources());
-    invocation.onlyWith("--write", invocation.has("--write"), ["--no-down"]);
-    invocation.assertUsable();
-    if (invocation.has("--write")) {
+    const found = newMigration(input.args[0]!, input.sources());
+    input.onlyWith("--write", input.has("--write"), ["--no-down"]);
+    input.assertUsable();
+    if (input.has("--write")) {
       const { writeMigration } = await import("../commands/new.ts");
-      const files = writeMigration(found, { down: !invocation.has("--no-down") });
-      return invocation.result(
+      const files = writeMigration(found, { down: !input.has("--no-down") });
+      return terminal.result(
         () => ({ ...found, written: files }),
         () => files.map((file) => `✓ Written ${file}`).join("\n"),
       );
     }
-    invocation.result(() => found, () => found.template.trimEnd());
-    invocation.note(`Save it as ${found.file}; db:validate --offline checks it.`);
+    terminal.result(() => found, () => found.template.trimEnd());
+    terminal.note(`Save it as ${found.file}; db:validate --offline checks it.`);
   },
 };
 

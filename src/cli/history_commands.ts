@@ -12,7 +12,9 @@ import type { RollbackStep } from "../engine/rollback.ts";
 import { rollbackJson } from "../output/json.ts";
 import { formatHistory } from "../output/text.ts";
 import { ALLOW_ONLINE, RUN_OPTIONS } from "./database_commands.ts";
-import type { Invocation } from "./invocation.ts";
+import { connect } from "./connect.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import { runningOptions, stepOf } from "./migrate.ts";
 import {
   type CommandSpec,
@@ -55,16 +57,17 @@ const history: CommandSpec = {
   ],
   examples: [{ purpose: "What happened last night?", line: "pipeweave db:history --limit 50" }],
   exitCodes: [[4, "the database did not come up in time"], [6, "no connection"]],
-  async run(invocation) {
-    const limit = invocation.integer("--limit") ?? HISTORY_LINES;
+  async run(input, terminal) {
+    const limit = input.integer("--limit") ?? HISTORY_LINES;
     const { showHistory } = await import("../commands/history.ts");
-    const rows = await showHistory(await invocation.session(), {
+    await using session = await connect(input, terminal);
+    const rows = await showHistory(session, {
       limit,
-      version: invocation.text("--version"),
-      action: invocation.choice("--action"),
-      outcome: invocation.has("--failed") ? "failed" : undefined,
+      version: input.text("--version"),
+      action: input.choice("--action"),
+      outcome: input.has("--failed") ? "failed" : undefined,
     });
-    invocation.result(() => ({ history: rows }), () => formatHistory(rows, invocation.reportColumns));
+    terminal.result(() => ({ history: rows }), () => formatHistory(rows, terminal.reportColumns));
   },
 };
 
@@ -113,51 +116,48 @@ const rollback: CommandSpec = {
   run: runRollback,
 };
 
-async function runRollback(invocation: Invocation): Promise<void> {
-  const { json, quiet, progress, style: { good, bad } } = invocation;
-  const steps = invocation.integer("--steps");
-  const to = invocation.text("--to");
-  if (steps !== undefined && to !== undefined) invocation.problem("--steps and --to exclude each other");
-  const yes = invocation.has("--yes");
-  if (!yes && !invocation.world.ask) {
-    invocation.problem("--yes is needed where nobody can be asked: stdin is no terminal");
+async function runRollback(input: Input, terminal: Terminal): Promise<void> {
+  const { progress, style: { good, bad } } = terminal;
+  const steps = input.integer("--steps");
+  const to = input.text("--to");
+  if (steps !== undefined && to !== undefined) input.problem("--steps and --to exclude each other");
+  const yes = input.has("--yes");
+  if (!yes && !terminal.ask) {
+    input.problem("--yes is needed where nobody can be asked: stdin is no terminal");
   }
-  const running = runningOptions(invocation);
-  const report = (text: string) => {
-    if (!json && !quiet) progress.around(() => invocation.report(text));
-  };
-  const session = await invocation.session();
+  const running = runningOptions(input);
+  await using session = await connect(input, terminal);
   const { rollback } = await import("../commands/rollback.ts");
   const result = await rollback(session, {
-    ...invocation.sources(),
+    ...input.sources(),
     ...running,
-    ...{ steps, to, actor: invocation.actor, signal: invocation.signal },
-    allowOnline: invocation.has("--allow-online"),
-    confirm: yes ? undefined : (plan) => confirm(invocation, session.target, plan),
+    ...{ steps, to, actor: input.actor, signal: input.signal },
+    allowOnline: input.has("--allow-online"),
+    confirm: yes ? undefined : (plan) => confirm(input, terminal, session.target, plan),
     onRollingBack: (migration) => {
-      invocation.event("rolling_back", { version: migration.version, name: migration.name });
+      terminal.event("rolling_back", { version: migration.version, name: migration.name });
       progress.update(`Rolling back ${labelOf(migration)}`);
     },
     onRolledBack: (migration, executionTimeMs) => {
-      invocation.event("rolled_back", { version: migration.version, name: migration.name, executionTimeMs });
+      terminal.event("rolled_back", { version: migration.version, name: migration.name, executionTimeMs });
       progress.stop();
       const time = executionTimeMs === null ? "" : ` (${formatDuration(executionTimeMs)})`;
-      report(`${good("✓")} Rolled back ${labelOf(migration)}${time}`);
+      terminal.step(`${good("✓")} Rolled back ${labelOf(migration)}${time}`);
     },
     onActivity: (migration, activity) => {
       progress.update(stepOf(`Rolling back ${labelOf(migration)}`, activity));
     },
-    onRetry: (migration, reason) => invocation.note(`${labelOf(migration)}: ${reason}`),
+    onRetry: (migration, reason) => terminal.note(`${labelOf(migration)}: ${reason}`),
     onLockWait: (holder) => progress.update(`Another migrator is at work (${holder})`),
   });
   progress.stop();
-  if (json) invocation.document = rollbackJson(result);
+  if (terminal.json) terminal.document = rollbackJson(result);
   if (!result.failed) {
-    return result.rolledBack.length === 0 ? report("Nothing to roll back") : undefined;
+    return result.rolledBack.length === 0 ? terminal.step("Nothing to roll back") : undefined;
   }
   const { migration, error } = result.failed;
   const label = labelOf(migration);
-  report(`${bad("✗")} Failed ${label}`);
+  terminal.step(`${bad("✗")} Failed ${label}`);
   const done = result.rolledBack.map((one) => labelOf(one.migration));
   throw new PipeweaveError(error.kind, error.code, `Rolling back ${label} failed: ${error.message}`, {
     ...error.details,
@@ -172,14 +172,15 @@ async function runRollback(invocation: Invocation): Promise<void> {
 
 /** Shows the plan and asks. Throws when the answer is not yes. */
 async function confirm(
-  invocation: Invocation,
+  input: Input,
+  terminal: Terminal,
   target: string,
   plan: readonly RollbackStep[],
 ): Promise<void> {
-  const { world, signal } = invocation;
+  const { signal } = input;
   const list = plan.map(({ migration }) => `  ${labelOf(migration)}\n`).join("");
   const answer = await Promise.race([
-    world.ask!(`This rolls back on ${target}, in this order:\n${list}Go on? [y/N] `),
+    terminal.ask!(`This rolls back on ${target}, in this order:\n${list}Go on? [y/N] `),
     new Promise<never>((_, reject) =>
       signal.addEventListener("abort", () => reject(interrupted("Interrupted; nothing was changed")))
     ),
@@ -228,20 +229,20 @@ const repair: CommandSpec = {
     [5, "files are invalid"],
     [6, "no connection"],
   ],
-  async run(invocation) {
-    const version = invocation.text("--version");
-    const reason = invocation.text("--reason")?.trim();
-    if (!version) invocation.problem("--version is required: the migration to repair");
-    if (!reason) invocation.problem("--reason is required: the log keeps it");
-    const settlement = invocation.choice<Settlement>("--partial");
-    const number = invocation.text("--renumber");
-    if (number !== undefined && !/^\d+$/.test(number)) invocation.problem("--renumber takes digits");
+  async run(input, terminal) {
+    const version = input.text("--version");
+    const reason = input.text("--reason")?.trim();
+    if (!version) input.problem("--version is required: the migration to repair");
+    if (!reason) input.problem("--reason is required: the log keeps it");
+    const settlement = input.choice<Settlement>("--partial");
+    const number = input.text("--renumber");
+    if (number !== undefined && !/^\d+$/.test(number)) input.problem("--renumber takes digits");
     if (settlement !== undefined && number !== undefined) {
-      invocation.problem("--partial and --renumber exclude each other");
+      input.problem("--partial and --renumber exclude each other");
     }
-    const session = await invocation.session();
+    await using session = await connect(input, terminal);
     const { renumber, repairMigration, settlePartial } = await import("../commands/history.ts");
-    const byHand = { ...invocation.sources(), actor: invocation.actor, reason };
+    const byHand = { ...input.sources(), actor: input.actor, reason };
     if (settlement !== undefined) {
       const what = settlement;
       const partial = await settlePartial(session, version!, what, byHand);
@@ -250,20 +251,20 @@ const repair: CommandSpec = {
         again: `db:migrate runs statement ${partial.begun} again`,
         forget: "db:migrate begins it from its first statement",
       };
-      return invocation.result(
+      return terminal.result(
         () => ({ version: partial.version, name: partial.name, partial: what }),
         () => `✓ Repaired ${labelOf(partial)}: ${told[what]}`,
       );
     }
     if (number !== undefined) {
       const moved = await renumber(session, version!, number, byHand);
-      return invocation.result(
+      return terminal.result(
         () => moved,
         () => `✓ Repaired ${moved.from}_${moved.name}: it is ${moved.to}_${moved.name} in the history now`,
       );
     }
     const result = await repairMigration(session, version!, byHand);
-    invocation.result(() => result, () => {
+    terminal.result(() => result, () => {
       const label = labelOf(result);
       if (!result.repaired) return `${label} needs no repair: the file is as it was applied`;
       return result.statements.length > 0
@@ -294,15 +295,15 @@ const baseline: CommandSpec = {
     ],
     [6, "no connection"],
   ],
-  async run(invocation) {
-    const session = await invocation.session();
+  async run(input, terminal) {
+    await using session = await connect(input, terminal);
     const { baseline } = await import("../commands/history.ts");
-    const result = await baseline(session, invocation.args[0]!, {
-      ...invocation.sources(),
-      actor: invocation.actor,
-      reason: invocation.text("--reason"),
+    const result = await baseline(session, input.args[0]!, {
+      ...input.sources(),
+      actor: input.actor,
+      reason: input.text("--reason"),
     });
-    invocation.result(
+    terminal.result(
       () => result,
       () =>
         result.adopted.length === 0

@@ -7,7 +7,9 @@
 import { PipeweaveError } from "../errors.ts";
 import { TOOLS } from "../import/foreign.ts";
 import { formatImport } from "../output/import_text.ts";
-import type { Invocation } from "./invocation.ts";
+import { connectUnlessOffline } from "./connect.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
 import { FOLDER, oneOf, placeholder } from "./values.ts";
 
@@ -61,25 +63,23 @@ export const importCommand: CommandSpec = {
     [5, "files need a hand, or the old tool has left something half done"],
     [6, "no connection"],
   ],
-  async run(invocation) {
-    const isLook = invocation.has("--dry-run");
-    const output = invocation.text("--output");
+  async run(input, terminal) {
+    const isLook = input.has("--dry-run");
+    const output = input.text("--output");
     if (!isLook && output === undefined) {
-      invocation.problem("--output is required: the folder that the files go to; --dry-run writes none");
+      input.problem("--output is required: the folder that the files go to; --dry-run writes none");
     }
-    const wanted = !invocation.has("--offline") && invocation.connectionIsConfigured();
-    invocation.assertUsable();
-    const session = wanted ? await invocation.session() : undefined;
+    await using session = await connectUnlessOffline(input, terminal);
     const { importFolder } = await import("../commands/import.ts");
     const result = await importFolder(session, {
-      folder: invocation.args[0]!,
-      from: invocation.choice("--from"),
+      folder: input.args[0]!,
+      from: input.choice("--from"),
       output: isLook ? undefined : output,
-      placeholders: Object.fromEntries(invocation.list<readonly [string, string]>("--placeholder")),
-      actor: invocation.actor,
-      confirm: (old, now) => confirmRename(invocation, old, now),
+      placeholders: Object.fromEntries(input.list<readonly [string, string]>("--placeholder")),
+      actor: input.actor,
+      confirm: (old, now) => confirmRename(input, terminal, old, now),
     });
-    invocation.result(() => result, () => formatImport(result, output, invocation.verbose));
+    terminal.result(() => result, () => formatImport(result, output, terminal.verbose));
     if (result.problems.length === 0) return;
     throw new PipeweaveError("integrity", "needs_a_hand", `${result.problems.length} thing(s) need a hand`, {
       hint: isLook
@@ -89,18 +89,18 @@ export const importCommand: CommandSpec = {
   },
 };
 
-async function confirmRename(invocation: Invocation, old: string, now: string): Promise<void> {
-  if (invocation.has("--yes")) return;
+async function confirmRename(input: Input, terminal: Terminal, old: string, now: string): Promise<void> {
+  if (input.has("--yes")) return;
   const refused = (message: string) =>
     new PipeweaveError("condition", "not_confirmed", message, {
       hint:
         `Run it again with --yes to rename it, or with --schema pipeweave to leave it: ours goes to another schema.`,
     });
-  const { ask } = invocation.world;
+  const { ask } = terminal;
   if (!ask) {
     throw refused(`${old} has the name of our history, and nobody could be asked whether to rename it`);
   }
-  invocation.progress.stop();
+  terminal.progress.stop();
   const answer = await ask(
     `${old} has the name of our history. Rename it to ${now}? The old tool will not find it. [y/N] `,
   );

@@ -15,7 +15,8 @@ import {
   REQUEST_OPTIONS,
   requestOptions,
 } from "./drain.ts";
-import type { Invocation } from "./invocation.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import { migratedSession } from "./migrate.ts";
 import { maintenanceMetrics } from "../output/openmetrics.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, METRICS, type OptionSpec, OUTPUT_OPTIONS } from "./spec.ts";
@@ -70,15 +71,15 @@ const status: CommandSpec = {
     ],
     ...FAILURES.slice(1),
   ],
-  async run(invocation) {
-    const expected = invocation.choice<OrchestratorMode>("--expect");
-    const session = await migratedSession(invocation);
+  async run(input, terminal) {
+    const expected = input.choice<OrchestratorMode>("--expect");
+    await using session = await migratedSession(input, terminal);
     const { assertSafe, getMaintenanceStatus, expectMode } = await useCases();
-    const found = await getMaintenanceStatus(session, { actor: invocation.actor });
-    if (!(expected !== undefined && invocation.quiet)) {
-      invocation.result(
+    const found = await getMaintenanceStatus(session, { actor: input.actor });
+    if (!(expected !== undefined && terminal.quiet)) {
+      terminal.result(
         () => found,
-        () => invocation.has("--format") ? maintenanceMetrics(found) : formatMaintenance(found),
+        () => input.has("--format") ? maintenanceMetrics(found) : formatMaintenance(found),
       );
     }
     if (expected !== undefined) expectMode(found, expected);
@@ -133,29 +134,29 @@ const request: CommandSpec = {
     [4, "not drained, or the locks were not free, or the database did not come up, in time"],
     FAILURES[2]!,
   ],
-  async run(invocation) {
-    const options = requestOptions(invocation);
-    const waits = invocation.has("--wait");
-    const wait = drainWait(invocation, invocation.duration("--timeout"));
-    invocation.onlyWith("--wait", waits, ["--timeout", "--on-timeout", "--on-interrupt"]);
+  async run(input, terminal) {
+    const options = requestOptions(input, terminal);
+    const waits = input.has("--wait");
+    const wait = drainWait(input, terminal, input.duration("--timeout"));
+    input.onlyWith("--wait", waits, ["--timeout", "--on-timeout", "--on-interrupt"]);
     const bell = new Bell();
-    const session = await migratedSession(invocation, bell.ring);
+    await using session = await migratedSession(input, terminal, bell.ring);
     if (waits) {
       const { drain } = await import("../commands/drain.ts");
-      const { status, drainedMs } = await drain(session, bell, options, wait, drainEvents(invocation));
-      invocation.progress.stop();
-      return invocation.result(() => ({ ...status, drainedMs }), () => status.message);
+      const { status, drainedMs } = await drain(session, bell, options, wait, drainEvents(input, terminal));
+      terminal.progress.stop();
+      return terminal.result(() => ({ ...status, drainedMs }), () => status.message);
     }
     const { assertSafe, requestMaintenance } = await useCases();
     const found = await requestMaintenance(session, options);
-    invocation.progress.stop();
-    invocation.result(() => found, () => found.message);
+    terminal.progress.stop();
+    terminal.result(() => found, () => found.message);
     assertSafe(found);
     if (found.joined) {
-      invocation.note(joinedNote(invocation, found));
+      terminal.note(joinedNote(input, found));
     }
     if (found.mode === "waiting_for_maintenance") {
-      invocation.note(
+      terminal.note(
         "It enters by itself when they are done: look with maintenance:status, wait with maintenance:request --wait, or call it off with maintenance:exit.",
       );
     }
@@ -171,12 +172,12 @@ const enter: CommandSpec = {
   options: [{ title: "Log", options: [REASON] }, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
   examples: [{ purpose: "After maintenance:request", line: "pipeweave maintenance:enter" }],
   exitCodes: [FAILURES[0]!, [3, "tasks are active, or maintenance was not requested"], ...FAILURES.slice(1)],
-  async run(invocation) {
-    const session = await migratedSession(invocation);
+  async run(input, terminal) {
+    await using session = await migratedSession(input, terminal);
     const { enterMaintenance } = await useCases();
-    const found = await enterMaintenance(session, ownerOptions(invocation));
-    invocation.progress.stop();
-    invocation.result(() => found, () => found.message);
+    const found = await enterMaintenance(session, ownerOptions(input, terminal));
+    terminal.progress.stop();
+    terminal.result(() => found, () => found.message);
   },
 };
 
@@ -196,17 +197,17 @@ const exit: CommandSpec = {
   ],
   examples: [{ purpose: "After a migration", line: "pipeweave maintenance:exit" }],
   exitCodes: [FAILURES[0]!, [3, "it is somebody else's"], ...FAILURES.slice(1)],
-  async run(invocation: Invocation) {
-    const session = await migratedSession(invocation);
+  async run(input: Input, terminal: Terminal) {
+    await using session = await migratedSession(input, terminal);
     const { exitMaintenance } = await useCases();
     const found = await exitMaintenance(session, {
-      ...ownerOptions(invocation),
-      force: invocation.has("--force"),
+      ...ownerOptions(input, terminal),
+      force: input.has("--force"),
     });
-    invocation.progress.stop();
-    invocation.result(() => found, () => "Orchestrator is now running normally");
+    terminal.progress.stop();
+    terminal.result(() => found, () => "Orchestrator is now running normally");
     if (found.heldTasks > 0) {
-      invocation.warn(
+      terminal.warn(
         `${found.heldTasks} task(s) that were held back during maintenance are not queued yet, since somebody has them ` +
           "locked: the next maintenance:status does it",
       );
@@ -240,20 +241,20 @@ const wait: CommandSpec = {
     line: "pipeweave maintenance:wait --for running --timeout 30m",
   }],
   exitCodes: [FAILURES[0]!, [4, "the mode was another all the time"], FAILURES[2]!],
-  async run(invocation) {
-    const mode = invocation.choice<"running" | "maintenance">("--for") ?? "running";
-    const deadline = Date.now() + (invocation.duration("--timeout") ?? WAIT_TIMEOUT_MS);
-    const intervalMs = invocation.checkIntervalMs();
+  async run(input, terminal) {
+    const mode = input.choice<"running" | "maintenance">("--for") ?? "running";
+    const deadline = Date.now() + (input.duration("--timeout") ?? WAIT_TIMEOUT_MS);
+    const intervalMs = input.checkIntervalMs();
     const bell = new Bell();
-    const session = await migratedSession(invocation, bell.ring);
+    await using session = await migratedSession(input, terminal, bell.ring);
     const { waitForMode } = await useCases();
     const found = await waitForMode(session, bell, mode, {
-      ...{ actor: invocation.actor, deadline, intervalMs, signal: invocation.signal },
-      onLook: ({ state }) => invocation.progress.update(`Waiting for ${mode}: the mode is ${state.mode}`),
-      onTrouble: (reason) => invocation.note(`${reason}; looking again`),
+      ...{ actor: input.actor, deadline, intervalMs, signal: input.signal },
+      onLook: ({ state }) => terminal.progress.update(`Waiting for ${mode}: the mode is ${state.mode}`),
+      onTrouble: (reason) => terminal.note(`${reason}; looking again`),
     });
-    invocation.progress.stop();
-    invocation.result(() => found, () => formatMaintenance(found));
+    terminal.progress.stop();
+    terminal.result(() => found, () => formatMaintenance(found));
   },
 };
 
@@ -280,18 +281,18 @@ const list: CommandSpec = {
   ],
   examples: [{ purpose: "What keeps a drain from ending", line: "pipeweave maintenance:tasks --stale" }],
   exitCodes: FAILURES,
-  async run(invocation) {
-    const limit = invocation.integer("--limit") ?? LIST_LIMIT;
-    const session = await migratedSession(invocation);
+  async run(input, terminal) {
+    const limit = input.integer("--limit") ?? LIST_LIMIT;
+    await using session = await migratedSession(input, terminal);
     const { listTasks } = await import("../maintenance/tasks.ts");
     // One more tells whether there are more.
-    const found = await listTasks(session, { stale: invocation.has("--stale"), limit: limit + 1 });
+    const found = await listTasks(session, { stale: input.has("--stale"), limit: limit + 1 });
     const tasks = found.slice(0, limit);
-    invocation.result(
+    terminal.result(
       () => ({ tasks, more: found.length > limit }),
-      () => formatTasks(tasks, invocation.reportColumns),
+      () => formatTasks(tasks, terminal.reportColumns),
     );
-    if (found.length > limit) invocation.note(`There are more: --limit shows ${limit} of them.`);
+    if (found.length > limit) terminal.note(`There are more: --limit shows ${limit} of them.`);
   },
 };
 
@@ -315,12 +316,12 @@ const history: CommandSpec = {
   ],
   examples: [{ purpose: "The last changes", line: "pipeweave maintenance:history --limit 5" }],
   exitCodes: FAILURES,
-  async run(invocation) {
-    const limit = invocation.integer("--limit") ?? LIST_LIMIT;
-    const session = await migratedSession(invocation);
+  async run(input, terminal) {
+    const limit = input.integer("--limit") ?? LIST_LIMIT;
+    await using session = await migratedSession(input, terminal);
     const { readMaintenanceLog } = await import("../maintenance/log.ts");
     const rows = await readMaintenanceLog(session, limit);
-    invocation.result(() => ({ history: rows }), () => formatMaintenanceLog(rows, invocation.reportColumns));
+    terminal.result(() => ({ history: rows }), () => formatMaintenanceLog(rows, terminal.reportColumns));
   },
 };
 
@@ -343,9 +344,9 @@ const watch: CommandSpec = {
     { purpose: "For a report", line: "pipeweave maintenance:watch --once >snapshot.txt" },
   ],
   exitCodes: FAILURES,
-  async run(invocation) {
+  async run(input, terminal) {
     const { runWatch } = await import("./watch.ts");
-    await runWatch(invocation);
+    await runWatch(input, terminal);
   },
 };
 

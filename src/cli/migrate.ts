@@ -16,133 +16,132 @@ import type { Step } from "../output/progress.ts";
 import { describeSets } from "../output/text.ts";
 import { printable } from "../printable.ts";
 import { migrateJson } from "../output/json.ts";
+import { connect } from "./connect.ts";
 import { FailureReported } from "./failure_reported.ts";
-import type { Invocation } from "./invocation.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 
 /** The limits that the command line sets for whatever runs migration files. */
 export function runningOptions(
-  invocation: Invocation,
+  input: Input,
 ): Limits & Pick<ApplyOptions, "lockWaitMs" | "lockRetries"> {
   return {
-    lockTimeoutMs: invocation.duration("--lock-timeout"),
-    lockWaitMs: invocation.duration("--lock-wait"),
-    statementTimeoutMs: invocation.duration("--statement-timeout"),
-    lockRetries: invocation.integer("--lock-retries"),
+    lockTimeoutMs: input.duration("--lock-timeout"),
+    lockWaitMs: input.duration("--lock-wait"),
+    statementTimeoutMs: input.duration("--statement-timeout"),
+    lockRetries: input.integer("--lock-retries"),
   };
 }
 
 /** What the command line asks of `db:migrate`. */
-export function applyingOptions(invocation: Invocation): MigrateOptions {
+export function applyingOptions(input: Input, terminal: Terminal): MigrateOptions {
   return {
-    ...invocation.sources(),
-    ...runningOptions(invocation),
-    timeoutMs: invocation.duration("--timeout"),
-    leaseMs: invocation.duration("--lease"),
-    to: invocation.text("--to"),
-    actor: invocation.actor,
-    allowOnline: invocation.has("--allow-online"),
+    ...input.sources(),
+    ...runningOptions(input),
+    timeoutMs: input.duration("--timeout"),
+    leaseMs: input.duration("--lease"),
+    to: input.text("--to"),
+    actor: input.actor,
+    allowOnline: input.has("--allow-online"),
     tolerance: {
-      missing: invocation.has("--allow-missing"),
-      outOfOrder: invocation.has("--out-of-order"),
+      missing: input.has("--allow-missing"),
+      outOfOrder: input.has("--out-of-order"),
     },
-    signal: invocation.signal,
-    onWarning: ({ file, message }) => invocation.warn(`${file} ${message}`),
+    signal: input.signal,
+    onWarning: ({ file, message }) => terminal.warn(`${file} ${message}`),
   };
 }
 
 /** `db:migrate`: prints each step as it happens. */
-export async function runMigrate(invocation: Invocation): Promise<void> {
-  const applying = applyingOptions(invocation);
-  const when = maintenanceWhen(invocation);
+export async function runMigrate(input: Input, terminal: Terminal): Promise<void> {
+  const applying = applyingOptions(input, terminal);
+  const when = maintenanceWhen(input);
   if (when !== undefined) {
     const { runDeployment } = await import("./deployment.ts");
-    return await runDeployment(invocation, { ...applying, ...migrateEvents(invocation) }, when);
+    return await runDeployment(input, terminal, { ...applying, ...migrateEvents(terminal) }, when);
   }
-  const session = await invocation.session();
+  await using session = await connect(input, terminal);
   const { migrate } = await import("../commands/migrate.ts");
-  const result = await migrate(session, { ...applying, ...migrateEvents(invocation) });
-  reportMigrated(invocation, result);
+  const result = await migrate(session, { ...applying, ...migrateEvents(terminal) });
+  reportMigrated(terminal, result);
 }
 
 /** What `--maintenance` asks for. */
-function maintenanceWhen(invocation: Invocation): "auto" | "always" | undefined {
-  const isWanted = invocation.has("--maintenance");
-  invocation.onlyWith("--maintenance", isWanted, [
+function maintenanceWhen(input: Input): "auto" | "always" | undefined {
+  const isWanted = input.has("--maintenance");
+  input.onlyWith("--maintenance", isWanted, [
     ...["--on-failure", "--drain-timeout"],
     ...["--reason", "--owner", "--drain", "--settle", "--ignore-stale", "--ttl"],
   ]);
-  return isWanted ? invocation.choice("--maintenance") ?? "auto" : undefined;
+  return isWanted ? input.choice("--maintenance") ?? "auto" : undefined;
 }
 
-/** Prints a line of the report. */
-function stepLine(invocation: Invocation, text: string): void {
-  if (invocation.json || invocation.quiet) return;
-  invocation.progress.around(() => invocation.report(text === "" ? "" : `[migrations] ${text}`));
+/** Prints lines of the report under their name. */
+function stepsOf(terminal: Terminal): (text: string) => void {
+  return (text) => terminal.step(text === "" ? "" : `[migrations] ${text}`);
 }
 
 /** Prints each step of a run as it happens. */
-function migrateEvents(invocation: Invocation): MigrateOptions {
-  const { progress, style: { good } } = invocation;
-  const step = (text: string) => stepLine(invocation, text);
+function migrateEvents(terminal: Terminal): MigrateOptions {
+  const { progress, style: { good } } = terminal;
+  const step = stepsOf(terminal);
   return {
     onPlan: ({ current, pending, missing, others }, sets) => {
-      invocation.event("plan", { current, sets, pending: pending.map(versionAndName) });
+      terminal.event("plan", { current, sets, pending: pending.map(versionAndName) });
       step("Checking migration status...");
       step(`Found ${sets.reduce((sum, { files }) => sum + files, 0)} migration files`);
       if (sets.some(({ source }) => source !== EMBEDDED)) step(`Sets: ${describeSets(sets)}`);
       step(`Current version: ${current ?? "none"}`);
       if (missing.length > 0) {
-        invocation.warn(`applied, but not known here: ${listOf(missing)}`);
+        terminal.warn(`applied, but not known here: ${listOf(missing)}`);
       }
       if (others.length > 0) step(`Of another tool, and left alone: ${printable(listOf(others))}`);
       if (pending.length > 0) step(`Pending migrations: ${pending.length}`);
       if (pending.length > 0) step("");
     },
     onApplying: (migration) => {
-      invocation.event("applying", versionAndName(migration));
+      terminal.event("applying", versionAndName(migration));
       step(`Applying ${labelOf(migration)}...`);
       progress.update(`Applying ${labelOf(migration)}`);
     },
     onApplied: ({ migration, executionTimeMs }) => {
-      invocation.event("applied", { ...versionAndName(migration), executionTimeMs });
+      terminal.event("applied", { ...versionAndName(migration), executionTimeMs });
       progress.stop();
       const time = executionTimeMs === null ? "" : ` (${formatDuration(executionTimeMs)})`;
       step(`${good("✓")} Applied ${labelOf(migration)}${time}`);
     },
     onActivity: (migration, activity) => {
-      invocation.event("progress", { ...versionAndName(migration), ...activity });
+      terminal.event("progress", { ...versionAndName(migration), ...activity });
       progress.update(stepOf(`Applying ${labelOf(migration)}`, activity));
     },
-    onNote: (migration, text) => invocation.note(`${labelOf(migration)}: ${text}`),
+    onNote: (migration, text) => terminal.note(`${labelOf(migration)}: ${text}`),
     onTaken: (migration) => {
-      invocation.event("taken", versionAndName(migration));
+      terminal.event("taken", versionAndName(migration));
       step(`${labelOf(migration)} is applied by another migrator`);
     },
-    onRetry: (migration, reason) => invocation.note(`${labelOf(migration)}: ${reason}`),
+    onRetry: (migration, reason) => terminal.note(`${labelOf(migration)}: ${reason}`),
     onLockWait: (holder) => {
-      invocation.event("lock_wait", { holder });
+      terminal.event("lock_wait", { holder });
       progress.update(`Another migrator is at work (${holder})`);
     },
   };
 }
 
 /** Prints how a run ended. */
-export function reportMigrated(invocation: Invocation, result: ApplyResult): void {
-  const { progress, style: { good, bad } } = invocation;
+export function reportMigrated(terminal: Terminal, result: ApplyResult): void {
+  const { progress, style: { good, bad } } = terminal;
+  const step = stepsOf(terminal);
   progress.stop();
-  if (invocation.json) invocation.document = { ...invocation.document, ...migrateJson(result) };
+  if (terminal.json) terminal.document = { ...terminal.document, ...migrateJson(result) };
   if (result.failed) {
-    stepLine(invocation, `${bad("✗")} Failed ${labelOf(result.failed.migration)}`);
-    if (invocation.world.env["GITHUB_ACTIONS"] === "true") {
-      const { migration, error } = result.failed;
-      // Actions reads its commands from either stream; stdout is for the report.
-      invocation.world.err(`${githubFailure(migration, error.message, error.details.location)}\n`);
-    }
+    const { migration, error } = result.failed;
+    step(`${bad("✗")} Failed ${labelOf(migration)}`);
+    terminal.annotate(() => githubFailure(migration, error.message, error.details.location));
     throw new FailureReported(result);
   }
-  if (result.applied.length === 0) return stepLine(invocation, `${good("✓")} All migrations up to date`);
-  stepLine(invocation, "");
-  stepLine(invocation, `${good("✓")} Applied ${result.applied.length} migration(s)`);
+  if (result.applied.length === 0) return step(`${good("✓")} All migrations up to date`);
+  step("");
+  step(`${good("✓")} Applied ${result.applied.length} migration(s)`);
 }
 
 function versionAndName({ version, name }: Migration): { version: string; name: string } {
@@ -160,26 +159,33 @@ export function stepOf(doing: string, { statement, phase, fraction, blockers }: 
   return { label: what, fraction, more: statement?.firstLine };
 }
 
-/** A session with a schema that is there: where AUTO_MIGRATE asks for it, pending migrations are applied first. */
-export async function migratedSession(invocation: Invocation, onNotify?: () => void): Promise<Session> {
-  const auto = invocation.autoMigrate();
-  const session = await invocation.session({}, onNotify);
+/** A session, for `await using`, with a schema that is there: where AUTO_MIGRATE asks for it, pending migrations are applied first. */
+export async function migratedSession(
+  input: Input,
+  terminal: Terminal,
+  onNotify?: () => void,
+): Promise<Session> {
+  const auto = input.autoMigrate();
+  const session = await connect(input, terminal, {}, onNotify);
   if (!auto) return session;
+  await using unlessHandedOver = new AsyncDisposableStack();
+  unlessHandedOver.use(session);
   const { migrate } = await import("../commands/migrate.ts");
-  const sources = invocation.sources();
+  const sources = input.sources();
   const result = await migrate(session, {
     ...sources,
     // They are what the command needs.
     embedded: sources.embedded ?? true,
-    actor: invocation.actor,
-    signal: invocation.signal,
+    actor: input.actor,
+    signal: input.signal,
   });
   if (result.applied.length > 0) {
     // A command that was asked for a look has changed the database: that is said whatever is quiet.
-    invocation.warn(
+    terminal.warn(
       `AUTO_MIGRATE: applied ${result.applied.map(({ migration }) => labelOf(migration)).join(", ")}`,
     );
   }
   if (result.failed) throw new FailureReported(result);
+  unlessHandedOver.move();
   return session;
 }

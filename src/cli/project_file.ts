@@ -8,7 +8,7 @@
 import type { FoundFile } from "../config/connection.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import type { CommandSpec, OptionSpec } from "./spec.ts";
-import type { World } from "./invocation.ts";
+import type { World } from "./world.ts";
 import { BadValue } from "./values.ts";
 
 /** Its name. */

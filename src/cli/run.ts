@@ -11,7 +11,9 @@ import { formatError } from "../output/error_text.ts";
 import { errorJson } from "../output/json.ts";
 import { styleFor } from "../output/style.ts";
 import type { CommandLine } from "./arguments.ts";
-import { colors, type Invocation, type World } from "./invocation.ts";
+import { usesColor } from "./terminal.ts";
+import type { Call } from "./tree.ts";
+import type { World } from "./world.ts";
 
 /**
  * Runs what the arguments ask for.
@@ -29,7 +31,7 @@ export async function run(args: readonly string[], world: World): Promise<number
     world.out(`${licencesText()}\n`);
     return 0;
   }
-  let invocation: Invocation | undefined;
+  let call: Call | undefined;
   try {
     const [{ runCommand }, { COMMANDS }, { readCommandLine }] = await Promise.all([
       import("./tree.ts"),
@@ -48,36 +50,37 @@ export async function run(args: readonly string[], world: World): Promise<number
     }
     const { readProjectFile } = await import("./project_file.ts");
     const project = readProjectFile(world, COMMANDS);
-    await runCommand(line.command, line.args, world, project, (call) => invocation = call);
-    if (invocation?.document) invocation.conclude(invocation.document);
+    await runCommand(line.command, line.args, world, project, (parsed) => call = parsed);
+    const terminal = call?.terminal;
+    if (terminal?.document) terminal.conclude(terminal.document);
     return 0;
   } catch (thrown) {
     const error = await asUsageError(thrown, args);
     if (error instanceof PipeweaveError) {
-      nameEmbedded(error, invocation);
-      await nameSchema(error, invocation?.text("--schema"));
+      nameEmbedded(error, call);
+      await nameSchema(error, call?.input.text("--schema"));
     }
-    invocation?.progress.stop();
-    const json = invocation ? invocation.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
+    const terminal = call?.terminal;
+    terminal?.progress.stop();
+    const json = terminal ? terminal.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
     if (json) {
       const document = error instanceof PipeweaveError
         ? errorJson(error)
         : { code: "unexpected", message: String(error) };
       // A failed migration is in its own document already.
       const whole = error instanceof FailureReported
-        ? invocation?.document
-        : { ...invocation?.document, error: document };
-      if (invocation) invocation.conclude(whole ?? { error: document });
+        ? terminal?.document
+        : { ...terminal?.document, error: document };
+      if (terminal) terminal.conclude(whole ?? { error: document });
       else world.out(`${JSON.stringify({ error: document })}\n`);
     }
-    const verbose = invocation ? invocation.verbose : args.includes("--verbose");
-    const color = invocation
-      ? invocation.usesColor(world.errIsTerminal)
-      : colors(world, world.errIsTerminal, args.includes("--no-color"));
-    if (!json || verbose) world.err(`${formatError(error, { verbose, paint: styleFor(color).bad })}\n`);
+    const verbose = terminal ? terminal.verbose : args.includes("--verbose");
+    const { bad } = terminal?.errorStyle ??
+      styleFor(usesColor(world, world.errIsTerminal, args.includes("--no-color")));
+    if (!json || verbose) world.err(`${formatError(error, { verbose, paint: bad })}\n`);
     return error instanceof PipeweaveError ? EXIT_CODES[error.kind] : 1;
   } finally {
-    await invocation?.close().catch(() => {});
+    call?.terminal.progress.stop();
   }
 }
 
@@ -98,13 +101,13 @@ async function textOf(
   }
   const { commandHelp, programHelp } = await import("./help.ts");
   const { columns } = world.size();
-  const style = styleFor(colors(world, world.outIsTerminal, args.includes("--no-color")));
+  const style = styleFor(usesColor(world, world.outIsTerminal, args.includes("--no-color")));
   return command ? commandHelp(command, columns, style) : programHelp(all, columns, style);
 }
 
 /** With a folder of the user's own, PipeWeave's tables are made where they are asked for. */
-function nameEmbedded(error: PipeweaveError, invocation: Invocation | undefined): void {
-  if (error.code !== "not_migrated" || !invocation?.sources().dirs?.length) return;
+function nameEmbedded(error: PipeweaveError, call: Call | undefined): void {
+  if (error.code !== "not_migrated" || !call?.input.sources().dirs?.length) return;
   error.hint(error.details.hint!.replace("db:migrate", "db:migrate --embedded"));
 }
 

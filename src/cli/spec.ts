@@ -4,7 +4,8 @@
  * @module
  */
 
-import type { Invocation } from "./invocation.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import { duration, FILE, FOLDER, oneOf, text, type Value } from "./values.ts";
 
 /** An option of a command. */
@@ -65,7 +66,7 @@ export interface CommandSpec {
   /** Its exit codes besides 0 and 2, and what they mean here. */
   readonly exitCodes: readonly (readonly [code: number, meaning: string])[];
   /** Does it; throws what fails. */
-  readonly run: (invocation: Invocation) => Promise<void>;
+  readonly run: (input: Input, terminal: Terminal) => Promise<void>;
 }
 
 /** Options of every command. */

@@ -8,23 +8,32 @@
  */
 
 import { Command } from "@cliffy/command";
-import { Invocation, type World } from "./invocation.ts";
+import { checkConnection } from "./connect.ts";
+import { Input } from "./input.ts";
 import { ParsedOptions, type RawOptions } from "./parsed_options.ts";
 import type { ProjectSettings } from "./project_file.ts";
 import type { CommandSpec, OptionSpec } from "./spec.ts";
+import { Terminal } from "./terminal.ts";
+import type { World } from "./world.ts";
+
+/** A call of a command. */
+export interface Call {
+  readonly input: Input;
+  readonly terminal: Terminal;
+}
 
 /**
  * Parses the arguments of a command by its declaration, and runs it.
  *
  * @param project what the project's file sets
- * @param onInvocation receives the call as soon as its options are parsed, before it runs
+ * @param onParsed receives the call as soon as its options are parsed, before it runs
  */
 export async function runCommand(
   spec: CommandSpec,
   args: readonly string[],
   world: World,
   project: ProjectSettings,
-  onInvocation: (invocation: Invocation) => void,
+  onParsed: (call: Call) => void,
 ): Promise<void> {
   const root = new Command().name("pipeweave").noExit();
   // Declaring the options of all commands takes longer than running one of them.
@@ -44,13 +53,15 @@ export async function runCommand(
     command.action(async (options: unknown, ...words: unknown[]) => {
       const given = words.filter((word) => word !== undefined).map(String);
       const parsed = new ParsedOptions(spec.options, options as RawOptions, project, world.env);
-      const invocation = new Invocation(spec.name, parsed, given, world);
-      onInvocation(invocation);
+      const input = new Input(spec.name, parsed, given, world);
+      const terminal = new Terminal(parsed, world);
+      onParsed({ input, terminal });
       for (const word of argument ? given : []) {
-        invocation.check(() => argument!.parse(word), `<${argument!.label}>`);
+        input.check(() => argument!.parse(word), `<${argument!.label}>`);
       }
-      invocation.assertParsed();
-      await spec.run(invocation);
+      if (input.isWrong) checkConnection(input);
+      input.assertUsable();
+      await spec.run(input, terminal);
     });
     return command;
   }

@@ -4,6 +4,7 @@
  * @module
  */
 
+import { describeConnection } from "./connect.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, MIGRATION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
 import { oneOf } from "./values.ts";
 
@@ -25,11 +26,11 @@ const completions: CommandSpec = {
     },
   ],
   exitCodes: [],
-  async run(invocation) {
+  async run(input, terminal) {
     const { COMPLETION_SCRIPTS, SHELLS } = await import("./completion.ts");
-    const shell = SHELLS.find((one) => one === invocation.args[0])!;
+    const shell = SHELLS.find((one) => one === input.args[0])!;
     const script = COMPLETION_SCRIPTS[shell];
-    invocation.result(() => ({ shell, script }), () => script.trimEnd());
+    terminal.result(() => ({ shell, script }), () => script.trimEnd());
   },
 };
 
@@ -42,20 +43,20 @@ const config: CommandSpec = {
   options: [MIGRATION_OPTIONS, CONNECTION_OPTIONS, OUTPUT_OPTIONS],
   examples: [{ purpose: "What holds here?", line: "pipeweave config" }],
   exitCodes: [],
-  async run(invocation) {
+  async run(input, terminal) {
     const { COMMANDS } = await import("./commands.ts");
     const { PROJECT_FILE, readProjectFile, settingsOf } = await import("./project_file.ts");
-    const { world } = invocation;
+    const { world } = input;
     const project = readProjectFile(world, COMMANDS);
     const rows = [...settingsOf(COMMANDS)].flatMap(([name, { flag, variable }]) => {
-      const typed = invocation.sourceOf(flag) === "flag";
+      const typed = input.sourceOf(flag) === "flag";
       const fromVariable = variable && world.env[variable];
-      const value = typed ? invocation.value(flag) : fromVariable || project.get(flag);
+      const value = typed ? input.value(flag) : fromVariable || project.get(flag);
       const source = typed ? `flag ${flag}` : fromVariable ? `variable ${variable}` : PROJECT_FILE;
       return value === undefined ? [] : [{ name, value, source }];
     });
-    const connection = invocation.connection();
-    invocation.result(
+    const connection = describeConnection(input);
+    terminal.result(
       () => ({ settings: rows, connection }),
       () =>
         [

@@ -14,7 +14,8 @@ import { listStatement, taskOf } from "../maintenance/tasks.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { type Counts, watchScreen, watchSnapshot, type WatchView } from "../output/watch.ts";
 import { ownerOptions } from "./drain.ts";
-import type { Invocation } from "./invocation.ts";
+import type { Input } from "./input.ts";
+import type { Terminal } from "./terminal.ts";
 import { migratedSession } from "./migrate.ts";
 
 /** Pause between two looks, in milliseconds; a screen is watched by people. */
@@ -35,22 +36,22 @@ const ANSWER_MS = 60_000;
 const NOTE_MS = 8000;
 
 /** Runs the command. */
-export async function runWatch(invocation: Invocation): Promise<void> {
-  const { world } = invocation;
-  const once = invocation.has("--once") || invocation.json;
+export async function runWatch(input: Input, terminal: Terminal): Promise<void> {
+  const { world } = input;
+  const once = input.has("--once") || terminal.json;
   if (!once && !(world.keys && world.outIsTerminal && world.env["TERM"] !== "dumb")) {
-    invocation.problem("--once is needed where there is no terminal to draw on and to read keys from");
+    input.problem("--once is needed where there is no terminal to draw on and to read keys from");
   }
-  const request = ownerOptions(invocation);
+  const request = ownerOptions(input, terminal);
   const bell = new Bell();
-  const session = await migratedSession(invocation, bell.ring);
+  await using session = await migratedSession(input, terminal, bell.ring);
   const source = new Source(session, request);
-  if (!once) return await new Screen(invocation, session, request, bell, source).run();
+  if (!once) return await new Screen(input, terminal, session, request, bell, source).run();
   const view = await source.look();
   const { status, tasks, log } = view;
-  invocation.result(
+  terminal.result(
     () => ({ ...status, tasks, history: log }),
-    () => watchSnapshot(view, invocation.reportColumns),
+    () => watchSnapshot(view, terminal.reportColumns),
   );
 }
 
@@ -95,20 +96,23 @@ class Screen {
   #acting: Promise<void> = Promise.resolve();
   readonly #ending = new AbortController();
 
-  readonly invocation: Invocation;
+  readonly input: Input;
+  readonly terminal: Terminal;
   readonly session: Session;
   readonly request: ChangeOptions;
   readonly bell: Bell;
   readonly source: Source;
 
   constructor(
-    invocation: Invocation,
+    input: Input,
+    terminal: Terminal,
     session: Session,
     request: ChangeOptions,
     bell: Bell,
     source: Source,
   ) {
-    this.invocation = invocation;
+    this.input = input;
+    this.terminal = terminal;
     this.session = session;
     this.request = request;
     this.bell = bell;
@@ -121,7 +125,7 @@ class Screen {
    * @throws {PipeweaveError} whatever the first look fails with; `interrupted`
    */
   async run(): Promise<void> {
-    const { invocation: { world }, source } = this;
+    const { input: { world }, source } = this;
     this.#view = await source.look();
     const quit = Promise.withResolvers<void>();
     const release = world.keys!((key) => {
@@ -144,14 +148,14 @@ class Screen {
       release();
     }
     if (this.#closed) {
-      this.invocation.note(
+      this.terminal.note(
         "This watch asked for maintenance, and that stays. See maintenance:status; call it off with maintenance:exit.",
       );
     }
   }
 
   async #follow(): Promise<void> {
-    const { invocation: { signal }, bell, source } = this;
+    const { input: { signal }, bell, source } = this;
     while (!this.#quits) {
       this.#draw();
       await bell.wait(EVERY_MS, signal);
@@ -187,7 +191,7 @@ class Screen {
     this.#say(key === "r" ? "Requesting maintenance…" : "Exiting maintenance…");
     const options = {
       ...this.request,
-      signal: AbortSignal.any([this.invocation.signal, this.#ending.signal]),
+      signal: AbortSignal.any([this.input.signal, this.#ending.signal]),
       onLockWait: (reason: string) => this.#say(`Changing the mode: ${reason}`),
     };
     try {
@@ -195,7 +199,7 @@ class Screen {
       this.#closed = mode !== "running";
       this.#say(message);
     } catch (error) {
-      if (this.invocation.signal.aborted) throw error;
+      if (this.input.signal.aborted) throw error;
       const hint = error instanceof PipeweaveError ? error.details.hint : undefined;
       this.#say(`${messageOf(error)}${hint ? `. ${hint}` : ""}`);
     }
@@ -209,7 +213,7 @@ class Screen {
 
   #draw(): void {
     if (this.#quits || !this.#view) return;
-    const { world } = this.invocation;
+    const { world } = this.input;
     const { columns, rows } = world.size();
     const note = Date.now() < this.#noteUntil ? this.#note : undefined;
     // Drawn over line by line: a screen that is cleared first flickers.

@@ -228,8 +228,9 @@ export class Session implements AsyncDisposable {
     });
   }
 
+  /** As {@linkcode close}; what was the matter with the connection has been told by what was asked of it. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.close();
+    await this.close().catch(() => {});
   }
 
   /** Ends the session. Nothing may be in flight, and nothing be sent any more. */
