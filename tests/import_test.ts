@@ -7,7 +7,7 @@ import { migrate } from "../src/commands/migrate.ts";
 import type { Tool } from "../src/import/foreign.ts";
 import { readForeignFolder } from "../src/import/folder.ts";
 import { versionsFor } from "../src/import/convert.ts";
-import { folderWith, pipeweave } from "./support/binary.ts";
+import { folderWith, pipeweave, Terminal } from "./support/binary.ts";
 import { TestDatabase } from "./support/database.ts";
 
 const ONE = "CREATE TABLE one (id int PRIMARY KEY);";
@@ -264,7 +264,7 @@ for (const { tool, files, history, labels, downs, hasTimes } of CASES) {
     const asked: string[] = [];
     const taken = await importFolder(half.session(), {
       ...terms,
-      confirm: (table) => Promise.resolve(void asked.push(table)),
+      confirm: ({ table }) => Promise.resolve(void asked.push(table)),
     });
     assertEquals(taken.written, "there already");
     assertEquals(taken.history?.adopted, labels.slice(0, 2));
@@ -349,7 +349,7 @@ Deno.test("import: what cannot be taken over is named, and the history waits for
   assertStringIncludes(unasked.stderr, "--schema pipeweave");
   const second = await run("--yes");
   assertEquals([second.code, second.stderr], [0, ""]);
-  assertStringIncludes(second.stdout, "recorded as applied now: 1");
+  assertStringIncludes(second.stdout, "Recorded as applied: 1");
   assertEquals(
     (await database.sql`SELECT version FROM schema_migrations_of_golang_migrate`)[0]!["version"],
     "1",
@@ -382,4 +382,97 @@ Deno.test("import: a half-done history, an unknown folder, a full output and one
   const missing = await run(["old", "--offline"]);
   assertEquals(missing.code, 2);
   assertStringIncludes(missing.stderr, "--output is required");
+});
+
+/** A folder of dbmate's in which a working folder is prepared, and a database that has the first and the last of it. */
+async function ofDbmate() {
+  const files = {
+    "20240101000000_a.sql": "-- migrate:up\nCREATE TABLE a (id int);\n-- migrate:down\nDROP TABLE a;\n",
+    "20240102000000_b.sql": "-- migrate:up\nCREATE TABLE b (id int);\n-- migrate:down\n",
+    "20240103000000_c.sql": "-- migrate:up\nCREATE TABLE c (id int);\n-- migrate:down\nDROP TABLE c;\n",
+  };
+  const folder = await folderWith({});
+  await Deno.mkdir(`${folder.path}/old`);
+  for (const [name, text] of Object.entries(files)) {
+    await Deno.writeTextFile(`${folder.path}/old/${name}`, text);
+  }
+  const database = await TestDatabase.empty();
+  await database.sql.unsafe(`CREATE TABLE a (id int); CREATE TABLE c (id int);
+    CREATE TABLE schema_migrations (version varchar PRIMARY KEY);
+    INSERT INTO schema_migrations VALUES ('20240101000000'), ('20240103000000'), ('20231231000000');`);
+  return {
+    ...{ folder, database },
+    /** Names in the working folder, and of the tables of history. */
+    async state() {
+      const tables = await database
+        .sql`SELECT relname FROM pg_class WHERE relname LIKE 'schema_migrations%' AND relkind = 'r'`;
+      return [
+        ...[...Deno.readDirSync(folder.path)].map(({ name }) => name),
+        ...tables.map(({ relname }) => relname),
+      ].sort();
+    },
+    async [Symbol.asyncDispose]() {
+      await folder[Symbol.asyncDispose]();
+      await database[Symbol.asyncDispose]();
+    },
+  };
+}
+
+Deno.test("import: whoever is asked has seen the report; no, and a signal, leave all as it was", async () => {
+  await using moved = await ofDbmate();
+  const { folder, database } = moved;
+  const command = "db:import old --output new";
+  for (const [keys, code, words] of [["n\n", 3, "was not renamed"], ["\x03", 130, "Interrupted"]] as const) {
+    await using terminal = new Terminal(command, database.url, 80, 24, folder.path);
+    await terminal.shows("[y/N]");
+    assertStringIncludes(terminal.text, "dbmate: 3 migration(s), 2 with a way down");
+    assertStringIncludes(terminal.text, "History of public.schema_migrations: 2 of 3 applied");
+    await terminal.types(keys);
+    assertEquals(await terminal.ends(), code);
+    assertStringIncludes(terminal.text, words);
+    assertEquals(await moved.state(), ["old", "schema_migrations"]);
+  }
+  await using terminal = new Terminal(command, database.url, 80, 24, folder.path);
+  await terminal.shows("[y/N]");
+  await terminal.types("y\n");
+  assertEquals(await terminal.ends(), 0);
+  assertEquals(await moved.state(), ["new", "old", "schema_migrations", "schema_migrations_of_dbmate"]);
+  // Once.
+  assertEquals(terminal.text.split("2 of 3 applied").length, 2, terminal.text);
+});
+
+Deno.test("import: what the report says of one way, gaps, files that are gone, and of no database", async () => {
+  await using moved = await ofDbmate();
+  const run = (...args: string[]) =>
+    pipeweave(["db:import", "old", ...args], {
+      cwd: moved.folder.path,
+      env: { DATABASE_URL: moved.database.url },
+    });
+  const look = (await run("--dry-run")).stdout;
+  assertStringIncludes(look, "- no way down: 20240102000000_b\n");
+  assertStringIncludes(
+    look,
+    "not applied, though later ones are: 20240102000000_b; db:migrate --out-of-order",
+  );
+  assertStringIncludes(look, "applied, and no file for it is here: 20231231000000;");
+  assertStringIncludes(
+    (await run("--dry-run", "--offline")).stdout,
+    "History: no database was asked, so none is taken over",
+  );
+  const nobody = await run("--output", "new");
+  assertEquals(nobody.code, 3);
+  assertStringIncludes(nobody.stderr, "nobody could be asked");
+  assertEquals(await moved.state(), ["old", "schema_migrations"]);
+  const elsewhere = await run("--output", "new", "--schema", "pipeweave");
+  assertEquals(elsewhere.code, 0, elsewhere.stderr);
+  assertStringIncludes(elsewhere.stdout, "Go on with: pipeweave db:status --dir new --schema pipeweave\n");
+  assertEquals(
+    (await run("--output", "new", "--schema", "pipeweave")).stdout.split("\n").slice(-4),
+    [
+      "✓ new has these files already",
+      "  nothing to record: ours has what public.schema_migrations has",
+      "Go on with: pipeweave db:status --dir new --schema pipeweave",
+      "",
+    ],
+  );
 });

@@ -8,7 +8,7 @@ import { messageOf } from "../errors.ts";
 import { formatDuration } from "../config/duration.ts";
 import { statusJson } from "../output/json.ts";
 import { statusMetrics } from "../output/openmetrics.ts";
-import { formatCleanup, formatStatus, SHOWN_APPLIED } from "../output/text.ts";
+import { formatCleanup, formatStatus, SHOWN_APPLIED } from "../output/database_text.ts";
 import { connect, openSession } from "./connect.ts";
 import { REQUEST_OPTIONS } from "./drain.ts";
 import { migratedSession, runMigrate } from "./migrate.ts";
@@ -247,7 +247,7 @@ const status: CommandSpec = {
       terminal.result(
         () => statusJson(found),
         () =>
-          input.has("--format") ? statusMetrics(found) : formatStatus(found, terminal.reportColumns, {
+          input.has("--format") ? statusMetrics(found) : formatStatus(found, terminal.page, {
             applied: input.has("--pending") ? 0 : input.has("--all") ? Infinity : limit ?? SHOWN_APPLIED,
             pending: limit ?? Infinity,
           }),
@@ -315,7 +315,7 @@ const cleanup: CommandSpec = {
       },
     });
     terminal.progress.stop();
-    terminal.result(() => result, () => formatCleanup(result));
+    terminal.result(() => result, () => formatCleanup(result, terminal.page));
   },
 };
 

@@ -13,7 +13,8 @@ import { printable } from "../printable.ts";
 import { tasks } from "../maintenance/status.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { Step } from "../output/progress.ts";
-import { formatTasks } from "../output/text.ts";
+import { PLAIN } from "../output/page.ts";
+import { formatTasks } from "../output/maintenance_text.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
 import type { OptionSpec } from "./spec.ts";
@@ -193,7 +194,9 @@ export class Picture {
     const eta = perSecond === 0 || left === 0
       ? ""
       : `, about ${formatDuration(Math.ceil(left / perSecond) * 1000)}`;
-    const oldest = look.oldest.length === 0 ? [] : formatTasks(look.oldest, columns - 3).split("\n");
+    const oldest = look.oldest.length === 0
+      ? []
+      : formatTasks(look.oldest, { ...PLAIN, columns: columns - 3 }).split("\n");
     const settling = look.state.settlesInMs > 0 ? ", waiting for what may follow" : "";
     return {
       label: `Draining: ${tasks(left)} left${eta}${settling}`,

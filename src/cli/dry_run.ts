@@ -7,7 +7,7 @@
 import { PipeweaveError } from "../errors.ts";
 import { labelOf } from "../migrations/migration.ts";
 import { planJson } from "../output/json.ts";
-import { formatPlan } from "../output/text.ts";
+import { formatPlan } from "../output/database_text.ts";
 import { connect } from "./connect.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
@@ -22,7 +22,7 @@ export async function runDryRun(input: Input, terminal: Terminal): Promise<void>
   if (isTried) terminal.progress.update("Trying pending migrations");
   const plan = await planDryRun(session, isTried, options);
   terminal.progress.stop();
-  terminal.result(() => planJson(plan), () => formatPlan(plan, terminal.reportColumns));
+  terminal.result(() => planJson(plan), () => formatPlan(plan, terminal.page));
   if (plan.failed) {
     const { migration, error } = plan.failed;
     throw new PipeweaveError(

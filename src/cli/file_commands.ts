@@ -7,7 +7,7 @@
 import { dirname } from "node:path";
 import { PipeweaveError } from "../errors.ts";
 import { findingJson } from "../output/json.ts";
-import { formatLint, formatValidation } from "../output/text.ts";
+import { formatLint, formatValidation } from "../output/database_text.ts";
 import { importCommand } from "./import_command.ts";
 import { connectUnlessOffline } from "./connect.ts";
 import {
@@ -70,7 +70,7 @@ const validate: CommandSpec = {
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
     const format = input.choice<typeof LINT_FORMATS[number]>("--format") ?? "text";
     if (format === "json") terminal.result(json, () => JSON.stringify(json()));
-    else if (format === "text") terminal.result(json, () => formatValidation(result));
+    else if (format === "text") terminal.result(json, () => formatValidation(result, terminal.page));
     else {
       const { lintReport } = await import("../output/lint_formats.ts");
       const reported = result.findings.map((finding) => ({ blocks: "nobody" as const, why: "", ...finding }));
@@ -188,7 +188,7 @@ const lint: CommandSpec = {
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
     if (format === "json") terminal.result(json, () => JSON.stringify(json()));
-    else if (format === "text") terminal.result(json, () => formatLint(result));
+    else if (format === "text") terminal.result(json, () => formatLint(result, terminal.page));
     else {
       const { lintReport } = await import("../output/lint_formats.ts");
       terminal.result(json, () => lintReport(format, result.findings));

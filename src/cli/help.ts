@@ -4,6 +4,7 @@
  * @module
  */
 
+import { wrapped } from "../cells.ts";
 import type { Style } from "../output/style.ts";
 import { COMMAND_GROUPS, type CommandSpec, type OptionGroup, type OptionSpec } from "./spec.ts";
 
@@ -22,19 +23,8 @@ export const EXIT_CODE_MEANINGS: readonly (readonly [string, string])[] = [
 /** Widest that text gets, however wide the terminal. */
 const WIDEST = 100;
 
-function wrap(text: string, width: number): string[] {
-  const lines: string[] = [];
-  for (const paragraph of text.split("\n")) {
-    let line = "";
-    for (const word of paragraph.split(" ")) {
-      if (line !== "" && line.length + 1 + word.length > width) {
-        lines.push(line);
-        line = word;
-      } else line = line === "" ? word : `${line} ${word}`;
-    }
-    lines.push(line);
-  }
-  return lines;
+function wrap(text: string, width: number): readonly string[] {
+  return text.split("\n").flatMap((paragraph) => wrapped(paragraph, width));
 }
 
 /** Two columns, or one below the other where the terminal is narrow. */

@@ -5,13 +5,14 @@
  */
 
 import { formatDuration } from "../config/duration.ts";
-import { interrupted, PipeweaveError } from "../errors.ts";
+import { PipeweaveError } from "../errors.ts";
 import { labelOf } from "../migrations/migration.ts";
 import type { Settlement } from "../commands/history.ts";
 import type { RollbackStep } from "../engine/rollback.ts";
 import { rollbackJson } from "../output/json.ts";
-import { formatHistory } from "../output/text.ts";
+import { formatHistory } from "../output/log_text.ts";
 import { ALLOW_ONLINE, RUN_OPTIONS } from "./database_commands.ts";
+import { confirmed } from "./confirm.ts";
 import { connect } from "./connect.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
@@ -67,7 +68,7 @@ const history: CommandSpec = {
       action: input.choice("--action"),
       outcome: input.has("--failed") ? "failed" : undefined,
     });
-    terminal.result(() => ({ history: rows }), () => formatHistory(rows, terminal.reportColumns));
+    terminal.result(() => ({ history: rows }), () => formatHistory(rows, terminal.page));
   },
 };
 
@@ -133,7 +134,7 @@ async function runRollback(input: Input, terminal: Terminal): Promise<void> {
     ...running,
     ...{ steps, to, actor: input.actor, signal: input.signal },
     allowOnline: input.has("--allow-online"),
-    confirm: yes ? undefined : (plan) => confirm(input, terminal, session.target, plan),
+    confirm: yes ? undefined : (plan) => confirmPlan(input, terminal, session.target, plan),
     onRollingBack: (migration) => {
       terminal.event("rolling_back", { version: migration.version, name: migration.name });
       progress.update(`Rolling back ${labelOf(migration)}`);
@@ -171,21 +172,16 @@ async function runRollback(input: Input, terminal: Terminal): Promise<void> {
 }
 
 /** Shows the plan and asks. Throws when the answer is not yes. */
-async function confirm(
+async function confirmPlan(
   input: Input,
   terminal: Terminal,
   target: string,
   plan: readonly RollbackStep[],
 ): Promise<void> {
-  const { signal } = input;
   const list = plan.map(({ migration }) => `  ${labelOf(migration)}\n`).join("");
-  const answer = await Promise.race([
-    terminal.ask!(`This rolls back on ${target}, in this order:\n${list}Go on? [y/N] `),
-    new Promise<never>((_, reject) =>
-      signal.addEventListener("abort", () => reject(interrupted("Interrupted; nothing was changed")))
-    ),
-  ]);
-  if (/^y(?:es)?$/i.test(answer)) return;
+  if (await confirmed(input, terminal, `To be rolled back on ${target}, in this order:\n${list}Go on?`)) {
+    return;
+  }
   throw new PipeweaveError("condition", "declined", "Not confirmed: nothing was changed");
 }
 

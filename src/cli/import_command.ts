@@ -6,7 +6,9 @@
 
 import { PipeweaveError } from "../errors.ts";
 import { TOOLS } from "../import/foreign.ts";
-import { formatImport } from "../output/import_text.ts";
+import type { ImportResult, Rename } from "../commands/import.ts";
+import { formatDone, formatSeen, type ImportText } from "../output/import_text.ts";
+import { confirmed } from "./confirm.ts";
 import { connectUnlessOffline } from "./connect.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
@@ -20,7 +22,7 @@ export const importCommand: CommandSpec = {
   summary: "Move in: another tool's folder and history as ours.",
   description: `Reads the folder of another migration tool (${
     TOOLS.join(", ")
-  }) and writes files of ours into a new one: up and down apart, no-transaction marks carried over, BEGIN and COMMIT and lines for psql left out, versions as numbers in the order in which the old tool applies them. With a database it records what the old tool has applied there, with its times, in one transaction. The old table stays as it is; where it is called schema_migrations, as ours, it is renamed after a question, or give ours another place with --schema. The report names each decision, and what needs a hand.\nThis command and db:new --write alone may write files, and below the working folder alone.`,
+  }) and writes files of ours into a new one: up and down apart, no-transaction marks carried over, BEGIN and COMMIT and lines for psql left out, versions as numbers in the order in which the old tool applies them. With a database it records what the old tool has applied there, with its times where the old tool keeps them, in one transaction. The old table stays as it is; where it is called schema_migrations, as ours, it is renamed after a question, or give ours another place with --schema. The report names each decision, and what needs a hand.\nThis command and db:new --write alone may write files, and below the working folder alone.`,
   options: [
     {
       title: "Import",
@@ -57,8 +59,8 @@ export const importCommand: CommandSpec = {
     },
   ],
   exitCodes: [
-    [1, "the database refused; the files are written"],
-    [3, "the question was answered with no, or nobody could be asked; the files are written"],
+    [1, "the database refused; it says whether the files are written"],
+    [3, "the question was answered with no, or nobody could be asked: nothing was written or changed"],
     [4, "the database did not come up in time"],
     [5, "files need a hand, or the old tool has left something half done"],
     [6, "no connection"],
@@ -71,15 +73,33 @@ export const importCommand: CommandSpec = {
     }
     await using session = await connectUnlessOffline(input, terminal);
     const { importFolder } = await import("../commands/import.ts");
+    const how = (): ImportText => ({
+      output,
+      target: session?.target,
+      schema: session?.settings.schema ?? "public",
+      verbose: terminal.verbose,
+      page: terminal.page,
+    });
+    // Whoever is asked sees first what it is about.
+    let isSeen = false;
+    const confirm = async (rename: Rename, seen: ImportResult) => {
+      if (input.has("--yes")) return;
+      terminal.step(formatSeen(seen, how()));
+      isSeen = true;
+      await confirmRename(input, terminal, rename, seen);
+    };
     const result = await importFolder(session, {
       folder: input.args[0]!,
       from: input.choice("--from"),
       output: isLook ? undefined : output,
       placeholders: Object.fromEntries(input.list<readonly [string, string]>("--placeholder")),
       actor: input.actor,
-      confirm: (old, now) => confirmRename(input, terminal, old, now),
+      confirm,
     });
-    terminal.result(() => result, () => formatImport(result, output, terminal.verbose));
+    terminal.result(
+      () => result,
+      () => [...(isSeen ? [] : [formatSeen(result, how())]), formatDone(result, how())].join("\n"),
+    );
     if (result.problems.length === 0) return;
     throw new PipeweaveError("integrity", "needs_a_hand", `${result.problems.length} thing(s) need a hand`, {
       hint: isLook
@@ -89,20 +109,21 @@ export const importCommand: CommandSpec = {
   },
 };
 
-async function confirmRename(input: Input, terminal: Terminal, old: string, now: string): Promise<void> {
-  if (input.has("--yes")) return;
-  const refused = (message: string) =>
+async function confirmRename(
+  input: Input,
+  terminal: Terminal,
+  { table, to }: Rename,
+  { tool }: ImportResult,
+): Promise<void> {
+  const refusal = (message: string) =>
     new PipeweaveError("condition", "not_confirmed", message, {
       hint:
-        `Run it again with --yes to rename it, or with --schema pipeweave to leave it: ours goes to another schema.`,
+        "Nothing was written or changed. With --yes it is renamed; with --schema pipeweave it stays, and " +
+        "PipeWeave's tables go to another schema.",
     });
-  const { ask } = terminal;
-  if (!ask) {
-    throw refused(`${old} has the name of our history, and nobody could be asked whether to rename it`);
-  }
-  terminal.progress.stop();
-  const answer = await ask(
-    `${old} has the name of our history. Rename it to ${now}? The old tool will not find it. [y/N] `,
-  );
-  if (!/^y(?:es)?$/i.test(answer)) throw refused(`${old} was not renamed`);
+  const about = `${table} has the name of PipeWeave's own history`;
+  if (!terminal.ask) throw refusal(`${about}, and nobody could be asked whether to rename it`);
+  const question =
+    `${about}. Rename it to ${to}? Stop ${tool} first: it would take the new table for its own.`;
+  if (!await confirmed(input, terminal, question)) throw refusal(`${table} was not renamed`);
 }

@@ -6,7 +6,8 @@
 
 import { MODES, type OrchestratorMode } from "../maintenance/transitions.ts";
 import { Bell } from "../maintenance/wait.ts";
-import { formatMaintenance, formatMaintenanceLog, formatTasks } from "../output/text.ts";
+import { formatMaintenanceLog } from "../output/log_text.ts";
+import { formatMaintenance, formatTasks } from "../output/maintenance_text.ts";
 import {
   drainEvents,
   drainWait,
@@ -79,7 +80,7 @@ const status: CommandSpec = {
     if (!(expected !== undefined && terminal.quiet)) {
       terminal.result(
         () => found,
-        () => input.has("--format") ? maintenanceMetrics(found) : formatMaintenance(found),
+        () => input.has("--format") ? maintenanceMetrics(found) : formatMaintenance(found, terminal.page),
       );
     }
     if (expected !== undefined) expectMode(found, expected);
@@ -254,7 +255,7 @@ const wait: CommandSpec = {
       onTrouble: (reason) => terminal.note(`${reason}; looking again`),
     });
     terminal.progress.stop();
-    terminal.result(() => found, () => formatMaintenance(found));
+    terminal.result(() => found, () => formatMaintenance(found, terminal.page));
   },
 };
 
@@ -290,7 +291,7 @@ const list: CommandSpec = {
     const tasks = found.slice(0, limit);
     terminal.result(
       () => ({ tasks, more: found.length > limit }),
-      () => formatTasks(tasks, terminal.reportColumns),
+      () => formatTasks(tasks, terminal.page),
     );
     if (found.length > limit) terminal.note(`There are more: --limit shows ${limit} of them.`);
   },
@@ -321,7 +322,7 @@ const history: CommandSpec = {
     await using session = await migratedSession(input, terminal);
     const { readMaintenanceLog } = await import("../maintenance/log.ts");
     const rows = await readMaintenanceLog(session, limit);
-    terminal.result(() => ({ history: rows }), () => formatMaintenanceLog(rows, terminal.reportColumns));
+    terminal.result(() => ({ history: rows }), () => formatMaintenanceLog(rows, terminal.page));
   },
 };
 

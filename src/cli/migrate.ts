@@ -13,7 +13,7 @@ import type { Limits } from "../engine/message.ts";
 import { EMBEDDED, labelOf, listOf, type Migration } from "../migrations/migration.ts";
 import { githubFailure } from "../output/lint_formats.ts";
 import type { Step } from "../output/progress.ts";
-import { describeSets } from "../output/text.ts";
+import { describeSets } from "../output/database_text.ts";
 import { printable } from "../printable.ts";
 import { migrateJson } from "../output/json.ts";
 import { connect } from "./connect.ts";

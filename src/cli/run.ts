@@ -75,9 +75,11 @@ export async function run(args: readonly string[], world: World): Promise<number
       else world.out(`${JSON.stringify({ error: document })}\n`);
     }
     const verbose = terminal ? terminal.verbose : args.includes("--verbose");
-    const { bad } = terminal?.errorStyle ??
-      styleFor(usesColor(world, world.errIsTerminal, args.includes("--no-color")));
-    if (!json || verbose) world.err(`${formatError(error, { verbose, paint: bad })}\n`);
+    const page = terminal?.errorPage ?? {
+      columns: world.errIsTerminal ? world.size().columns : Infinity,
+      style: styleFor(usesColor(world, world.errIsTerminal, args.includes("--no-color"))),
+    };
+    if (!json || verbose) world.err(`${formatError(error, { verbose, page })}\n`);
     return error instanceof PipeweaveError ? EXIT_CODES[error.kind] : 1;
   } finally {
     call?.terminal.progress.stop();

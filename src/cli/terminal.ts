@@ -4,6 +4,7 @@
  * @module
  */
 
+import { flowed, type Page } from "../output/page.ts";
 import { Progress } from "../output/progress.ts";
 import { type Style, styleFor } from "../output/style.ts";
 import { printableLines } from "../printable.ts";
@@ -18,8 +19,7 @@ export class Terminal {
   readonly verbose: boolean;
   /** How the report is painted. */
   readonly style: Style;
-  /** How an error is painted. */
-  readonly errorStyle: Style;
+  readonly #errorStyle: Style;
   readonly progress: Progress;
   /** The JSON document so far; an error that follows becomes part of it, since there is one document a command. */
   document: object | undefined;
@@ -34,7 +34,7 @@ export class Terminal {
     this.verbose = options.has("--verbose");
     const isPlain = options.has("--no-color");
     this.style = styleFor(!this.json && usesColor(world, world.outIsTerminal, isPlain));
-    this.errorStyle = styleFor(usesColor(world, world.errIsTerminal, isPlain));
+    this.#errorStyle = styleFor(usesColor(world, world.errIsTerminal, isPlain));
     this.progress = new Progress(world.err, {
       shown: !this.quiet,
       moving: world.errIsTerminal && !options.has("--no-progress") && world.env["TERM"] !== "dumb" &&
@@ -44,14 +44,28 @@ export class Terminal {
     });
   }
 
-  /** Columns that a report may take: any number where stdout is no terminal. */
-  get reportColumns(): number {
-    return this.#world.outIsTerminal ? this.#world.size().columns : Infinity;
+  /** What the report is printed on. */
+  get page(): Page {
+    const { outIsTerminal, size } = this.#world;
+    return outIsTerminal
+      ? { columns: size().columns, style: this.style, now: new Date() }
+      : { columns: Infinity, style: this.style };
+  }
+
+  /** What errors, warnings and notes are printed on. */
+  get errorPage(): Page {
+    const { errIsTerminal, size } = this.#world;
+    return { columns: errIsTerminal ? size().columns : Infinity, style: this.#errorStyle };
   }
 
   /** Asks for a line; undefined where nobody can be asked. */
   get ask(): World["ask"] {
     return this.#world.ask;
+  }
+
+  /** Ends a line that was begun on stderr, such as a question's. */
+  lineBreak(): void {
+    this.#world.err("\n");
   }
 
   /** Prints a line of the report. */
@@ -94,16 +108,18 @@ export class Terminal {
   /** Prints a warning, whatever is quiet. */
   warn(text: string): void {
     this.event("warning", { message: text });
-    this.#beside(`warning: ${printableLines(text)}`);
+    this.#beside(`${this.#errorStyle.warn("warning:")} ${printableLines(text)}`);
   }
 
   /** Prints a command of GitHub Actions where it listens; it reads them from either stream. */
   annotate(command: () => string): void {
-    if (this.#world.env["GITHUB_ACTIONS"] === "true") this.#beside(command());
+    if (this.#world.env["GITHUB_ACTIONS"] !== "true") return;
+    this.progress.around(() => this.#world.err(`${command()}\n`));
   }
 
   #beside(text: string): void {
-    this.progress.around(() => this.#world.err(`${text}\n`));
+    const lines = flowed(text, this.errorPage.columns);
+    this.progress.around(() => this.#world.err(`${lines}\n`));
   }
 }
 

@@ -13,7 +13,7 @@ import { type ChangeOptions, lookWith } from "../maintenance/state.ts";
 import { listStatement, taskOf } from "../maintenance/tasks.ts";
 import { Bell } from "../maintenance/wait.ts";
 import { type Counts, watchScreen, watchSnapshot, type WatchView } from "../output/watch.ts";
-import { ownerOptions } from "./drain.ts";
+import { ownerOptions, Picture } from "./drain.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
 import { migratedSession } from "./migrate.ts";
@@ -27,6 +27,8 @@ const LOG_LINES = 20;
 /** The alternate screen, without a cursor; and back. */
 const [ENTER, LEAVE] = ["\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"];
 const CTRL_C = "\x03";
+/** A key that changes the mode: request, exit. */
+type Change = "r" | "x";
 
 /** How long a change that is under way may take when a key ends the watching, in milliseconds. */
 const LAST_ACT_MS = 1000;
@@ -39,8 +41,10 @@ const NOTE_MS = 8000;
 export async function runWatch(input: Input, terminal: Terminal): Promise<void> {
   const { world } = input;
   const once = input.has("--once") || terminal.json;
-  if (!once && !(world.keys && world.outIsTerminal && world.env["TERM"] !== "dumb")) {
+  if (!once && !(world.keys && world.outIsTerminal)) {
     input.problem("--once is needed where there is no terminal to draw on and to read keys from");
+  } else if (!once && world.env["TERM"] === "dumb") {
+    input.problem("--once is needed on a terminal that cannot be drawn on: TERM is dumb");
   }
   const request = ownerOptions(input, terminal);
   const bell = new Bell();
@@ -51,13 +55,14 @@ export async function runWatch(input: Input, terminal: Terminal): Promise<void> 
   const { status, tasks, log } = view;
   terminal.result(
     () => ({ ...status, tasks, history: log }),
-    () => watchSnapshot(view, terminal.reportColumns),
+    () => watchSnapshot(view, terminal.page),
   );
 }
 
 /** What is watched. */
 class Source {
   readonly #counts: Counts[] = [];
+  #picture = new Picture();
 
   readonly session: Session;
   readonly request: ChangeOptions;
@@ -75,9 +80,13 @@ class Source {
     const status = maintenanceStatus(state);
     this.#counts.push({ running: status.runningTasks, pending: status.pendingTasks });
     if (this.#counts.length > KEPT) this.#counts.shift();
+    const isDraining = status.mode === "waiting_for_maintenance";
+    // The next drain has a beginning of its own.
+    if (!isDraining) this.#picture = new Picture();
     return {
       ...{ status, tasks: tasks.map(taskOf), log: log.map(logRowOf) },
       ...{ counts: this.#counts, everyMs: EVERY_MS },
+      drain: isDraining ? this.#picture.step({ state, oldest: [] }, Date.now(), Infinity) : undefined,
     };
   }
 }
@@ -88,8 +97,9 @@ class Screen {
   #note = "";
   #noteUntil = 0;
   readonly #pressed: string[] = [];
-  /** Whether it was asked if the gate is to be closed, and not answered yet. */
-  #asks = false;
+  /** What was asked about, and not answered yet. */
+  #asks: Change | undefined;
+  #isExplained = false;
   #quits = false;
   /** Whether a key closed the gate last, and none opened it. */
   #closed = false;
@@ -170,22 +180,25 @@ class Screen {
     }
   }
 
-  /** Takes a key: one that closes a queue is asked about first. */
+  /** Takes a key: one that changes the mode is asked about first. */
   async #take(key: string): Promise<void> {
-    const answers = this.#asks;
-    this.#asks = false;
-    if (answers) return key === "y" ? await this.#act("r") : this.#say("The queue stays open");
-    if (key === "x") return await this.#act(key);
-    if (key !== "r") return;
-    this.#asks = true;
+    const asked = this.#asks;
+    this.#asks = undefined;
+    if (asked) return key === "y" ? await this.#act(asked) : this.#say("Nothing was changed");
+    this.#isExplained = key === "?" && !this.#isExplained;
+    if (key !== "r" && key !== "x") return;
+    this.#asks = key;
+    const { target } = this.session;
     this.#say(
-      `Close the queue of ${this.session.target}? y closes it, any other key leaves it open`,
+      key === "r"
+        ? `Close the queue of ${target}? y closes it, any other key leaves it open`
+        : `Open the queue of ${target}? Tasks start again. y opens it, any other key leaves the mode as it is`,
       ANSWER_MS,
     );
   }
 
   /** Does what a key asks for, and tells what came of it. */
-  async #act(key: "r" | "x"): Promise<void> {
+  async #act(key: Change): Promise<void> {
     const { requestMaintenance, exitMaintenance } = await import("../commands/maintenance.ts");
     const change = key === "r" ? requestMaintenance : exitMaintenance;
     this.#say(key === "r" ? "Requesting maintenance…" : "Exiting maintenance…");
@@ -216,8 +229,9 @@ class Screen {
     const { world } = this.input;
     const { columns, rows } = world.size();
     const note = Date.now() < this.#noteUntil ? this.#note : undefined;
+    const view = { ...this.#view, note, isExplained: this.#isExplained };
     // Drawn over line by line: a screen that is cleared first flickers.
-    const lines = watchScreen({ ...this.#view, note }, columns, rows).map((line) => `${line}\x1b[K`);
+    const lines = watchScreen(view, { ...this.terminal.page, columns }, rows).map((line) => `${line}\x1b[K`);
     world.out(`\x1b[H${lines.join("\r\n")}\x1b[J`);
   }
 }

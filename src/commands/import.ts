@@ -14,11 +14,10 @@ import { convertFolder, type Imported, type Placeholders } from "../import/conve
 import type { ForeignFolder, Tool } from "../import/foreign.ts";
 import { readForeignFolder } from "../import/folder.ts";
 import { type AppliedThere, type ForeignHistory, readForeignHistory } from "../import/history.ts";
-import { writeFolder, type Written } from "../import/write.ts";
+import { lookAtOutput, writeFolder, type Written } from "../import/write.ts";
 import { discover } from "../migrations/discover.ts";
-import type { Finding } from "../migrations/finding.ts";
 import { validateAll } from "../migrations/validate.ts";
-import { labelOf, type Migration, versionKey } from "../migrations/migration.ts";
+import { labelOf, versionKey } from "../migrations/migration.ts";
 import { alterHistory } from "./history.ts";
 
 /** Options of {@linkcode importFolder}. */
@@ -30,8 +29,14 @@ export interface ImportOptions {
   readonly output?: string | undefined;
   readonly placeholders?: Placeholders | undefined;
   readonly actor?: Actor | undefined;
-  /** Asked before the old tool's table is renamed; throws to leave it. */
-  readonly confirm?: ((old: string, now: string) => Promise<void>) | undefined;
+  /** Asked before anything is written, where the old tool's table is to be renamed; throws to change nothing. */
+  readonly confirm?: ((rename: Rename, seen: ImportResult) => Promise<void>) | undefined;
+}
+
+/** A table that gets another name; both are `schema.table`. */
+export interface Rename {
+  readonly table: string;
+  readonly to: string;
 }
 
 /** Result of {@linkcode importFolder}. */
@@ -60,11 +65,13 @@ export interface AdoptedHistory {
   readonly adopted: readonly string[];
   /** Entries of the old history that no file is for. */
   readonly unknown: readonly string[];
+  /** Labels of what the old tool has not applied, although it has applied later ones. */
+  readonly skipped: readonly string[];
 }
 
 /**
  * Reads another tool's folder and history, writes files of ours, and records what that tool has applied. The order keeps
- * every state whole: all files, then the history in one transaction.
+ * every state whole: a question first, then all files, then the history in one transaction.
  *
  * @throws {PipeweaveError} of kind `usage` or `integrity`; says what was written by then
  */
@@ -72,6 +79,7 @@ export async function importFolder(
   session: Session | undefined,
   options: ImportOptions,
 ): Promise<ImportResult> {
+  const { output } = options;
   const foreign = readForeignFolder(options.folder, options.from);
   const files = await convertFolder(foreign, options.placeholders ?? {});
   const found = session && await readForeignHistory(session, foreign.tool);
@@ -80,39 +88,50 @@ export async function importFolder(
     ...foreign.problems,
     ...files.flatMap(({ from, problems }) => problems.map((message) => ({ file: from, message }))),
   ];
-  const common = { tool: foreign.tool, files, decisions: foreign.decisions, problems };
+  const seen = { tool: foreign.tool, files, decisions: foreign.decisions, problems };
   const isTaken = (key: string) => applied!.rows.has(key);
-  const plan = found && applied && {
+  const history = found && applied && {
     table: `${found.schema}.${found.name}`,
     renamedTo: undefined,
     applied: files.filter(({ key }) => isTaken(key)).map(labelOf),
     adopted: [],
     unknown: applied.unknown,
+    skipped: skippedOf(files, isTaken),
   };
-  if (options.output === undefined) return { ...common, written: undefined, history: plan };
-  const written = writeFolder(options.output, filesOf(files));
-  const { migrations, findings } = discover({ dirs: [options.output], embedded: false });
-  const left = written === "edited since" ? await leftIn(foreign, migrations, findings) : problems;
-  if (!session || !found || !applied) return { ...common, problems: left, written, history: undefined };
-  // A file that needs a hand gets another checksum by it.
-  if (left.length > 0) return { ...common, problems: left, written, history: plan };
-  const adoption = await adopt(session, {
-    migrations,
-    files,
-    applied: applied.rows,
-    found,
-    options,
-    tool: foreign.tool,
-  });
-  return { ...common, problems: left, written, history: { ...plan!, ...adoption } };
+  if (output === undefined) return { ...seen, written: undefined, history };
+  const written = lookAtOutput(output, filesOf(files));
+  const left = written === "edited since" ? await leftIn(foreign, output) : problems;
+  // A file that needs a hand gets another checksum by it: its history is taken over when that is done.
+  const adoption = session && found && applied && left.length === 0
+    ? await planAdoption(session, { files, applied: applied.rows, found, tool: foreign.tool })
+    : undefined;
+  if (adoption?.renamedTo && history) {
+    const to = `${found!.schema}.${adoption.renamedTo}`;
+    await options.confirm?.({ table: history.table, to }, { ...seen, written: undefined, history });
+  }
+  if (written === "written") writeFolder(output, filesOf(files));
+  const result = { ...seen, problems: left, written };
+  if (!adoption || !history) return { ...result, history };
+  await adopt(session!, adoption, output, options.actor ?? UNKNOWN_ACTOR);
+  return {
+    ...result,
+    history: {
+      ...history,
+      adopted: adoption.wanted.map(labelOf),
+      renamedTo: adoption.renamedTo && `${found!.schema}.${adoption.renamedTo}`,
+    },
+  };
+}
+
+/** What the old tool has not applied, although it has applied later ones. */
+function skippedOf(files: readonly Imported[], isTaken: (key: string) => boolean): readonly string[] {
+  const last = files.findLastIndex(({ key }) => isTaken(key));
+  return files.slice(0, Math.max(0, last)).filter(({ key }) => !isTaken(key)).map(labelOf);
 }
 
 /** What still needs a hand in a folder that was edited after it was written. */
-async function leftIn(
-  { problems }: ForeignFolder,
-  migrations: readonly Migration[],
-  findings: readonly Finding[],
-): Promise<ImportResult["problems"]> {
+async function leftIn({ problems }: ForeignFolder, output: string): Promise<ImportResult["problems"]> {
+  const { migrations, findings } = discover({ dirs: [output], embedded: false });
   const all = [...findings, ...await validateAll(migrations, {})];
   const versions = new Set(migrations.map(({ version }) => versionKey(version)));
   const isWritten = (file: string) => versions.has(versionKey(/^\d+/.exec(basename(file))?.[0] ?? ""));
@@ -151,30 +170,50 @@ function matched(
   };
 }
 
-/** Records what the old tool has applied, in one transaction. */
-async function adopt(session: Session, { migrations, files, applied, found, options, tool }: {
-  readonly migrations: readonly Migration[];
-  readonly files: readonly Imported[];
-  readonly applied: ReadonlyMap<string, AppliedThere | undefined>;
-  readonly found: ForeignHistory;
-  readonly options: ImportOptions;
+/** What is to be recorded. */
+interface Adoption {
   readonly tool: Tool;
-}): Promise<Pick<AdoptedHistory, "adopted" | "renamedTo">> {
-  const { schema } = session.settings;
-  const clashes = found.schema === schema && found.name === "schema_migrations";
+  readonly found: ForeignHistory;
+  readonly applied: ReadonlyMap<string, AppliedThere | undefined>;
+  /** What our history has not. */
+  readonly wanted: readonly Imported[];
+  /** Name that the old table gets, where its own is that of ours. */
+  readonly renamedTo: string | undefined;
+  /** Whether our tables are there, and whole. */
+  readonly complete: boolean;
+}
+
+/** What is left to be recorded; undefined where nothing is. */
+async function planAdoption(
+  session: Session,
+  { files, applied, found, tool }: Pick<Adoption, "applied" | "found" | "tool"> & {
+    readonly files: readonly Imported[];
+  },
+): Promise<Adoption | undefined> {
+  const clashes = found.schema === session.settings.schema && found.name === "schema_migrations";
   const history = clashes ? undefined : await readHistory(session);
   const known = new Set((history?.rows ?? []).map(({ version }) => versionKey(version)));
   const wanted = files.filter(({ key, version }) => applied.has(key) && !known.has(versionKey(version)));
-  if (wanted.length === 0) return { adopted: [], renamedTo: undefined };
+  if (wanted.length === 0) return undefined;
   const renamedTo = clashes ? `schema_migrations_of_${tool.replaceAll("-", "_")}` : undefined;
+  return { tool, found, applied, wanted, renamedTo, complete: history?.complete ?? false };
+}
+
+/** Records what the old tool has applied, in one transaction. */
+async function adopt(session: Session, adoption: Adoption, output: string, actor: Actor): Promise<void> {
+  const { schema } = session.settings;
+  const { tool, found, applied, wanted, renamedTo } = adoption;
+  // The checksums are those of the files as they stand there.
+  const { migrations } = discover({ dirs: [output], embedded: false });
+  const byVersion = new Map(migrations.map((migration) => [versionKey(migration.version), migration]));
   const statements = wanted.flatMap(({ key, version }): SqlText[] => {
-    const migration = migrations.find((one) => versionKey(one.version) === versionKey(version));
+    const migration = byVersion.get(versionKey(version));
     if (!migration) return [];
     const row = applied.get(key);
     const ms = row?.durationMs ?? null;
     return [
       recordMigration(schema, migration, sql`${ms}::integer`, {
-        ...{ action: "baseline", actor: options.actor ?? UNKNOWN_ACTOR, reason: `applied by ${tool}` },
+        ...{ action: "baseline", actor, reason: `applied by ${tool}` },
         details: { importedFrom: tool, key, appliedAt: row?.appliedAt?.toISOString() ?? null },
       }),
       ...(row?.appliedAt
@@ -184,8 +223,7 @@ async function adopt(session: Session, { migrations, files, applied, found, opti
     ];
   });
   try {
-    if (renamedTo) await options.confirm?.(`${found.schema}.${found.name}`, `${found.schema}.${renamedTo}`);
-    await alterHistory(session, history?.complete ?? false, statements, {
+    await alterHistory(session, adoption.complete, statements, {
       first: renamedTo
         ? sql`ALTER TABLE ${identifier(found.schema)}.${identifier(found.name)} RENAME TO ${
           identifier(renamedTo)
@@ -196,14 +234,13 @@ async function adopt(session: Session, { migrations, files, applied, found, opti
   } catch (error) {
     if (error instanceof PipeweaveError) {
       error.hint(
-        `The files are written to ${options.output}; of the history nothing was taken over. ${
+        `The files are written to ${output}; of the history nothing was taken over. ${
           error.details.hint ?? "Run the same command again when that is mended."
         }`,
       );
     }
     throw error;
   }
-  return { adopted: wanted.map(labelOf), renamedTo: renamedTo && `${found.schema}.${renamedTo}` };
 }
 
 /** Its indexes have the names that those of our table get. */

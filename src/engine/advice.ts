@@ -38,7 +38,7 @@ export async function adviceAbout(error: StatementError, failing: Failing): Prom
       `This is PipeWeave's own SQL: see what in this database differs from what it expects, and run ${failing.again} again.`;
   }
   if (DUPLICATES.has(sqlstate) && failing.isFirst) return await adopt(failing);
-  return inTheFile(sqlstate, error.message, failing);
+  return inTheFile(error, failing);
 }
 
 /** Something that the file makes is there already. */
@@ -74,7 +74,17 @@ function isOfHistory(error: StatementError): boolean {
   return cause?.table_name === "schema_migrations";
 }
 
-function inTheFile(sqlstate: string, message: string, { migration, again }: Failing): string | undefined {
+/** Version of PostgreSQL whose grammar reads the files. */
+const GRAMMAR = 18;
+
+function major(session: Session): number {
+  return Number.parseInt(session.parameter("server_version") ?? "", 10);
+}
+
+function inTheFile(
+  { message, details: { sqlstate, context } }: StatementError,
+  { session, migration, again }: Failing,
+): string | undefined {
   const timeout = "-- pipeweave: statement-timeout";
   switch (sqlstate) {
     case "25001":
@@ -113,11 +123,13 @@ function inTheFile(sqlstate: string, message: string, { migration, again }: Fail
     case "22021":
       return "The file has a character that the database's encoding has not, maybe in a comment: write it as an escape or leave it out, or use a database in UTF8.";
     case "42601":
-      return `The file is right for PostgreSQL 18, whose grammar reads it first; this server is older, and does not know the syntax. Write it as that one has it, and run ${again} again.`;
+      // What a function's body or a query's meaning has wrong has this code, too.
+      if (!/^syntax error/.test(message) || context || major(session) >= GRAMMAR) return undefined;
+      return `The file is right for PostgreSQL ${GRAMMAR}, whose grammar reads it first; this server is older, and does not know the syntax. Write it as that one has it, and run ${again} again.`;
     case "40001":
       return `Others changed the same rows at the same time: run ${again} again.`;
     default:
-      return migration.directives.noTransaction && ["42P07", "42P06", "42701"].includes(sqlstate)
+      return migration.directives.noTransaction && ["42P07", "42P06", "42701"].includes(sqlstate!)
         ? `What it makes is there already. Where an attempt of before made it, write IF NOT EXISTS; then run ${again} again.`
         : undefined;
   }

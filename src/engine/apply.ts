@@ -15,24 +15,15 @@ import {
   type Session,
   StatementError,
 } from "../database/session.ts";
-import { sql } from "../database/sql.ts";
 import { LONGEST_TIMER_MS, pauseBefore, sleep } from "../database/sleep.ts";
 import { hasCrashed } from "../database/server_identity.ts";
 import { PipeweaveError } from "../errors.ts";
 import { Watch } from "./activity.ts";
 import { crashed, explainFailure, isRefusedByGuard, wasEndedOnPurpose } from "./explain.ts";
-import {
-  GUARD,
-  type GuardTerms,
-  type History,
-  lockEngineTables,
-  lockKey,
-  predecessorOf,
-  readHistory,
-} from "./history.ts";
+import { GUARD, type GuardTerms, type History, lockKey, predecessorOf, readHistory } from "./history.ts";
 import { Lease, LEASE_MS } from "./lease.ts";
 import { LOCK_WAIT_MS, LockWait } from "./lock_wait.ts";
-import { writeLog } from "./log.ts";
+import { logFailure } from "./failure_log.ts";
 import { limitsOf, type Message, messageFor } from "./message.ts";
 import { EMBEDDED, type Migration, setOf, versionKey } from "../migrations/migration.ts";
 import {
@@ -415,16 +406,7 @@ class Migrator {
 
   async #failed(migration: Migration, error: PipeweaveError, left: string): Promise<ApplyResult> {
     const { version, name } = migration;
-    // Where it cannot be logged, the failure is the news.
-    await this.session.transaction(
-      sql`SELECT ${lockEngineTables(this.session.settings.schema)}; ${
-        writeLog(this.session.settings.schema, {
-          ...{ action: "apply", version, name, outcome: "failed" },
-          actor: this.options.actor ?? UNKNOWN_ACTOR,
-          details: { error: error.message, sqlstate: error.details.sqlstate },
-        })
-      };`,
-    ).catch(() => {});
+    await logFailure(this.session, { action: "apply", version, name }, error, this.options.actor);
     const status = planMigrations(this.migrations, this.#historyNow());
     return { applied: this.#inOrder(), failed: { migration, error, left }, status };
   }

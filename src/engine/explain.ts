@@ -82,7 +82,10 @@ export async function explainFailure(
   if (!(error instanceof StatementError)) return undefined;
   const location = message && await locateFailure(error, migration, message);
   const { hint, context, ...details } = error.details;
-  const advice = isLockConflict(error)
+  const advice = error.kind === "interrupted"
+    // Whoever ended it knows why.
+    ? undefined
+    : isLockConflict(error)
     ? heldBy ? `The lock was held by ${heldBy}. Wait for it or end it, and run ${again} again.` : hint
     : await adviceAbout(error, { session, migration, isInFile: location !== undefined, isFirst, again });
   return new PipeweaveError(error.kind, error.code, error.message, {

@@ -18,14 +18,13 @@ import {
   createBookkeeping,
   guardRollback,
   type History,
-  lockEngineTables,
   lockKey,
   readHistory,
   ROLLBACK_GUARD,
   unrecordMigration,
 } from "./history.ts";
 import { LockWait, type LockWaitOptions } from "./lock_wait.ts";
-import { writeLog } from "./log.ts";
+import { logFailure } from "./failure_log.ts";
 import { type Limits, type Message, wrap } from "./message.ts";
 import { labelOf, type Migration, versionKey } from "../migrations/migration.ts";
 import { type HistoryRow, isOf, noSuchVersion, planMigrations } from "../migrations/plan.ts";
@@ -155,7 +154,8 @@ export async function rollBack(
       options.onRolledBack?.(migration, executionTimeMs);
     } catch (error) {
       if (error instanceof RollbackFailure) {
-        await logFailure(session, step, error.cause, options.actor);
+        const { version, migration: { name } } = step;
+        await logFailure(session, { action: "rollback", version, name }, error.cause, options.actor);
         return { rolledBack, failed: { migration, error: error.cause } };
       }
       throw error instanceof PipeweaveError
@@ -275,23 +275,6 @@ class OneRollback {
     });
     throw explained ? new RollbackFailure(explained) : error;
   }
-}
-
-async function logFailure(
-  session: Session,
-  { migration: { name }, version }: RollbackStep,
-  error: PipeweaveError,
-  actor: Actor = UNKNOWN_ACTOR,
-): Promise<void> {
-  // Where it cannot be logged, the failure is the news.
-  await session.transaction(
-    sql`SELECT ${lockEngineTables(session.settings.schema)}; ${
-      writeLog(session.settings.schema, {
-        ...{ action: "rollback", version, name, outcome: "failed", actor },
-        details: { error: error.message, sqlstate: error.details.sqlstate },
-      })
-    };`,
-  ).catch(() => {});
 }
 
 function withOutcome(error: PipeweaveError, rolledBack: readonly Migration[]): PipeweaveError {

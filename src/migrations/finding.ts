@@ -4,6 +4,7 @@
  * @module
  */
 
+import { cellsOf } from "../cells.ts";
 import type { SqlLocation } from "../errors.ts";
 
 /** One thing that is wrong, or worth a look. */
@@ -55,7 +56,7 @@ export function locate(file: string, text: string, offset: number, from = 0): Sq
   const cut = rows.at(-1)?.cut ?? 0;
   const excerpt = [
     ...rows.map(({ number, content }) => `  ${String(number).padStart(width)} | ${content}`.trimEnd()),
-    `  ${" ".repeat(width)} | ${" ".repeat(columnsOf([...before].slice(cut)))}^`,
+    `  ${" ".repeat(width)} | ${" ".repeat(cellsOf([...before].slice(cut).join("")))}^`,
   ].join("\n");
   return { file, line, column, excerpt };
 }
@@ -82,12 +83,4 @@ export function lineOf(text: string, offset: number): number {
     else high = middle - 1;
   }
   return low + 1;
-}
-
-/** Characters that a terminal draws two columns wide (Unicode's East Asian Width W and F, in broad ranges). */
-const WIDE =
-  /[\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe6f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}]/u;
-
-function columnsOf(characters: readonly string[]): number {
-  return characters.reduce((columns, character) => columns + (WIDE.test(character) ? 2 : 1), 0);
 }

@@ -62,15 +62,15 @@ export function labelOf(migration: { readonly version: string; readonly name: st
   return `${migration.version}_${migration.name}`;
 }
 
-/** Migrations that a message names one by one; of more it names the last three. */
+/** Migrations that a message names one by one; of more it names the first and the last. */
 const NAMED = 6;
 
-/** Migrations in a sentence: all of them, or how many and the last three. */
+/** Migrations in a sentence: all of them, or how many, from which to which. */
 export function listOf(migrations: readonly Pick<Migration, "version" | "name">[]): string {
   const labels = migrations.map(labelOf);
   return labels.length <= NAMED
     ? labels.join(", ")
-    : `${labels.length} migrations, the last of them ${labels.slice(-3).join(", ")}`;
+    : `${labels.length} migrations, from ${labels[0]} to ${labels.at(-1)}`;
 }
 
 /** The number that a version stands for, as a key: versions are compared as numbers of any length. */

@@ -6,27 +6,32 @@
 
 import { messageOf, PipeweaveError } from "../errors.ts";
 import { printableLines } from "../printable.ts";
+import { flowed, type Page } from "./page.ts";
 
 /** How to print. */
 export interface ErrorTextOptions {
   /** Adds the stack trace and what the error followed from. */
   readonly verbose: boolean;
-  /** Paints the word "error". */
-  readonly paint: (text: string) => string;
+  readonly page: Page;
 }
 
 /** An error with everything that is known of it, and what to do next. */
-export function formatError(error: unknown, { verbose, paint }: ErrorTextOptions): string {
+export function formatError(
+  error: unknown,
+  { verbose, page: { columns, style: { bad, strong } } }: ErrorTextOptions,
+): string {
+  // A trace is copied into a report: it stays as it is.
   const trace = verbose && error instanceof Error ? ["", error.stack ?? "", ...causes(error)] : [];
   if (!(error instanceof PipeweaveError)) {
     const hint = "  next: this should not happen; run it again with --verbose, and report what it prints";
-    return [`${paint("error:")} ${printableLines(messageOf(error))}`, hint, ...trace].join("\n");
+    const told = [`${bad("error:")} ${printableLines(messageOf(error))}`, hint].join("\n");
+    return [flowed(told, columns), ...trace].join("\n");
   }
   const { hint, sqlstate, detail, serverHint, context, location, problems } = error.details;
   const indented = (name: string, text: string | undefined) =>
     text ? [`  ${name}: ${printableLines(text).replaceAll("\n", "\n    ")}`] : [];
-  return [
-    `${paint("error:")} ${printableLines(error.message)}`,
+  const told = [
+    `${bad("error:")} ${printableLines(error.message)}`,
     ...(location
       ? [`  at ${location.file}:${location.line}:${location.column}`, printableLines(location.excerpt)]
       : []),
@@ -35,9 +40,9 @@ export function formatError(error: unknown, { verbose, paint }: ErrorTextOptions
     ...indented("DETAIL", detail),
     ...indented("HINT", serverHint),
     ...indented("CONTEXT", context),
-    ...indented("next", hint),
-    ...trace,
-  ].join("\n");
+    ...indented(strong("next"), hint),
+  ];
+  return [flowed(told.join("\n"), columns), ...trace].join("\n");
 }
 
 function causes(error: Error): string[] {

@@ -4,12 +4,15 @@
  * @module
  */
 
+import { cellsOf, fitted, padded } from "../cells.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import type { ActiveTask } from "../maintenance/tasks.ts";
-import { broken, fitted } from "./cells.ts";
-import { formatMaintenance, formatMaintenanceLog, formatTasks } from "./text.ts";
+import { formatMaintenanceLog } from "./log_text.ts";
+import { formatMaintenance, formatTasks } from "./maintenance_text.ts";
+import { flowed, type Page } from "./page.ts";
+import { bar, type Step } from "./progress.ts";
 
 /** Active tasks at one look. */
 export interface Counts {
@@ -28,17 +31,29 @@ export interface WatchView {
   readonly counts: readonly Counts[];
   /** Milliseconds between two looks. */
   readonly everyMs: number;
+  /** How far the drain is, where there is one. */
+  readonly drain?: Step | undefined;
   /** What else there is to say, such as why the last look failed. */
   readonly note?: string | undefined;
+  /** Whether the keys and signs are explained in place of the lists. */
+  readonly isExplained?: boolean;
 }
 
 const BARS = [" ", "▁", "▂", "▃", "▄", "▅", "▆", "▇", "█"];
 const EIGHTHS = BARS.length - 1;
-const KEYS = "r request   x exit maintenance   q quit";
+const KEYS = "r request   x exit maintenance   ? help   q quit";
+const SHORT_KEYS = "r x ? q";
+/** What `?` shows. */
+const EXPLANATION = [
+  "r  asks for maintenance: no task starts any more, and the mode changes when those that are waited for have ended. It asks first.",
+  "x  ends maintenance, or the wait for it: tasks start again. It asks first.",
+  "q  and Ctrl-C leave; the mode stays as it is.",
+  "!  is a task of which nothing has been heard for too long. maintenance:tasks lists all.",
+  "Charts: a column a look, a look a second, the last one on the right; as high as its share of the most that was seen.",
+  "Any key goes back.",
+];
 /** Lines that a note may take. */
-const NOTE_LINES = 3;
-/** Columns in front of a chart, for what it shows. */
-const LABEL = 16;
+const NOTE_LINES = 4;
 /** Rows of a chart: one where the terminal is low, more where there is room. */
 const chartRows = (rows: number) => rows < 30 ? 1 : rows < 40 ? 2 : 3;
 
@@ -57,68 +72,94 @@ export function chart(counts: readonly number[], columns: number, rows: number):
   });
 }
 
-/** Charts of the running and the pending tasks over time, each with its name, and its number now. */
-function charts({ counts, everyMs }: WatchView, columns: number, rows: number): readonly string[] {
-  const room = Math.max(1, columns - LABEL);
+/** Charts of the running and the pending tasks over time, each with its name, its number now, and the most that it shows. */
+function charts({ counts, everyMs }: WatchView, { columns, style }: Page, rows: number): readonly string[] {
+  const labelOf = (name: keyof Counts, shown: readonly Counts[]) =>
+    `${name} ${shown.at(-1)?.[name] ?? 0} (most ${Math.max(0, ...shown.map((each) => each[name]))}) `;
+  const names = ["running", "pending"] as const;
+  const width = Math.max(...names.map((name) => labelOf(name, counts).length));
+  const room = Math.max(1, columns - width);
+  const shown = counts.slice(-room);
   const span = formatDuration(Math.min(counts.length, room) * everyMs);
-  const named = (["running", "pending"] as const).flatMap((name) => {
-    const series = counts.map((each) => each[name]);
-    const label = `${name} ${series.at(-1) ?? 0}`;
-    return chart(series, room, rows).map((line, row, { length }) =>
-      `${(row === length - 1 ? label : "").padEnd(LABEL)}${line}`
-    );
-  });
+  const paint = { running: style.good, pending: style.warn };
+  const named = names.flatMap((name) =>
+    chart(shown.map((each) => each[name]), room, rows).map((line, row, { length }) =>
+      padded(row === length - 1 ? labelOf(name, shown) : "", width) + paint[name](line)
+    )
+  );
   return [`The last ${span}:`, ...named];
+}
+
+/** `Draining: 12 tasks left, about 40s ███████░░░░░ 58%` */
+function drainLine({ label, fraction = 0 }: Step): string {
+  return `${label} ${bar(fraction)}`;
 }
 
 /**
  * The lines of a screen.
  *
- * @param columns lines are cut off here
+ * @param page lines are cut off at its columns
  * @param rows lines at most; the lists share what the rest leaves
  */
-export function watchScreen(view: WatchView, columns: number, rows: number): readonly string[] {
-  const { status, tasks, log, note } = view;
-  const head = [
-    ...formatMaintenance(status).split("\n"),
-    "",
-    ...charts(view, columns, chartRows(rows)),
-    "",
+export function watchScreen(view: WatchView, page: Page, rows: number): readonly string[] {
+  const { columns, style } = page;
+  const { status, drain, note, isExplained } = view;
+  const keys = cellsOf(KEYS) <= columns ? KEYS : SHORT_KEYS;
+  const mostNotes = Math.max(1, Math.min(NOTE_LINES, rows - 4));
+  const notes = note ? flowed(note, columns).split("\n").slice(0, mostNotes) : [];
+  const foot = ["", ...notes.map(style.strong), style.faint(keys)].slice(-rows);
+  const facts = [
+    ...formatMaintenance(status, page).split("\n"),
+    ...(drain ? [drainLine(drain)] : []),
   ];
-  const foot = ["", ...(note ? broken(note, columns).slice(0, NOTE_LINES) : []), KEYS];
-  const room = Math.max(2, rows - head.length - foot.length - 3);
-  const logLines = formatMaintenanceLog(log, columns).split("\n");
-  const taskLines = formatTasks(staleFirst(tasks), columns).split("\n");
-  const forLog = Math.min(logLines.length, Math.max(1, Math.floor(room / 2)));
-  const lines = [
-    ...head,
-    "Active tasks, stale ones (!) and the oldest first:",
-    ...fitting(taskLines, room - forLog),
-    "",
-    "Log:",
-    ...logLines.slice(0, forLog),
+  const head = [...facts, "", ...charts(view, page, chartRows(rows))];
+  const room = rows - foot.length;
+  const lists = isExplained
+    ? ["", ...EXPLANATION.flatMap((text) => flowed(text, columns).split("\n"))]
+    : listsOf(view, page, room - head.length);
+  return [...[...head, ...lists].slice(0, room), ...foot].map((line) => fitted(line, columns));
+}
+
+/** A heading, and at least a line below it. */
+const LEAST_LIST = 3;
+
+/** Tasks and log, as far as there is room: a list for which there is none has no heading either. */
+function listsOf({ tasks, log }: WatchView, page: Page, room: number): readonly string[] {
+  if (room < LEAST_LIST) return [];
+  const entries = tasks.length === 0 ? [] : formatTasks(staleFirst(tasks), page).split("\n");
+  const logLines = formatMaintenanceLog(log, page).split("\n");
+  const forBoth = room - (room < 2 * LEAST_LIST ? 0 : LEAST_LIST - 1);
+  const forLog = room < 2 * LEAST_LIST ? 0 : Math.min(logLines.length, Math.floor(forBoth / 2) - 1);
+  const forTasks = forBoth - forLog - 2;
+  const { strong } = page.style;
+  return [
+    ...["", strong("Active tasks, stale ones (!) and the oldest first:")],
+    ...(entries.length === 0 ? ["No task is active."] : tasksThatFit(entries, tasks.length, forTasks)),
+    ...(forLog > 0 ? ["", strong("Log:"), ...logLines.slice(0, forLog)] : []),
   ];
-  return [...lines.slice(0, Math.max(0, rows - foot.length)), ...foot].slice(0, rows)
-    .map((line) => fitted(line, columns));
 }
 
 function staleFirst(tasks: readonly ActiveTask[]): readonly ActiveTask[] {
   return [...tasks.filter(({ stale }) => stale), ...tasks.filter(({ stale }) => !stale)];
 }
 
-/** The first lines; the last says how many are left out. */
-function fitting(lines: readonly string[], room: number): readonly string[] {
+/** The first tasks, each with all of its lines; the last line says how many tasks are left out. */
+function tasksThatFit(lines: readonly string[], tasks: number, room: number): readonly string[] {
   if (lines.length <= room) return lines;
-  return [...lines.slice(0, room - 1), `… ${lines.length - room + 1} more lines: maintenance:tasks`];
+  const isFirst = (line: string | undefined) => line !== undefined && !line.startsWith(" ");
+  let end = Math.max(0, room - 1);
+  while (end > 0 && !isFirst(lines[end])) end--;
+  const left = tasks - lines.slice(0, end).filter(isFirst).length;
+  return [...lines.slice(0, end), `… ${left} more: maintenance:tasks`];
 }
 
 /** The same once, for `--once`: everything, as long as it is. */
-export function watchSnapshot({ status, tasks, log }: WatchView, columns: number): string {
+export function watchSnapshot({ status, tasks, log }: WatchView, page: Page): string {
   return [
-    formatMaintenance(status),
+    formatMaintenance(status, page),
     "",
-    formatTasks(staleFirst(tasks), columns),
+    formatTasks(staleFirst(tasks), page),
     "",
-    formatMaintenanceLog(log, columns),
+    formatMaintenanceLog(log, page),
   ].join("\n");
 }

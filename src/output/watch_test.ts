@@ -1,4 +1,8 @@
-import { assert, assertEquals } from "@std/assert";
+import { stripAnsiCode } from "@std/fmt/colors";
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import { cellsOf } from "../cells.ts";
+import { PLAIN } from "./page.ts";
+import { styleFor } from "./style.ts";
 import { chart, watchScreen, type WatchView } from "./watch.ts";
 
 const view: WatchView = {
@@ -38,17 +42,43 @@ Deno.test("chart: a bar a look, relative to the highest, the newest last", () =>
 });
 
 Deno.test("watchScreen fits any terminal, keeps the mode and the keys, and says what it leaves out", () => {
-  for (const [columns, rows] of [[60, 24], [80, 40], [200, 100], [20, 16]] as const) {
-    const lines = watchScreen(view, columns, rows);
-    assert(lines.length <= rows, `${lines.length} lines on ${rows}`);
-    for (const line of lines) assert([...line].length <= columns, line);
-    assertEquals(lines[0], "Mode: waiting_for_maintenance".slice(0, columns));
-    assert(lines.at(-1)!.startsWith("r request"));
+  for (
+    const [columns, rows] of [[60, 24], [60, 20], [80, 24], [80, 40], [200, 100], [20, 16], [20, 5]] as const
+  ) {
+    for (const style of [styleFor(false), styleFor(true)]) {
+      for (const more of [{}, { isExplained: true }, { note: "Not up to date: ".repeat(20) }]) {
+        const lines = watchScreen({ ...view, ...more }, { columns, style, now: new Date() }, rows);
+        assert(lines.length <= rows, `${lines.length} lines on ${rows}`);
+        for (const line of lines) assert(cellsOf(line) <= columns, line);
+        const shown = stripAnsiCode(lines.slice(0, 2).join(" ")).replaceAll(/ +/g, " ");
+        assert(shown.startsWith("Mode: waiting_for_maintenance".slice(0, columns)), shown);
+        assertMatch(stripAnsiCode(lines.at(-1)!), /^r (?:request .*q quit|x \? q)$/);
+      }
+    }
   }
-  const lines = watchScreen(view, 80, 40);
-  assert(lines.some((line) => /^… \d+ more lines/.test(line)), lines.join("\n"));
+  const lines = watchScreen(view, { ...PLAIN, columns: 80 }, 40);
+  assert(lines.some((line) => /^… \d+ more: maintenance:tasks$/.test(line)), lines.join("\n"));
   assert(lines.some((line) => line.includes("request: running → waiting_for_maintenance")));
-  assert(lines.some((line) => /^running 20 +▆█$/.test(line)), lines.join("\n"));
+  assert(lines.some((line) => /^running 20 \(most 20\) +▆█$/.test(line)), lines.join("\n"));
   const first = lines.findIndex((line) => line.startsWith("Active tasks")) + 1;
   assertEquals([lines[first]![0], lines[first + 1]![0]], ["!", "·"]);
+});
+
+Deno.test("watchScreen: a list for which there is no room has no heading, and a task keeps all of its lines", () => {
+  for (let rows = 12; rows < 40; rows++) {
+    const lines = watchScreen(view, { ...PLAIN, columns: 28 }, rows);
+    for (const [index, line] of lines.entries()) {
+      const next = lines[index + 1];
+      if (/^(?:Active tasks|Log:)/.test(line)) assert(next, lines.join("\n"));
+      if (/^[!·] /.test(line)) assertMatch(next!, /^ {4}for 1s/, lines.join("\n"));
+    }
+  }
+});
+
+Deno.test("watchScreen: how far a drain is, and what the keys do", () => {
+  const drain = { label: "Draining: 12 tasks left, about 40s", fraction: 0.6 };
+  const lines = watchScreen({ ...view, drain }, { ...PLAIN, columns: 80 }, 40);
+  assert(lines.includes("Draining: 12 tasks left, about 40s ███████░░░░░ 60%"), lines.join("\n"));
+  const help = watchScreen({ ...view, isExplained: true }, { ...PLAIN, columns: 80 }, 40);
+  assert(help.some((line) => line.startsWith("x  ends maintenance")) && !help.includes("Log:"));
 });

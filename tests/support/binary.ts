@@ -70,7 +70,7 @@ export class Terminal implements AsyncDisposable {
   readonly #keys: WritableStreamDefaultWriter<Uint8Array>;
   readonly #reading: Promise<void>;
 
-  constructor(command: string, databaseUrl: string, columns: number, rows = 24) {
+  constructor(command: string, databaseUrl: string, columns: number, rows = 24, cwd?: string) {
     const child = this.#child = new Deno.Command("script", {
       args: [
         ...["--quiet", "--return", "--command", `stty cols ${columns} rows ${rows} && ${BINARY} ${command}`],
@@ -82,6 +82,7 @@ export class Terminal implements AsyncDisposable {
         ...{ TERM: "xterm", SHELL: "/bin/sh" },
       },
       ...{ stdin: "piped", stdout: "piped", stderr: "null" },
+      ...(cwd ? { cwd } : {}),
     }).spawn();
     this.#keys = child.stdin.getWriter();
     this.#reading = (async () => {
@@ -93,9 +94,15 @@ export class Terminal implements AsyncDisposable {
     await this.#keys.write(new TextEncoder().encode(keys));
   }
 
-  /** Waits until something has been drawn. */
+  /** What was drawn so far, without its colours. */
+  get text(): string {
+    // deno-lint-ignore no-control-regex
+    return this.drawn.replaceAll(/\x1b\[[\d;]*m/g, "");
+  }
+
+  /** Waits until something has been drawn, in whatever colour. */
   shows(text: string): Promise<void> {
-    return until(() => Promise.resolve(this.drawn.includes(text)), `it shows ${text}: ${this.drawn}`);
+    return until(() => Promise.resolve(this.text.includes(text)), `it shows ${text}: ${this.drawn}`);
   }
 
   /** Waits for the end, and tells the exit code. */
