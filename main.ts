@@ -5,6 +5,7 @@
  */
 
 import type { FoundFile } from "./src/config/connection.ts";
+import { dirname } from "node:path";
 import { readEnvironment } from "./src/config/environment.ts";
 import { EXIT_CODES, messageOf, PipeweaveError } from "./src/errors.ts";
 import { run } from "./src/cli/run.ts";
@@ -25,7 +26,7 @@ function writer(stream: { writeSync(data: Uint8Array): number }): (text: string)
         "report_not_written",
         `The report cannot be written: ${messageOf(error)}`,
         {
-          hint: "What was done stays done: look with db:status or maintenance:status.",
+          hint: "What was done stays done: see where stdout goes.",
           cause: error,
         },
       );
@@ -33,10 +34,23 @@ function writer(stream: { writeSync(data: Uint8Array): number }): (text: string)
   };
 }
 
+/** Longer than any file of settings, passwords or certificates is. */
+const LONGEST_FILE = 16 * 1024 * 1024;
+
 function readFile(path: string): FoundFile | undefined {
   try {
-    const { mode, uid } = Deno.statSync(path);
-    return { text: Deno.readTextFileSync(path), mode: mode ?? undefined, owner: uid ?? undefined };
+    const { mode, isFile, size, uid } = Deno.statSync(path);
+    if (path === "/dev/null") return { text: "" };
+    // A pipe would be waited for, and a device read for ever.
+    if (!isFile) throw new Error("it is not a file");
+    if (size > LONGEST_FILE) throw new Error("it is larger than 16 MB");
+    // Whoever may put the name there chooses which file is read.
+    const owners = [uid, Deno.lstatSync(path).uid, Deno.statSync(dirname(path)).uid];
+    return {
+      text: Deno.readTextFileSync(path),
+      mode: mode ?? undefined,
+      owners: owners.filter((owner) => owner !== null),
+    };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw error;

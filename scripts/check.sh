@@ -19,4 +19,4 @@ step "public documentation" deno doc --lint --quiet src/mod.ts
 step "boundaries" deno run --quiet -A scripts/check_boundaries.ts
 step "embedded migrations" deno run --quiet -A scripts/generate_embedded.ts --check
 step "third-party notices" deno run --quiet -A scripts/release/notices.ts --check
-step "docs made from the code" deno run --quiet -A scripts/generate_docs.ts --check
+step "docs made from the code" deno run --quiet --config deno.json -A scripts/generate_docs.ts --check

@@ -2,7 +2,8 @@
 
 import { COMMANDS } from "../src/cli/commands.ts";
 import { EXIT_CODE_MEANINGS, flagsText, usageText } from "../src/cli/help.ts";
-import { projectFileSchema } from "../src/cli/project_file.ts";
+import { projectFileSchema, settingsOf } from "../src/cli/project_file.ts";
+import { describeOption } from "../src/cli/spec.ts";
 import { ENVIRONMENT } from "../src/config/environment.ts";
 import { EXIT_CODES } from "../src/errors.ts";
 import { LINT_RULES } from "../src/lint/rules.ts";
@@ -38,6 +39,42 @@ const commands = [
   "These variables are read, and no others; the binary has no leave to read more:",
   "",
   ENVIRONMENT.map((name) => `\`${name}\``).join(", ") + ".",
+  "",
+  "`NO_COLOR` and `FORCE_COLOR=0` take the colours away, any other `FORCE_COLOR` gives them to a pipe, too; with `TERM=dumb`",
+  "or `CI` progress is lines, and nothing moves. `AUTO_MIGRATE=true` lets every command of `maintenance:` apply what is pending",
+  "first, and says so.",
+  "",
+  "## Project file",
+  "",
+  "`pipeweave.json` in the folder that a command is started in sets what the flag of the same name sets; a flag goes before a",
+  "variable, and a variable before the file. `pipeweave config` shows what holds, and where it comes from. It has to belong to",
+  "you or to root, and must not be writable by everybody: it decides which SQL is run. Editors check it by",
+  "[its JSON Schema](schema/pipeweave.schema.json).",
+  "",
+  "```json",
+  JSON.stringify(
+    {
+      dir: ["migrations"],
+      schema: "pipeweave",
+      lockTimeout: "2s",
+      targets: { staging: "postgres://app@db1/app?sslmode=verify-full" },
+    },
+    undefined,
+    2,
+  ),
+  "```",
+  "",
+  ...table(
+    ["key", "flag", "meaning"],
+    [
+      ...[...settingsOf(COMMANDS)].map(([key, option]) => [
+        `\`${key}\``,
+        `\`${option.flag}\``,
+        cell(describeOption(option)),
+      ]),
+      ["`targets`", "`--target`", "Connection URLs without passwords, by the names that --target takes."],
+    ],
+  ),
 ];
 
 /** Groups of options that many commands have are shown once. */
@@ -49,7 +86,7 @@ const optionsOf = (titles: (title: string) => boolean, among: typeof groups) =>
   new Map(
     among.filter(({ title }) => titles(title)).flatMap(({ options }) => options).map((
       option,
-    ) => [flagsText(option), option.description]),
+    ) => [flagsText(option), describeOption(option)]),
   );
 /** Options of a shared group that all of its commands have; a command with another one of that group shows it itself. */
 const common = new Map(sharedTitles.map((title) => {
@@ -81,13 +118,13 @@ for (const spec of COMMANDS) {
   );
   for (const group of options) {
     const known = common.get(group.title);
-    const own = group.options.filter((option) => known?.get(flagsText(option)) !== option.description);
+    const own = group.options.filter((option) => known?.get(flagsText(option)) !== describeOption(option));
     if (own.length === 0) continue;
     commands.push("", `**${group.title}**`, "");
     commands.push(
       ...table(
         ["option", "meaning"],
-        own.map((option) => [`\`${flagsText(option)}\``, cell(option.description)]),
+        own.map((option) => [`\`${flagsText(option)}\``, cell(describeOption(option))]),
       ),
     );
   }
@@ -106,7 +143,11 @@ for (const spec of COMMANDS) {
   if (shared.length > 0) commands.push("", `Also: options of ${shared.join("; ")}.`);
   commands.push(
     "",
-    `Exit codes besides 0 and 2: ${exitCodes.map(([code, meaning]) => `**${code}** ${meaning}`).join("; ")}.`,
+    exitCodes.length === 0
+      ? "Exit codes: 0 and 2."
+      : `Exit codes besides 0 and 2 as everywhere: ${
+        exitCodes.map(([code, meaning]) => `**${code}** ${meaning}`).join("; ")
+      }.`,
   );
   commands.push("", "```sh");
   for (const { purpose, line } of examples) commands.push(`# ${purpose}`, line);
@@ -150,8 +191,9 @@ async function errorCodes(): Promise<readonly (readonly [code: string, exit: str
       if (isDirectory) await walk(new URL(`${name}/`, folder));
       else if (name.endsWith(".ts") && !name.endsWith("_test.ts")) {
         const text = await Deno.readTextFile(new URL(name, folder));
-        const thrown = /new PipeweaveError\(\s*"(\w+)",\s*"(\w+)",\s*(["`])((?:(?!\3)[\s\S])*?)\3/g;
-        for (const [, kind, code, , message] of text.matchAll(thrown)) {
+        const thrown =
+          /(?:new PipeweaveError|super)\(\s*"(\w+)",\s*"(\w+)",\s*(?:(["`])((?:(?!\3)[\s\S])*?)\3)?/g;
+        for (const [, kind, code, , message = "…"] of text.matchAll(thrown)) {
           const exit = String(EXIT_CODES[kind as keyof typeof EXIT_CODES]);
           const said = message!.replace(/\$\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}/g, "…").replace(/\s+/g, " ");
           if (!found.has(code!)) found.set(code!, [code!, exit, said]);
@@ -191,7 +233,7 @@ for (
   if (!check) await Deno.writeTextFile(path, text);
   else if (await Deno.readTextFile(path).catch(() => "") !== text) {
     console.error(
-      `docs/${name} is out of date; run: deno run -A scripts/generate_docs.ts`,
+      `docs/${name} is out of date; run: deno run --config deno.json -A scripts/generate_docs.ts`,
     );
     Deno.exitCode = 1;
   }

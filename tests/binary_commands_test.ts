@@ -138,7 +138,10 @@ Deno.test("without the schema every command that needs it names db:migrate; AUTO
   for (const command of commands) {
     const { code, stderr } = await pipeweave([command], { env });
     assertEquals(code, 1, command);
-    assertStringIncludes(stderr, "next: Run: pipeweave db:migrate");
+    assertStringIncludes(
+      stderr,
+      "next: PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded",
+    );
   }
   const auto = await pipeweave(["maintenance:status"], { env: { ...env, AUTO_MIGRATE: "true" } });
   assertEquals(auto.code, 0, auto.stderr);
@@ -157,7 +160,7 @@ Deno.test("without the schema every command that needs it names db:migrate; AUTO
   await database.sql`DELETE FROM orchestrator_state`;
   assertStringIncludes(
     (await pipeweave(["maintenance:status"], { env })).stderr,
-    "next: Run: pipeweave db:migrate",
+    "next: PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded",
   );
   assertStringIncludes(
     (await pipeweave(["db:migrate"], { env })).stderr,

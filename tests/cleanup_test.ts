@@ -117,7 +117,10 @@ Deno.test("cleanup does without temp_uploads, and names db:migrate where the res
   assertEquals((await cleanup(database.session())).tempUploads, null);
   await using empty = await TestDatabase.empty();
   const error = await assertRejects(() => cleanup(empty.session()), PipeweaveError);
-  assertEquals([error.code, error.details.hint], ["not_migrated", "Run: pipeweave db:migrate"]);
+  assertEquals([error.code, error.details.hint], [
+    "not_migrated",
+    "PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded",
+  ]);
 });
 
 Deno.test("one cleanup works at a time: a second says so; locks of a batch are short", async () => {

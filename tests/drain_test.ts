@@ -3,7 +3,7 @@
 import { fileURLToPath } from "node:url";
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { PostgresServer } from "../scripts/postgres_server.ts";
-import { cellsOf } from "../src/cells.ts";
+import { cellsOf } from "../src/output/cells.ts";
 import { folderWith, pipeweave, Run, Terminal, until } from "./support/binary.ts";
 import { PgBouncer } from "./support/pgbouncer.ts";
 import { connect, queueTasks, sessionFor, TestDatabase, withMigratedServer } from "./support/database.ts";

@@ -88,8 +88,46 @@ Deno.test("db:new --write: the files, in any alphabet, and never over another on
   await using elsewhere = await folderWith({ "001_a.sql": "SELECT 1;" });
   const outside = await pipeweave(["db:new", "b", "--write", "--dir", elsewhere.path], { cwd: folder.path });
   assertEquals(outside.code, 2);
-  assertStringIncludes(outside.stderr, "it is outside of the working folder");
+  assertStringIncludes(outside.stderr, "is outside of the working folder");
   assertEquals([...Deno.readDirSync(elsewhere.path)].length, 1);
+});
+
+Deno.test("pipeweave.json: --target goes to one of its databases; config tells which and why", async () => {
+  await using database = await TestDatabase.migrated();
+  const url = new URL(database.url);
+  const password = decodeURIComponent(url.password);
+  url.password = "";
+  await using folder = await folderWith({
+    "pipeweave.json": JSON.stringify({ targets: { here: url.href, gone: "postgres://u@127.0.0.1:1/d" } }),
+  });
+  const run = (args: readonly string[], env: Record<string, string> = {}) =>
+    pipeweave(args, { cwd: folder.path, env: { ...(password ? { PGPASSWORD: password } : {}), ...env } });
+  const there = await run(["db:status", "--target", "here", "--json"], {
+    DATABASE_URL: "postgres://x@127.0.0.1:1/x",
+  });
+  assertEquals([there.code, JSON.parse(there.stdout).pending], [0, []], there.stderr);
+  assertEquals((await run(["db:status", "-t", "gone"])).code, 6);
+  const unknown = await run(["db:status", "--target", "other"]);
+  assertEquals(unknown.code, 2);
+  assertStringIncludes(unknown.stderr, "--target must be one of here, gone");
+  assertStringIncludes(
+    (await run(["db:status", "--target", "here", "--url", database.url])).stderr,
+    "--target and --url exclude each other",
+  );
+  const connection = async (args: readonly string[], env: Record<string, string> = {}) =>
+    (await run(["config", ...args], env)).stdout.split("\n")[0];
+  assertEquals(
+    await connection(["--target", "gone"]),
+    "connection = u@127.0.0.1:1/d  (pipeweave.json, target gone)",
+  );
+  assertEquals(
+    await connection([], { DATABASE_URL: "postgres://x:pw@db1/x" }),
+    "connection = x@db1:5432/x  (host in DATABASE_URL)",
+  );
+  assertEquals(await connection([], { PGUSER: "me" }), "connection = me@localhost:5432/me  (PGUSER)");
+  const wrong = await run(["config"], { DATABASE_URL: "mysql://h/db" });
+  assertEquals(wrong.code, 2);
+  assertStringIncludes(wrong.stderr, "DATABASE_URL");
 });
 
 Deno.test("pipeweave.json: its settings hold where nothing is typed; the environment goes before it", async () => {
@@ -126,10 +164,18 @@ Deno.test("pipeweave.json: its settings hold where nothing is typed; the environ
 
   for (
     const [text, message] of [
-      ["{", "it is no JSON"],
+      ["{", "it is not JSON"],
       ["[]", "it must be an object"],
       ['{"lockTimeout":"soon"}', "lockTimeout must be a duration"],
-      ['{"lockTimeOut":"1s"}', "lockTimeOut is no setting"],
+      ['{"lockTimeOut":"1s"}', "lockTimeOut is not a setting: did you mean lockTimeout?"],
+      ['{"lock-timeout":"1s"}', "lock-timeout is not a setting: did you mean lockTimeout?"],
+      ['{"frobnicate":1}', "frobnicate is not a setting: there are dir, embedded,"],
+      ['{"dir":42}', "dir must be a text"],
+      ['{"dir":""}', "dir must name a folder"],
+      ['{"lockRetries":"3"}', "lockRetries must be a number"],
+      ['{"targets":{"a":"postgres://u:secret@h/d"}}', "targets must have no password, and a has one"],
+      ['{"targets":{"a":"postgres://u@h/d?password=secret"}}', "targets must have no password"],
+      ['{"targets":{"a":"mysql://h/d"}}', "targets must have URLs that begin with postgres://; a is none"],
       ['{"url":"postgres://u:secret@h/d"}', "url does not belong in it"],
       ['{"embedded":"yes"}', "embedded must be true or false"],
     ] as const

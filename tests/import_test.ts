@@ -79,8 +79,8 @@ const CASES: readonly Case[] = [
       "V1.10__index_two.sql.conf": "executeInTransaction=false",
     },
     history:
-      `CREATE TABLE flyway_schema_history (installed_rank int, version text, script text, type text, success bool, installed_on timestamptz, execution_time int);
-      INSERT INTO flyway_schema_history VALUES (1, '1.0', 'a', 'SQL', true, ${DATE}, 5), (2, '1.0.2', 'b', 'SQL', true, ${DATE}, 6)`,
+      `CREATE TABLE flyway_schema_history (installed_rank int, version text, script text, type text, checksum int, success bool, installed_on timestamptz, execution_time int);
+      INSERT INTO flyway_schema_history VALUES (1, '1.0', 'a', 'SQL', NULL, true, ${DATE}, 5), (2, '1.0.2', 'b', 'SQL', NULL, true, ${DATE}, 6)`,
     ...{ labels: counted, downs: 1, hasTimes: true },
   },
   {
@@ -90,8 +90,8 @@ const CASES: readonly Case[] = [
         `--liquibase formatted sql\n--changeset ann:make_one\n${ONE}\n--rollback DROP TABLE one;\n--changeset ann:make_two context:test\n${TWO}\n--changeset ann:mysql dbms:mysql\nDROP IT;\n--changeset ann:index_two runInTransaction:false\n${INDEX}\n`,
     },
     history:
-      `CREATE TABLE databasechangelog (id text, author text, orderexecuted int, dateexecuted timestamptz);
-      INSERT INTO databasechangelog VALUES ('make_one', 'ann', 1, ${DATE}), ('make_two', 'ann', 2, ${DATE})`,
+      `CREATE TABLE databasechangelog (id text, author text, filename text, orderexecuted int, dateexecuted timestamptz);
+      INSERT INTO databasechangelog VALUES ('make_one', 'ann', 'db/a.sql', 1, ${DATE}), ('make_two', 'ann', 'db/a.sql', 2, ${DATE})`,
     ...{ labels: ["001_make_one_a", "002_make_two_a", "003_index_two_a"], downs: 1, hasTimes: true },
   },
   {
@@ -107,8 +107,8 @@ const CASES: readonly Case[] = [
       "revert/make_two.sql": "-- Revert x:make_two from pg\nBEGIN;\nDROP TABLE two;\nCOMMIT;",
     },
     history:
-      `CREATE SCHEMA sqitch; CREATE TABLE sqitch.changes (change_id text, change text, committed_at timestamptz, planned_at timestamptz);
-      INSERT INTO sqitch.changes VALUES ('a', 'make_one', ${DATE}, '2024-01-01'), ('b', 'make_two', ${DATE}, '2024-01-02')`,
+      `CREATE SCHEMA sqitch; CREATE TABLE sqitch.changes (change_id text, change text, project text, committed_at timestamptz, planned_at timestamptz);
+      INSERT INTO sqitch.changes VALUES ('a', 'make_one', 'x', ${DATE}, '2024-01-01'), ('b', 'make_two', 'x', ${DATE}, '2024-01-02')`,
     ...{ labels: ["001_make_one", "002_make_two", "003_make_one"], downs: 1, hasTimes: true },
   },
   {
@@ -145,8 +145,8 @@ const CASES: readonly Case[] = [
       "migration_lock.toml": "",
     },
     history:
-      `CREATE TABLE _prisma_migrations (migration_name text, started_at timestamptz, finished_at timestamptz, rolled_back_at timestamptz);
-      INSERT INTO _prisma_migrations VALUES ('20240101000000_make_one', ${DATE}, ${DATE}, NULL), ('2024010200_make_two', ${DATE}, ${DATE}, NULL)`,
+      `CREATE TABLE _prisma_migrations (checksum text, migration_name text, started_at timestamptz, finished_at timestamptz, rolled_back_at timestamptz);
+      INSERT INTO _prisma_migrations VALUES ('x', '20240101000000_make_one', ${DATE}, ${DATE}, NULL), ('y', '2024010200_make_two', ${DATE}, ${DATE}, NULL)`,
     ...{ labels: LABELS, downs: 0, hasTimes: true },
   },
   {
@@ -336,7 +336,10 @@ Deno.test("import: what cannot be taken over is named, and the history waits for
   const first = await run("--yes");
   assertEquals(first.code, 5);
   assertStringIncludes(first.stdout, "002_b.up.sql: line 1");
-  assertStringIncludes(first.stdout, "003_c.up.go: is code, and no SQL");
+  assertStringIncludes(
+    first.stdout,
+    "003_c.up.go: is code, or missing, and no SQL: write what it does as 003_c.sql",
+  );
   assertEquals(
     (await database.sql`SELECT dirty FROM schema_migrations`).length,
     1,

@@ -98,17 +98,26 @@ Deno.test("enter: refusals name the reason and the next command", async () => {
 Deno.test("without the schema or the row the error names db:migrate", async () => {
   await using empty = await TestDatabase.empty();
   const missing = await assertRejects(() => getMaintenanceStatus(empty.session()), PipeweaveError);
-  assertEquals([missing.code, missing.details.hint], ["not_migrated", "Run: pipeweave db:migrate"]);
+  assertEquals([missing.code, missing.details.hint], [
+    "not_migrated",
+    "PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded",
+  ]);
   const schema = await assertRejects(
     () => requestMaintenance(empty.session({}, { schema: "pw" })),
     PipeweaveError,
   );
-  assertEquals(schema.details.hint, "Run: pipeweave db:migrate --schema pw");
+  assertEquals(
+    schema.details.hint,
+    "PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded --schema pw",
+  );
 
   await using database = await TestDatabase.migrated();
   await database.sql`DELETE FROM orchestrator_state`;
   for (const call of [getMaintenanceStatus, requestMaintenance, enterMaintenance, exitMaintenance]) {
     const error = await assertRejects(() => call(database.session()), PipeweaveError);
-    assertEquals([error.code, error.details.hint], ["not_migrated", "Run: pipeweave db:migrate"]);
+    assertEquals([error.code, error.details.hint], [
+      "not_migrated",
+      "PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded",
+    ]);
   }
 });

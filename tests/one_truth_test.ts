@@ -404,5 +404,8 @@ Deno.test("a hint is about the schema that was asked about, quoted for a shell",
   const { stderr } = await pipeweave(["maintenance:status", "--schema", `we"ird x`], {
     env: { DATABASE_URL: database.url },
   });
-  assertStringIncludes(stderr, `next: Run: pipeweave db:migrate --schema 'we"ird x'\n`);
+  assertStringIncludes(
+    stderr,
+    `next: PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded --schema 'we"ird x'\n`,
+  );
 });

@@ -47,7 +47,10 @@ Deno.test("a live database of the Node tool: every documented command works besi
   for (const command of ["maintenance:request", "maintenance:status"]) {
     const { code, stderr } = await pipeweave([command], { env });
     assertEquals(code, 1);
-    assertStringIncludes(stderr, "next: Run: pipeweave db:migrate\n");
+    assertStringIncludes(
+      stderr,
+      "next: PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded\n",
+    );
   }
   // The deployment script of the README, word for word but for the folder.
   const deployment = new Run(

@@ -74,8 +74,9 @@ export function readCommandLine(args: readonly string[], commands: readonly Comm
     ? { command: undefined, length: 0 }
     : commandAt(words, at, commands);
   const rest = at === undefined ? words : [...words.slice(0, at), ...words.slice(at + length)];
-  const isAsked = (...flags: string[]) => rest.some((word) => flags.includes(word));
   const options = command ? optionsOf(command) : new Map<string, OptionSpec>();
+  const flags = flagsIn(rest, options);
+  const isAsked = (...asking: string[]) => flags.some((word) => asking.includes(word));
   if (isAsked("--help", "-h")) return { command, args: [], asks: "help" };
   if (isAsked("--version", "-V") && !options.has("--version")) {
     return { command, args: rest, asks: "version" };
@@ -83,7 +84,9 @@ export function readCommandLine(args: readonly string[], commands: readonly Comm
   if (isAsked("--licenses")) return { command, args: rest, asks: "licenses" };
   if (at === undefined) {
     if (rest.length === 0) return { command, args: [], asks: "help" };
-    throw usage(`There is no command on this line`, "See: pipeweave --help");
+    const [flag] = rest;
+    const near = flag!.startsWith("--") ? closest(flag!, ["--help", "--version", "--licenses"]) : undefined;
+    throw usage("There is no command on this line", near ? `Did you mean ${near}?` : "See: pipeweave --help");
   }
   if (!command) {
     if (isGroup(words[at]!, commands) && words.length === at + 1) return { command, args: [], asks: "help" };
@@ -91,6 +94,20 @@ export function readCommandLine(args: readonly string[], commands: readonly Comm
   }
   assertKnown(rest, command, options);
   return { command, args: rest, asks: undefined };
+}
+
+/** The words of a command line that are no option's value. */
+function flagsIn(words: readonly string[], options: ReadonlyMap<string, OptionSpec>): readonly string[] {
+  const takesNext = (word: string | undefined) => {
+    const option = word === undefined ? undefined : options.get(word);
+    return option?.value !== undefined && !option.valueIsOptional;
+  };
+  const flags: string[] = [];
+  for (let index = 0; index < words.length; index++) {
+    flags.push(words[index]!);
+    if (takesNext(words[index])) index++;
+  }
+  return flags;
 }
 
 const isGroup = (word: string, commands: readonly CommandSpec[]) =>
@@ -204,7 +221,7 @@ function usage(message: string, hint: string): PipeweaveError {
 }
 
 /** The word that is nearest, if it is near enough to be meant. */
-function closest(
+export function closest(
   typed: string,
   words: readonly string[],
   shown: (word: string) => string = (word) => word,

@@ -18,6 +18,13 @@ export type Offer =
   | { readonly of: "words"; readonly words: readonly (readonly [word: string, meaning: string])[] }
   | { readonly of: "folders" | "files"; readonly words: readonly [] };
 
+/** What the program takes where no command stands. */
+const PROGRAM_FLAGS: readonly (readonly [string, string])[] = [
+  ["--help", "Show help."],
+  ["--version", "Show the version."],
+  ["--licenses", "Show the licences."],
+];
+
 const NOTHING: Offer = { of: "words", words: [] };
 
 /**
@@ -44,7 +51,7 @@ export function complete(words: readonly string[], commands: readonly CommandSpe
       );
     }
     if (before.length > 0) return NOTHING;
-    if (typed.startsWith("-")) return offer([["--help", "Show help."], ["--version", "Show the version."]]);
+    if (typed.startsWith("-")) return offer(PROGRAM_FLAGS);
     return offer(shown.map(({ name, summary }) => [name, summary]));
   }
   const options = optionsOf(command);

@@ -4,11 +4,12 @@
  * @module
  */
 
-import { type ConnectionSettings, decideConnection } from "../config/connection.ts";
+import { type ConnectionSettings, decideConnection, describeTarget } from "../config/connection.ts";
 import { osUserOf } from "../config/environment.ts";
 import { applicationName } from "../config/version.ts";
 import type { Session } from "../database/session.ts";
 import type { Input } from "./input.ts";
+import { PROJECT_FILE } from "./project_file.ts";
 import type { Terminal } from "./terminal.ts";
 
 /**
@@ -78,12 +79,30 @@ export function checkConnection(input: Input): void {
   if (!decision.ok) noteProblems(input, decision.problems);
 }
 
-/** The database that is meant, without its password; undefined where none is named. */
-export function describeConnection(input: Input): string | undefined {
+/**
+ * The database that is meant, without its password, and what names it.
+ *
+ * @throws {PipeweaveError} of kind `usage` when settings are wrong
+ */
+export function describeConnection(input: Input): { readonly target: string; readonly source: string } {
   const decision = decide(input);
-  if (!decision.ok || !decision.configured) return undefined;
-  const { hosts, database, user } = decision.settings;
-  return `${user}@${hosts.map(({ host, port }) => `${host}:${port}`).join(",")}/${database}`;
+  if (!decision.ok) noteProblems(input, decision.problems);
+  input.assertUsable();
+  if (!decision.ok) throw new Error("unreachable: problems were thrown");
+  const target = input.text("--target");
+  return {
+    target: describeTarget(decision.settings),
+    source: target !== undefined ? `${PROJECT_FILE}, target ${target}` : decision.namedBy ?? "default",
+  };
+}
+
+function targetProblem(input: Input, target: string): string | undefined {
+  if (input.text("--url") !== undefined) return "--target and --url exclude each other";
+  if (input.targets.has(target)) return undefined;
+  const names = [...input.targets.keys()];
+  return names.length === 0
+    ? `--target needs targets in ${PROJECT_FILE} in this folder`
+    : `--target must be one of ${names.join(", ")}`;
 }
 
 function noteProblems(input: Input, problems: readonly string[]): void {
@@ -92,8 +111,11 @@ function noteProblems(input: Input, problems: readonly string[]): void {
 
 function decide(input: Input): ReturnType<typeof decideConnection> {
   const { env, readFile } = input.world;
+  const target = input.text("--target");
+  const problem = target === undefined ? undefined : targetProblem(input, target);
+  if (problem !== undefined) return { ok: false, configured: true, problems: [problem] };
   return decideConnection({
-    url: input.text("--url"),
+    url: target === undefined ? input.text("--url") : input.targets.get(target),
     host: input.text("--host"),
     port: input.text("--port"),
     database: input.text("--database"),

@@ -31,25 +31,29 @@ const LIMIT_OPTIONS: readonly OptionSpec[] = [
       atLeastMs: 1,
       rule: "must be greater than 0: without a limit a migration would queue others' queries behind it",
     }),
-    description: "Limit for each lock that a migration waits for. Default: 5s",
+    description: "Limit for each lock that a migration waits for.",
+    defaultsTo: "5s",
   },
   {
     flag: "--lock-retries",
     isSetting: true,
     value: wholeNumber("n", 0, 10_000),
-    description: "How often a migration is tried again when a lock was not free in time. Default: 20",
+    description: "How often a migration is tried again when a lock was not free in time.",
+    defaultsTo: "20",
   },
   {
     flag: "--statement-timeout",
     isSetting: true,
     value: duration(),
-    description: "Limit for each statement of a migration, 0 for none. Default: the role's",
+    description: "Limit for each statement of a migration, 0 for none.",
+    defaultsTo: "the role's",
   },
   {
     flag: "--lock-wait",
     isSetting: true,
     value: duration(),
-    description: "How long to wait for another migrator. Default: 60s",
+    description: "How long to wait for another migrator.",
+    defaultsTo: "60s",
   },
 ];
 
@@ -70,20 +74,22 @@ const DEPLOY_OPTIONS: OptionGroup = {
       value: oneOf("when", "auto", "always"),
       valueIsOptional: true,
       description:
-        "Drain first, and go back to running after it: auto where a pending migration needs it, always where any is pending. Default: auto",
+        "Drain first, and go back to running after it: auto where a pending migration needs it, always where any is pending.",
+      defaultsTo: "auto",
     },
     {
       flag: "--drain-timeout",
       isSetting: true,
       value: duration(),
-      description: "How long to wait for the drain; then it is called off. Default: 15m",
+      description: "How long to wait for the drain; then it is called off.",
+      defaultsTo: "15m",
     },
     {
       flag: "--on-failure",
       isSetting: true,
       value: oneOf("what", "stay", "exit"),
-      description:
-        "stay: the mode stays maintenance when a migration fails. exit: it goes back to running. Default: stay",
+      description: "stay: the mode stays maintenance when a migration fails. exit: it goes back to running.",
+      defaultsTo: "stay",
     },
     ...REQUEST_OPTIONS,
   ],
@@ -92,7 +98,7 @@ const DEPLOY_OPTIONS: OptionGroup = {
 const APPLY_OPTIONS: OptionGroup = {
   title: "Applying",
   options: [
-    { flag: "--to", value: VERSION, description: "The last version to apply. Default: all" },
+    { flag: "--to", value: VERSION, description: "The last version to apply.", defaultsTo: "all" },
     {
       flag: "--dry-run",
       value: oneOf("mode", "execute"),
@@ -107,15 +113,15 @@ const APPLY_OPTIONS: OptionGroup = {
         atLeastMs: 1,
         rule: "must be greater than 0: no time would be left; without it there is no limit",
       }),
-      description:
-        "Limit for all of it: what runs then is cancelled, and no attempt starts after that. Default: none",
+      description: "Limit for all of it: what runs then is cancelled, and no attempt starts after that.",
+      defaultsTo: "none",
     },
     {
       flag: "--lease",
       isSetting: true,
       value: duration({ atLeastMs: 1000, rule: "must be 1s or longer: it has to outlast a heartbeat" }),
-      description:
-        "How long a run of a no-transaction migration keeps its turn without a sign of life. Default: 30s",
+      description: "How long a run of a no-transaction migration keeps its turn without a sign of life.",
+      defaultsTo: "30s",
     },
     {
       flag: "--out-of-order",
@@ -205,8 +211,8 @@ const status: CommandSpec = {
         {
           flag: "--limit",
           value: wholeNumber("n", 1, 1_000_000),
-          description:
-            "Show so many applied migrations, and so many pending ones. Default: the last 50 applied ones",
+          description: "Show so many applied migrations, and so many pending ones.",
+          defaultsTo: "the last 50 applied ones",
         },
         { flag: "--all", description: "Show all applied migrations." },
         METRICS,
@@ -271,13 +277,15 @@ const cleanup: CommandSpec = {
           flag: "--dlq-retention-days",
           isSetting: true,
           value: wholeNumber("days", 0, 36_500),
-          description: "Keep dead letters for this many days. Default: PIPEWEAVE_DLQ_RETENTION_DAYS, or 30",
+          description: "Keep dead letters for this many days.",
+          defaultsTo: "PIPEWEAVE_DLQ_RETENTION_DAYS, or 30",
         },
         {
           flag: "--batch-size",
           isSetting: true,
           value: wholeNumber("rows", 1, 1_000_000),
-          description: "Rows per transaction at most; fewer where they take long. Default: 10000",
+          description: "Rows per transaction at most; fewer where they take long.",
+          defaultsTo: "10000",
         },
         { flag: "--dry-run", description: "Count, and remove nothing." },
       ],
@@ -331,7 +339,12 @@ const wait: CommandSpec = {
     {
       title: "Waiting",
       options: [
-        { flag: "--timeout", value: duration(), description: "When to give up; 0 looks once. Default: 60s" },
+        {
+          flag: "--timeout",
+          value: duration(),
+          description: "When to give up; 0 looks once.",
+          defaultsTo: "60s",
+        },
         { flag: "--migrated", description: "Wait until every migration is applied." },
       ],
     },

@@ -38,22 +38,24 @@ export const REQUEST_OPTIONS: readonly OptionSpec[] = [
     isSetting: true,
     variable: "PIPEWEAVE_OWNER",
     value: text("name"),
-    description:
-      "Whose maintenance it is. Default: PIPEWEAVE_OWNER, or the system's user and host, such as alice@build-7",
+    description: "Whose maintenance it is.",
+    defaultsTo: "PIPEWEAVE_OWNER, or the system's user and host, such as alice@build-7",
   },
   {
     flag: "--drain",
     isSetting: true,
     value: oneOf("what", "all", "running"),
     description:
-      "all: pending and running tasks have to end. running: pending ones stay queued, and none starts. Default: all",
+      "all: pending and running tasks have to end. running: pending ones stay queued, and none starts.",
+    defaultsTo: "all",
   },
   {
     flag: "--settle",
     isSetting: true,
     value: duration({ atMostMs: LONGEST_SETTLE_MS, rule: "must be 24h or shorter" }),
     description:
-      "How long to wait, after the last task has ended, for what may follow: the next step of a pipeline run, or a retry. Where nothing can, it does not wait. Default: 2s",
+      "How long to wait, after the last task has ended, for what may follow: the next step of a pipeline run, or a retry. Where nothing can, it does not wait.",
+    defaultsTo: "2s",
   },
   {
     flag: "--ignore-stale",

@@ -42,7 +42,8 @@ const validate: CommandSpec = {
         {
           flag: "--format",
           value: oneOf("format", ...LINT_FORMATS),
-          description: `${LINT_FORMATS.join(", ")}. Default: text`,
+          description: `${LINT_FORMATS.join(", ")}.`,
+          defaultsTo: `text`,
         },
         { flag: "--lint", description: "Also look for what would hurt a live database, as db:lint does." },
       ],
@@ -116,19 +117,21 @@ const lint: CommandSpec = {
           flag: "--fail-on",
           isSetting: true,
           value: oneOf("which", ...FAIL_ON),
-          description: "End with exit 5 on any finding, on blocking ones, or never. Default: any",
+          description: "End with exit 5 on any finding, on blocking ones, or never.",
+          defaultsTo: "any",
         },
         {
           flag: "--format",
           value: oneOf("format", ...LINT_FORMATS),
-          description: `${LINT_FORMATS.join(", ")}. Default: text`,
+          description: `${LINT_FORMATS.join(", ")}.`,
+          defaultsTo: `text`,
         },
         {
           flag: "--small-table",
           isSetting: true,
           value: wholeNumber("rows", 0, 1_000_000_000),
-          description:
-            "With a database: work on tables of up to so many rows keeps nobody waiting. Default: 0",
+          description: "With a database: work on tables of up to so many rows keeps nobody waiting.",
+          defaultsTo: "0",
         },
         { flag: "--list-rules", description: "Print the rules, and look at nothing." },
         {

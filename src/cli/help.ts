@@ -4,9 +4,15 @@
  * @module
  */
 
-import { wrapped } from "../cells.ts";
+import { wrapped } from "../output/cells.ts";
 import type { Style } from "../output/style.ts";
-import { COMMAND_GROUPS, type CommandSpec, type OptionGroup, type OptionSpec } from "./spec.ts";
+import {
+  COMMAND_GROUPS,
+  type CommandSpec,
+  describeOption,
+  type OptionGroup,
+  type OptionSpec,
+} from "./spec.ts";
 
 /** Exit codes of all commands (docs/cli.md has them too). */
 export const EXIT_CODE_MEANINGS: readonly (readonly [string, string])[] = [
@@ -61,7 +67,7 @@ function options(group: OptionGroup, columns: number, style: Style): string[] {
   return [
     "",
     style.strong(`${group.title}:`),
-    ...table(group.options.map((option) => [flagsText(option), option.description]), columns),
+    ...table(group.options.map((option) => [flagsText(option), describeOption(option)]), columns),
   ];
 }
 
@@ -80,8 +86,17 @@ export function commandHelp(spec: CommandSpec, columns: number, style: Style): s
     ], columns),
     "",
     style.strong("Examples:"),
-    ...spec.examples.flatMap(({ purpose, line }) => [`  ${style.faint(`# ${purpose}`)}`, `  ${line}`]),
+    ...spec.examples.flatMap(({ purpose, line }) => [
+      ...wrapped(`  # ${purpose}`, columns, "  # ").map(style.faint),
+      ...exampleLines(line, columns),
+    ]),
   ].join("\n");
+}
+
+/** A command line of a shell, which goes on in the next line where it is too long for one. */
+function exampleLines(line: string, columns: number): readonly string[] {
+  const lines = wrapped(`  ${line}`, columns - 2, "    ");
+  return lines.map((one, index) => index < lines.length - 1 ? `${one} \\` : one);
 }
 
 /** Help of the whole program. */

@@ -42,7 +42,8 @@ const history: CommandSpec = {
         {
           flag: "--limit",
           value: wholeNumber("n", 1, 1_000_000),
-          description: `Entries at most. Default: ${HISTORY_LINES}`,
+          description: `Entries at most.`,
+          defaultsTo: `${HISTORY_LINES}`,
         },
         { flag: "--version", value: VERSION, description: "Only what was done to this migration." },
         {
@@ -60,15 +61,25 @@ const history: CommandSpec = {
   exitCodes: [[4, "the database did not come up in time"], [6, "no connection"]],
   async run(input, terminal) {
     const limit = input.integer("--limit") ?? HISTORY_LINES;
+    const filters = ["--version", "--action", "--failed"];
     const { showHistory } = await import("../commands/history.ts");
     await using session = await connect(input, terminal);
-    const rows = await showHistory(session, {
-      limit,
+    const found = await showHistory(session, {
+      // One more tells whether there are more.
+      limit: limit + 1,
       version: input.text("--version"),
       action: input.choice("--action"),
       outcome: input.has("--failed") ? "failed" : undefined,
     });
-    terminal.result(() => ({ history: rows }), () => formatHistory(rows, terminal.page));
+    const rows = found.slice(0, limit);
+    terminal.result(
+      () => ({ history: rows }),
+      () =>
+        rows.length === 0 && filters.some((flag) => input.has(flag))
+          ? "Nothing like that is logged."
+          : formatHistory(rows, terminal.page),
+    );
+    if (found.length > limit) terminal.note(`There are older entries: --limit <n> shows more.`);
   },
 };
 
@@ -85,7 +96,8 @@ const rollback: CommandSpec = {
         {
           flag: "--steps",
           value: wholeNumber("n", 1, 1_000_000),
-          description: "How many migrations. Default: 1",
+          description: "How many migrations.",
+          defaultsTo: "1",
         },
         { flag: "--to", value: VERSION, description: "The version to go back to; it stays applied." },
         { flag: "--yes", short: "-y", description: "Do not ask." },

@@ -5,7 +5,7 @@
  */
 
 import { PipeweaveError } from "../errors.ts";
-import { TOOLS } from "../import/foreign.ts";
+import { type Book, TOOLS } from "../import/foreign.ts";
 import type { ImportResult, Rename } from "../commands/import.ts";
 import { formatDone, formatSeen, type ImportText } from "../output/import_text.ts";
 import { confirmed } from "./confirm.ts";
@@ -13,7 +13,7 @@ import { connectUnlessOffline } from "./connect.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
-import { FOLDER, oneOf, placeholder } from "./values.ts";
+import { FOLDER, oneOf, placeholder, text } from "./values.ts";
 
 export const importCommand: CommandSpec = {
   name: "db:import",
@@ -30,7 +30,8 @@ export const importCommand: CommandSpec = {
         {
           flag: "--from",
           value: oneOf("tool", ...TOOLS),
-          description: "Whose folder it is. Default: found out by its files",
+          description: "Whose folder it is.",
+          defaultsTo: "found out by its files",
         },
         {
           flag: "--output",
@@ -42,6 +43,12 @@ export const importCommand: CommandSpec = {
           value: placeholder,
           repeatable: true,
           description: "name=value for ${name}, {{.name}} or :name in the files; may be repeated.",
+        },
+        {
+          flag: "--history-table",
+          value: text("table"),
+          description:
+            "Where the old tool keeps what it has applied, as schema.table, if it is not its usual name.",
         },
         { flag: "--dry-run", description: "Print the report; write nothing and change nothing." },
         { flag: "--offline", description: "Take the files alone; never connect." },
@@ -92,6 +99,7 @@ export const importCommand: CommandSpec = {
       folder: input.args[0]!,
       from: input.choice("--from"),
       output: isLook ? undefined : output,
+      book: bookOf(input.text("--history-table")),
       placeholders: Object.fromEntries(input.list<readonly [string, string]>("--placeholder")),
       actor: input.actor,
       confirm,
@@ -108,6 +116,16 @@ export const importCommand: CommandSpec = {
     });
   },
 };
+
+/** `schema.table`, or `table`; names may be quoted. */
+function bookOf(table: string | undefined): Book | undefined {
+  if (table === undefined) return undefined;
+  const parts = [...table.matchAll(/(?:^|\.)(?:"((?:[^"]|"")*)"|([^".]+))/g)].map(([, quoted, plain]) =>
+    quoted?.replaceAll('""', '"') ?? plain!
+  );
+  const name = parts.pop();
+  return { table: name, ...(parts.length > 0 ? { schema: parts.pop() } : {}) };
+}
 
 async function confirmRename(
   input: Input,

@@ -73,6 +73,11 @@ export class Input {
     return this.#options.get(flag) ?? (this.#options.has(flag) || undefined);
   }
 
+  /** Connection URLs of the project's file, by the names that `--target` takes. */
+  get targets(): ReadonlyMap<string, string> {
+    return this.#options.targets;
+  }
+
   /** Where an option's value comes from; undefined where nobody gave it. */
   sourceOf(flag: string): "flag" | "file" | undefined {
     return this.#options.sources.get(flag);

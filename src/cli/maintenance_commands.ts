@@ -105,17 +105,23 @@ const request: CommandSpec = {
       title: "Waiting",
       options: [
         { flag: "--wait", description: "Wait until maintenance is reached, and show how far it is." },
-        { flag: "--timeout", value: duration(), description: "How long to wait; 0 looks once. Default: 15m" },
+        {
+          flag: "--timeout",
+          value: duration(),
+          description: "How long to wait; 0 looks once.",
+          defaultsTo: "15m",
+        },
         {
           flag: "--on-timeout",
           value: oneOf("what", "stay", "exit"),
-          description:
-            "stay: the request stands. exit: it is called off, if this command made it. Default: stay",
+          description: "stay: the request stands. exit: it is called off, if this command made it.",
+          defaultsTo: "stay",
         },
         {
           flag: "--on-interrupt",
           value: oneOf("what", "stay", "exit"),
-          description: "The same, after Ctrl-C, for a request that this command made. Default: exit",
+          description: "The same, after Ctrl-C, for a request that this command made.",
+          defaultsTo: "exit",
         },
       ],
     },
@@ -229,9 +235,15 @@ const wait: CommandSpec = {
         {
           flag: "--for",
           value: oneOf("mode", "running", "maintenance"),
-          description: "running or maintenance. Default: running",
+          description: "running or maintenance.",
+          defaultsTo: "running",
         },
-        { flag: "--timeout", value: duration(), description: "How long to wait; 0 looks once. Default: 15m" },
+        {
+          flag: "--timeout",
+          value: duration(),
+          description: "How long to wait; 0 looks once.",
+          defaultsTo: "15m",
+        },
       ],
     },
     CONNECTION_OPTIONS,
@@ -273,7 +285,8 @@ const list: CommandSpec = {
         {
           flag: "--limit",
           value: wholeNumber("n", 1, 1_000_000),
-          description: `Tasks at most. Default: ${LIST_LIMIT}`,
+          description: `Tasks at most.`,
+          defaultsTo: `${LIST_LIMIT}`,
         },
       ],
     },
@@ -293,7 +306,9 @@ const list: CommandSpec = {
       () => ({ tasks, more: found.length > limit }),
       () => formatTasks(tasks, terminal.page),
     );
-    if (found.length > limit) terminal.note(`There are more: --limit shows ${limit} of them.`);
+    if (found.length > limit) {
+      terminal.note(`There are more tasks than these ${limit}: --limit <n> shows more.`);
+    }
   },
 };
 
@@ -309,7 +324,8 @@ const history: CommandSpec = {
       options: [{
         flag: "--limit",
         value: wholeNumber("n", 1, 1_000_000),
-        description: `Lines at most. Default: ${LIST_LIMIT}`,
+        description: `Lines at most.`,
+        defaultsTo: `${LIST_LIMIT}`,
       }],
     },
     CONNECTION_OPTIONS,

@@ -6,7 +6,7 @@
 
 import type { OptionGroup, OptionSpec } from "./spec.ts";
 import type { Environment } from "../config/environment.ts";
-import { keyOf, type ProjectSettings } from "./project_file.ts";
+import { keyOf, NO_PROJECT, type Project } from "./project_file.ts";
 import { BadValue } from "./values.ts";
 
 /** The options as Cliffy parsed them: texts, and `true` or `false` for flags. */
@@ -19,6 +19,9 @@ export class ParsedOptions {
   /** What is wrong with what was typed; a sentence each. */
   readonly problems: readonly string[];
 
+  /** Connection URLs of the project's file, by their names. */
+  readonly targets: Project["targets"];
+
   /** Where each value comes from. */
   readonly sources: ReadonlyMap<string, "flag" | "file">;
 
@@ -30,7 +33,7 @@ export class ParsedOptions {
   constructor(
     groups: readonly OptionGroup[],
     raw: RawOptions,
-    project: ProjectSettings = new Map(),
+    project: Project = NO_PROJECT,
     env: Environment = {},
   ) {
     this.#declared = new Map(groups.flatMap(({ options }) => options).map((spec) => [spec.flag, spec]));
@@ -42,7 +45,7 @@ export class ParsedOptions {
         const isTypedOtherwise = typedFor(opposite(spec.flag), raw) !== undefined;
         const set = spec.variable && env[spec.variable] || isTypedOtherwise
           ? undefined
-          : project.get(spec.flag);
+          : project.settings.get(spec.flag);
         if (set !== undefined) this.#values.set(spec.flag, set);
         if (set !== undefined) sources.set(spec.flag, "file");
         continue;
@@ -56,6 +59,7 @@ export class ParsedOptions {
       }
     }
     this.problems = problems;
+    this.targets = project.targets;
     this.sources = sources;
   }
 

@@ -1,21 +1,34 @@
 /**
  * `pipeweave.json`: settings of a project, in the folder that a command is started in. Its keys are names of options; what
- * is typed, and a variable of the environment, go before it. It takes no URL and no password.
+ * is typed, and a variable of the environment, go before it. It takes no password.
  *
  * @module
  */
 
 import type { FoundFile } from "../config/connection.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
-import type { CommandSpec, OptionSpec } from "./spec.ts";
+import { printable } from "../printable.ts";
+import { closest } from "./arguments.ts";
+import { type CommandSpec, describeOption, type OptionSpec } from "./spec.ts";
 import type { World } from "./world.ts";
 import { BadValue } from "./values.ts";
 
 /** Its name. */
 export const PROJECT_FILE = "pipeweave.json";
 
-/** Settings by the flag that each stands for, as the option's declaration reads them. */
-export type ProjectSettings = ReadonlyMap<string, unknown>;
+/** What the file says. */
+export interface Project {
+  /** Settings by the flag that each stands for, as the option's declaration reads them. */
+  readonly settings: ReadonlyMap<string, unknown>;
+  /** Connection URLs without passwords, by the names that `--target` takes. */
+  readonly targets: ReadonlyMap<string, string>;
+}
+
+/** Where there is no file. */
+export const NO_PROJECT: Project = { settings: new Map(), targets: new Map() };
+
+/** The key of the connections. */
+const TARGETS = "targets";
 
 /** `--lock-timeout` as `lockTimeout`. */
 export function keyOf(flag: string): string {
@@ -38,7 +51,7 @@ export function settingsOf(commands: readonly CommandSpec[]): ReadonlyMap<string
 export function readProjectFile(
   world: Pick<World, "readFile" | "user">,
   commands: readonly CommandSpec[],
-): ProjectSettings {
+): Project {
   let found: FoundFile | undefined;
   try {
     found = world.readFile(PROJECT_FILE);
@@ -50,16 +63,17 @@ export function readProjectFile(
       { hint: "Make it a file that you may read, or remove it.", cause: error },
     );
   }
-  if (!found) return new Map();
+  if (!found) return NO_PROJECT;
   assertOwn(found, world.user);
   const known = settingsOf(commands);
-  const values = new Map<string, unknown>();
+  const settings = new Map<string, unknown>();
+  let targets: Project["targets"] = new Map();
   const problems: string[] = [];
   let parsed: unknown;
   try {
     parsed = JSON.parse(found.text.replace(/^\ufeff/, ""));
   } catch (error) {
-    problems.push(`it is no JSON: ${(error as Error).message}`);
+    problems.push(`it is not JSON: ${(error as Error).message}`);
   }
   if (parsed !== undefined && (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))) {
     problems.push("it must be an object");
@@ -68,18 +82,18 @@ export function readProjectFile(
   for (const [key, given] of Object.entries(parsed ?? {})) {
     if (key === "$schema") continue;
     const option = known.get(key);
-    if (!option) {
-      problems.push(
-        /url|pass|user|secret|token/i.test(key)
-          ? `${key} does not belong in it: it is in the repository. Use DATABASE_URL, or PG* variables`
-          : `${key} is no setting; settings are: ${[...known.keys()].join(", ")}`,
-      );
+    if (!option && key !== TARGETS) {
+      problems.push(unknownKey(key, [...known.keys(), TARGETS]));
       continue;
     }
     try {
-      const value = read(option, given);
+      if (!option) {
+        targets = readTargets(given);
+        continue;
+      }
+      const value = readSetting(option, given);
       // `"embedded": false` is --no-embedded.
-      values.set(
+      settings.set(
         value === false ? `--no-${option.flag.slice(2)}` : option.flag,
         value === false ? true : value,
       );
@@ -88,50 +102,84 @@ export function readProjectFile(
       problems.push(`${key} ${error.message}`);
     }
   }
-  if (problems.length === 0) return values;
+  if (problems.length === 0) return { settings, targets };
   throw new PipeweaveError("usage", "bad_project_file", `${PROJECT_FILE} is wrong; nothing was tried`, {
     problems,
-    hint: 'docs/schema/pipeweave.schema.json says what may stand in it; editors check it by its "$schema".',
+    hint: "What may stand in it, and what holds: pipeweave config",
   });
 }
 
 /** A file that others can write to would choose which SQL is run: in a folder such as /tmp anybody can put one. */
-function assertOwn({ mode, owner }: FoundFile, user: number | undefined): void {
-  if (user === undefined || owner === undefined) return;
-  const isOthers = owner !== user && owner !== 0;
-  if (!isOthers && ((mode ?? 0) & 0o002) === 0) return;
+function assertOwn({ mode, owners = [] }: FoundFile, user: number | undefined): void {
+  if (user === undefined) return;
+  const other = owners.find((owner) => owner !== user && owner !== 0);
+  if (other === undefined && ((mode ?? 0) & 0o002) === 0) return;
   throw new PipeweaveError(
     "usage",
     "project_file_of_others",
     `${PROJECT_FILE} in this folder ${
-      isOthers ? `belongs to user ${owner}, and not to you or root` : "can be written by everybody"
+      other === undefined
+        ? "can be written by everybody"
+        : `belongs to user ${other}, or lies in a folder of theirs, and not to you or root`
     }; nothing was tried`,
     { hint: "It decides which SQL is run: make it your own (chown, chmod o-w), or start in another folder." },
   );
 }
 
-function read({ value, repeatable }: OptionSpec, given: unknown): unknown {
+function unknownKey(key: string, known: readonly string[]): string {
+  if (/url|pass|user|secret|token/i.test(key)) {
+    return `${
+      printable(key)
+    } does not belong in it: it is in the repository. Use DATABASE_URL, PG* variables, or targets`;
+  }
+  const near = closest(key, known) ?? closest(keyOf(`--${key.replaceAll("_", "-")}`), known);
+  return `${printable(key)} is not a setting: ${
+    near ? `did you mean ${near}?` : `there are ${known.join(", ")}`
+  }`;
+}
+
+/** A setting as the file has it; throws {@linkcode BadValue}. */
+export function readSetting({ value, repeatable }: OptionSpec, given: unknown): unknown {
   if (!value) {
     if (typeof given !== "boolean") throw new BadValue("must be true or false");
     return given;
   }
   const one = (text: unknown) => {
-    if (typeof text !== "string" && typeof text !== "number") {
-      throw new BadValue("must be a text or a number");
+    if (value.isNumber ? typeof text !== "number" : typeof text !== "string") {
+      throw new BadValue(value.isNumber ? "must be a number" : "must be a text");
     }
     return value.parse(String(text));
   };
   return repeatable ? (Array.isArray(given) ? given : [given]).map(one) : one(given);
 }
 
+function readTargets(given: unknown): Project["targets"] {
+  if (typeof given !== "object" || given === null || Array.isArray(given)) {
+    throw new BadValue("must be an object: a name and a URL each");
+  }
+  const targets = Object.entries(given);
+  for (const [name, url] of targets) {
+    if (typeof url !== "string" || !/^postgres(?:ql)?:\/\//.test(url)) {
+      throw new BadValue(`must have URLs that begin with postgres://; ${name} is none`);
+    }
+    if (/^[^/]*\/\/[^/@]*:[^/]*@|[?&](?:ssl)?password=/i.test(url)) {
+      throw new BadValue(
+        `must have no password, and ${name} has one: it is in the repository. Use PGPASSWORD or ~/.pgpass`,
+      );
+    }
+  }
+  return new Map(targets as [string, string][]);
+}
+
 /** The file's JSON Schema (draft 2020-12). */
 export function projectFileSchema(commands: readonly CommandSpec[]): object {
-  const properties = [...settingsOf(commands)].map(([key, { value, description, repeatable }]) => {
+  const properties = [...settingsOf(commands)].map(([key, option]) => {
+    const { value, repeatable } = option;
     const words = value?.completion.of === "words" ? { enum: value.completion.words } : {};
-    const one = !value ? { type: "boolean" } : { type: ["string", "integer"], ...words };
+    const one = !value ? { type: "boolean" } : { type: value.isNumber ? "integer" : "string", ...words };
     const type = "enum" in one ? { enum: one.enum } : one;
     return [key, {
-      description,
+      description: describeOption(option),
       ...(repeatable ? { oneOf: [type, { type: "array", items: type }] } : type),
     }];
   });
@@ -140,6 +188,14 @@ export function projectFileSchema(commands: readonly CommandSpec[]): object {
     title: PROJECT_FILE,
     type: "object",
     additionalProperties: false,
-    properties: { $schema: { type: "string" }, ...Object.fromEntries(properties) },
+    properties: {
+      $schema: { type: "string" },
+      ...Object.fromEntries(properties),
+      [TARGETS]: {
+        description: "Connection URLs without passwords, by the names that --target takes.",
+        type: "object",
+        additionalProperties: { type: "string", pattern: "^postgres(ql)?://" },
+      },
+    },
   };
 }

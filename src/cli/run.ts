@@ -21,18 +21,13 @@ import type { World } from "./world.ts";
  * @returns the exit code; an interruption's is decided by whoever knows the signal
  */
 export async function run(args: readonly string[], world: World): Promise<number> {
-  if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
-    const { versionText } = await import("./version_text.ts");
-    world.out(`${versionText()}\n`);
-    return 0;
-  }
-  if (args.length === 1 && args[0] === "--licenses") {
-    const { licencesText } = await import("./version_text.ts");
-    world.out(`${licencesText()}\n`);
-    return 0;
-  }
   let call: Call | undefined;
   try {
+    if (args.length === 1 && (args[0] === "--version" || args[0] === "-V")) {
+      const { versionText } = await import("./version_text.ts");
+      world.out(`${versionText()}\n`);
+      return 0;
+    }
     const [{ runCommand }, { COMMANDS }, { readCommandLine }] = await Promise.all([
       import("./tree.ts"),
       import("./commands.ts"),
@@ -51,39 +46,52 @@ export async function run(args: readonly string[], world: World): Promise<number
     const { readProjectFile } = await import("./project_file.ts");
     const project = readProjectFile(world, COMMANDS);
     await runCommand(line.command, line.args, world, project, (parsed) => call = parsed);
-    const terminal = call?.terminal;
-    if (terminal?.document) terminal.conclude(terminal.document);
+    if (call?.terminal.document) call.terminal.conclude(call.terminal.document);
     return 0;
   } catch (thrown) {
-    const error = await asUsageError(thrown, args);
-    if (error instanceof PipeweaveError) {
-      nameEmbedded(error, call);
-      await nameSchema(error, call?.input.text("--schema"));
-    }
-    const terminal = call?.terminal;
-    terminal?.progress.stop();
-    const json = terminal ? terminal.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
-    if (json) {
-      const document = error instanceof PipeweaveError
-        ? errorJson(error)
-        : { code: "unexpected", message: String(error) };
-      // A failed migration is in its own document already.
-      const whole = error instanceof FailureReported
-        ? terminal?.document
-        : { ...terminal?.document, error: document };
-      if (terminal) terminal.conclude(whole ?? { error: document });
-      else world.out(`${JSON.stringify({ error: document })}\n`);
-    }
-    const verbose = terminal ? terminal.verbose : args.includes("--verbose");
-    const page = terminal?.errorPage ?? {
-      columns: world.errIsTerminal ? world.size().columns : Infinity,
-      style: styleFor(usesColor(world, world.errIsTerminal, args.includes("--no-color"))),
-    };
-    if (!json || verbose) world.err(`${formatError(error, { verbose, page })}\n`);
-    return error instanceof PipeweaveError ? EXIT_CODES[error.kind] : 1;
+    return await reportFailure(thrown, args, world, call);
   } finally {
     call?.terminal.progress.stop();
   }
+}
+
+/** Tells what failed, on stderr or in the document, and returns the exit code. */
+async function reportFailure(
+  thrown: unknown,
+  args: readonly string[],
+  world: World,
+  call: Call | undefined,
+): Promise<number> {
+  const error = await asUsageError(thrown, args);
+  if (error instanceof PipeweaveError) await nameOptions(error, call);
+  const terminal = call?.terminal;
+  terminal?.progress.stop();
+  const json = terminal ? terminal.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
+  const verbose = terminal ? terminal.verbose : args.includes("--verbose");
+  const page = terminal?.errorPage ?? {
+    columns: world.errIsTerminal ? world.size().columns : Infinity,
+    style: styleFor(usesColor(world, world.errIsTerminal, args.includes("--no-color"))),
+  };
+  const tell = (one: unknown) => world.err(`${formatError(one, { verbose, page })}\n`);
+  if (!json || verbose) tell(error);
+  if (json) {
+    const document = error instanceof PipeweaveError
+      ? errorJson(error)
+      : { code: "unexpected", message: String(error) };
+    // A failed migration is in its own document already.
+    const whole = error instanceof FailureReported
+      ? terminal?.document
+      : { ...terminal?.document, error: document };
+    try {
+      if (terminal) terminal.conclude(whole ?? { error: document });
+      else world.out(`${JSON.stringify({ error: document })}\n`);
+    } catch (lost) {
+      // Nobody gets the document: the words go to stderr.
+      if (!verbose) tell(error);
+      if (lost instanceof PipeweaveError && lost.code !== (error as PipeweaveError).code) tell(lost);
+    }
+  }
+  return error instanceof PipeweaveError ? EXIT_CODES[error.kind] : 1;
 }
 
 /** What is shown instead of a command's work. */
@@ -107,19 +115,28 @@ async function textOf(
   return command ? commandHelp(command, columns, style) : programHelp(all, columns, style);
 }
 
-/** With a folder of the user's own, PipeWeave's tables are made where they are asked for. */
-function nameEmbedded(error: PipeweaveError, call: Call | undefined): void {
-  if (error.code !== "not_migrated" || !call?.input.sources().dirs?.length) return;
-  error.hint(error.details.hint!.replace("db:migrate", "db:migrate --embedded"));
-}
+/** A command of ours in a hint. */
+const COMMAND_IN_HINT = /\b(?:db|maintenance):[a-z]/;
+/** One that reads folders of migrations. */
+const READS_FOLDERS = /\bdb:(?:migrate|status|validate|lint|rollback|repair|baseline|new)\b/;
 
-/** A command that a hint names has to be about the same schema. */
-async function nameSchema(error: PipeweaveError, schema: string | undefined): Promise<void> {
+/** A command that a hint names has to be about the same folder and schema as the one that was typed. */
+async function nameOptions(error: PipeweaveError, call: Call | undefined): Promise<void> {
   const { hint } = error.details;
-  if (!schema || schema === "public" || !hint || hint.includes("--schema")) return;
-  if (!/\b(?:db|maintenance):[a-z]/.test(hint)) return;
+  if (!call || !hint || !COMMAND_IN_HINT.test(hint)) return;
   const { shellQuoted } = await import("../maintenance/state.ts");
-  error.hint(`${hint} With --schema ${shellQuoted(schema)}.`);
+  const { input } = call;
+  const schema = input.text("--schema");
+  const folders = input.given(["--dir"]).length > 0 && READS_FOLDERS.test(hint) && !hint.includes("--dir")
+    ? input.list<string>("--dir").map((folder) => `--dir ${shellQuoted(folder)}`)
+    : [];
+  const options = [
+    ...folders,
+    ...(schema && schema !== "public" && !hint.includes("--schema")
+      ? [`--schema ${shellQuoted(schema)}`]
+      : []),
+  ];
+  if (options.length > 0) error.hint(`${hint} With ${options.join(" ")}.`);
 }
 
 /** What Cliffy says about arguments, as an error of ours. */

@@ -19,12 +19,21 @@ export interface OptionSpec {
   /** Whether the flag may stand alone, too; a value then follows by `=`. */
   readonly valueIsOptional?: boolean;
   readonly description: string;
+  /** What holds where it is not given, or where it stands alone; for people. */
+  readonly defaultsTo?: string;
   /** Whether it may be given several times. */
   readonly repeatable?: boolean;
   /** Whether `pipeweave.json` may set it. */
   readonly isSetting?: boolean;
   /** A variable of the environment that goes before the file. */
   readonly variable?: string;
+}
+
+/** What the help says of an option. */
+export function describeOption({ description, defaultsTo, valueIsOptional }: OptionSpec): string {
+  return defaultsTo === undefined
+    ? description
+    : `${description} ${valueIsOptional ? "Alone it is" : "Default:"} ${defaultsTo}`;
 }
 
 /** Options under a heading of their own. */
@@ -106,6 +115,12 @@ export const CONNECTION_OPTIONS: OptionGroup = {
   title: "Connection",
   options: [
     {
+      flag: "--target",
+      short: "-t",
+      value: text("name"),
+      description: "One of the targets in pipeweave.json, in place of --url.",
+    },
+    {
       flag: "--url",
       short: "-u",
       value: text("url"),
@@ -120,13 +135,15 @@ export const CONNECTION_OPTIONS: OptionGroup = {
       flag: "--port",
       short: "-p",
       value: text("port"),
-      description: "Port (DB_PORT, PGPORT). Default: 5432",
+      description: "Port (DB_PORT, PGPORT).",
+      defaultsTo: "5432",
     },
     {
       flag: "--database",
       short: "-d",
       value: text("name"),
-      description: "Database (DB_NAME, DB_DATABASE, PGDATABASE). Default: the user",
+      description: "Database (DB_NAME, DB_DATABASE, PGDATABASE).",
+      defaultsTo: "the user",
     },
     {
       flag: "--user",
@@ -143,8 +160,8 @@ export const CONNECTION_OPTIONS: OptionGroup = {
     {
       flag: "--sslmode",
       value: oneOf("mode", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
-      description:
-        "disable, allow, prefer, require, verify-ca or verify-full (DB_SSL, PGSSLMODE). Default: prefer",
+      description: "disable, allow, prefer, require, verify-ca or verify-full (DB_SSL, PGSSLMODE).",
+      defaultsTo: "prefer",
     },
     {
       flag: "--sslrootcert",
@@ -155,21 +172,22 @@ export const CONNECTION_OPTIONS: OptionGroup = {
       flag: "--schema",
       isSetting: true,
       value: text("name"),
-      description: "Schema that PipeWeave's tables live in. Default: public",
+      description: "Schema that PipeWeave's tables live in.",
+      defaultsTo: "public",
     },
     {
       flag: "--connect-timeout",
       isSetting: true,
       value: duration(),
-      description:
-        "Limit for connecting to one host, 0 for none (PGCONNECT_TIMEOUT, in seconds). Default: 10s",
+      description: "Limit for connecting to one host, 0 for none (PGCONNECT_TIMEOUT, in seconds).",
+      defaultsTo: "10s",
     },
     {
       flag: "--wait-for-db",
       isSetting: true,
       value: duration(),
-      description:
-        "Keep trying while the server starts or cannot be reached; not on a wrong password. Default: 0",
+      description: "Keep trying while the server starts or cannot be reached; not on a wrong password.",
+      defaultsTo: "0",
     },
   ],
 };
@@ -190,8 +208,8 @@ export const MIGRATION_OPTIONS: OptionGroup = {
     {
       flag: "--embedded",
       isSetting: true,
-      description:
-        "Let PipeWeave's own migrations take part. Default: where there is no --dir, or the history has them",
+      description: "Let PipeWeave's own migrations take part.",
+      defaultsTo: "where there is no --dir, or the history has them",
     },
     { flag: "--no-embedded", description: "Leave out PipeWeave's own migrations." },
   ],

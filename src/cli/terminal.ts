@@ -126,6 +126,7 @@ export class Terminal {
 /** Whether what goes to a stream may be coloured: https://no-color.org, and FORCE_COLOR as Node has it. */
 export function usesColor({ env }: Pick<World, "env">, isTerminal: boolean, isOff: boolean): boolean {
   if (isOff || env["NO_COLOR"]) return false;
-  if (env["FORCE_COLOR"] && env["FORCE_COLOR"] !== "0") return true;
+  const forced = env["FORCE_COLOR"];
+  if (forced) return forced !== "0" && forced !== "false";
   return isTerminal && env["TERM"] !== "dumb";
 }

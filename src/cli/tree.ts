@@ -11,7 +11,7 @@ import { Command } from "@cliffy/command";
 import { checkConnection } from "./connect.ts";
 import { Input } from "./input.ts";
 import { ParsedOptions, type RawOptions } from "./parsed_options.ts";
-import type { ProjectSettings } from "./project_file.ts";
+import type { Project } from "./project_file.ts";
 import type { CommandSpec, OptionSpec } from "./spec.ts";
 import { Terminal } from "./terminal.ts";
 import type { World } from "./world.ts";
@@ -32,7 +32,7 @@ export async function runCommand(
   spec: CommandSpec,
   args: readonly string[],
   world: World,
-  project: ProjectSettings,
+  project: Project,
   onParsed: (call: Call) => void,
 ): Promise<void> {
   const root = new Command().name("pipeweave").noExit();

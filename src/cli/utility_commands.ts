@@ -45,23 +45,30 @@ const config: CommandSpec = {
   exitCodes: [],
   async run(input, terminal) {
     const { COMMANDS } = await import("./commands.ts");
-    const { PROJECT_FILE, readProjectFile, settingsOf } = await import("./project_file.ts");
+    const { PROJECT_FILE, readProjectFile, readSetting, settingsOf } = await import("./project_file.ts");
     const { world } = input;
-    const project = readProjectFile(world, COMMANDS);
-    const rows = [...settingsOf(COMMANDS)].flatMap(([name, { flag, variable }]) => {
-      const typed = input.sourceOf(flag) === "flag";
-      const fromVariable = variable && world.env[variable];
-      const value = typed ? input.value(flag) : fromVariable || project.get(flag);
-      const source = typed ? `flag ${flag}` : fromVariable ? `variable ${variable}` : PROJECT_FILE;
-      return value === undefined ? [] : [{ name, value, source }];
+    const { settings: project } = readProjectFile(world, COMMANDS);
+    const settings = [...settingsOf(COMMANDS)].map(([name, option]) => {
+      const { flag, variable, repeatable, defaultsTo } = option;
+      if (input.sourceOf(flag) === "flag") return { name, value: input.value(flag), source: `flag ${flag}` };
+      const inVariable = variable && world.env[variable];
+      if (inVariable) {
+        return { name, value: readSetting(option, repeatable ? [inVariable] : inVariable), source: variable };
+      }
+      const opposite = project.has(`--no-${flag.slice(2)}`) ? false : undefined;
+      const value = project.get(flag) ?? opposite;
+      return value !== undefined
+        ? { name, value, source: PROJECT_FILE }
+        : { name, value: defaultsTo ?? (option.value ? "none" : false), source: "default" };
     });
     const connection = describeConnection(input);
+    const shown = (value: unknown) => typeof value === "string" ? value : JSON.stringify(value);
     terminal.result(
-      () => ({ settings: rows, connection }),
+      () => ({ settings, connection: connection.target, connectionSource: connection.source }),
       () =>
         [
-          ...rows.map(({ name, value, source }) => `${name} = ${JSON.stringify(value)}  (${source})`),
-          `connection: ${connection ?? "none is named"}`,
+          `connection = ${connection.target}  (${connection.source})`,
+          ...settings.map(({ name, value, source }) => `${name} = ${shown(value)}  (${source})`),
         ].join("\n"),
     );
   },

@@ -18,6 +18,8 @@ export interface Value<T> {
   /** How the help calls it: `<duration>`. */
   readonly label: string;
   readonly completion: Completion;
+  /** Whether a JSON document has it as a number. */
+  readonly isNumber?: boolean;
   /** Reads what was typed; throws {@linkcode BadValue}. */
   readonly parse: (text: string) => T;
 }
@@ -35,7 +37,13 @@ export function text(label: string, completion: Completion = NOTHING): Value<str
 /** The version of a migration. */
 export const VERSION: Value<string> = text("version", { of: "versions" });
 /** A folder. */
-export const FOLDER: Value<string> = text("folder", { of: "folders" });
+export const FOLDER: Value<string> = {
+  ...text("folder", { of: "folders" }),
+  parse: (typed) => {
+    if (typed === "") throw new BadValue("must name a folder");
+    return typed;
+  },
+};
 /** A file. */
 export const FILE: Value<string> = text("file", { of: "files" });
 
@@ -70,6 +78,7 @@ export function wholeNumber(label: string, least: number, most: number): Value<n
   return {
     label,
     completion: NOTHING,
+    isNumber: true,
     parse: (typed) => {
       const number = Number(typed);
       if (!/^\d+$/.test(typed) || number < least || number > most) {

@@ -22,6 +22,8 @@ export interface PlannedStatement {
   /** In the file, counted from 1. */
   readonly line: number;
   readonly firstLine: string;
+  /** What is found about it. */
+  readonly findings: readonly LintFinding[];
   /** Measurements; absent if it was not tried. */
   readonly tried?: TriedStatement;
 }
@@ -84,11 +86,14 @@ export async function planDryRun(
     result.tried.find((one) => one.migration === migration)?.statements;
   return {
     current: status.current,
-    migrations: await Promise.all(pending.map(async (migration) => ({
-      migration,
-      statements: await plannedStatements(migration, triedOf(migration)),
-      findings: findings.filter(({ file }) => file === migration.file),
-    }))),
+    migrations: await Promise.all(pending.map(async (migration) => {
+      const own = findings.filter(({ file }) => file === migration.file);
+      return {
+        migration,
+        statements: await plannedStatements(migration, own, triedOf(migration)),
+        findings: own,
+      };
+    })),
     executed: execute,
     untried: execute ? untriedReason(pending, result) : undefined,
     tried: result.tried.length,
@@ -99,11 +104,33 @@ export async function planDryRun(
 
 async function plannedStatements(
   migration: Migration,
+  findings: readonly LintFinding[],
   tried: readonly TriedStatement[] | undefined,
 ): Promise<readonly PlannedStatement[]> {
-  return (await statementsOf(migration)).map((statement, index) => ({
-    line: lineOf(migration.sql, statement.start),
+  const statements = await statementsOf(migration);
+  const places = statements.map(({ start }) => placeOf(migration.sql, start));
+  // A finding is about the last statement that begins before it, or with it.
+  const about = findings.map(({ location }) =>
+    location ? Math.max(0, places.findLastIndex((place) => !isBefore(location, place))) : 0
+  );
+  return statements.map((statement, index) => ({
+    line: places[index]!.line,
     firstLine: firstLineOf(migration, statement),
+    findings: findings.filter((_, at) => about[at] === index),
     ...(tried?.[index] ? { tried: tried[index] } : {}),
   }));
+}
+
+interface Place {
+  readonly line: number;
+  readonly column: number;
+}
+
+function placeOf(text: string, offset: number): Place {
+  const lineStart = text.lastIndexOf("\n", offset - 1) + 1;
+  return { line: lineOf(text, offset), column: [...text.slice(lineStart, offset)].length + 1 };
+}
+
+function isBefore(a: Place, b: Place): boolean {
+  return a.line === b.line ? a.column < b.column : a.line < b.line;
 }

@@ -4,17 +4,18 @@
  * @module
  */
 
-import { basename } from "node:path";
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
 import type { Session } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import { historyTable, readHistory, recordMigration } from "../engine/history.ts";
 import { PipeweaveError } from "../errors.ts";
 import { convertFolder, type Imported, type Placeholders } from "../import/convert.ts";
-import type { ForeignFolder, Tool } from "../import/foreign.ts";
+import type { Book, ForeignFolder, Tool } from "../import/foreign.ts";
 import { readForeignFolder } from "../import/folder.ts";
 import { type AppliedThere, type ForeignHistory, readForeignHistory } from "../import/history.ts";
 import { lookAtOutput, writeFolder, type Written } from "../import/write.ts";
+import { compareDotted } from "../import/pairs.ts";
+import { findOtherHistory } from "../engine/other_tools.ts";
 import { discover } from "../migrations/discover.ts";
 import { validateAll } from "../migrations/validate.ts";
 import { labelOf, versionKey } from "../migrations/migration.ts";
@@ -28,6 +29,8 @@ export interface ImportOptions {
   /** Where the files go; undefined to write nothing and change nothing. */
   readonly output?: string | undefined;
   readonly placeholders?: Placeholders | undefined;
+  /** Where the old history is; found by its usual name where it is not said. */
+  readonly book?: Book | undefined;
   readonly actor?: Actor | undefined;
   /** Asked before anything is written, where the old tool's table is to be renamed; throws to change nothing. */
   readonly confirm?: ((rename: Rename, seen: ImportResult) => Promise<void>) | undefined;
@@ -67,6 +70,8 @@ export interface AdoptedHistory {
   readonly unknown: readonly string[];
   /** Labels of what the old tool has not applied, although it has applied later ones. */
   readonly skipped: readonly string[];
+  /** Labels of what was edited after the old tool had applied it, as far as that tool keeps checksums. */
+  readonly edited: readonly string[];
 }
 
 /**
@@ -82,25 +87,29 @@ export async function importFolder(
   const { output } = options;
   const foreign = readForeignFolder(options.folder, options.from);
   const files = await convertFolder(foreign, options.placeholders ?? {});
-  const found = session && await readForeignHistory(session, foreign.tool);
-  const applied = found ? matched(foreign, found) : undefined;
+  const found = session &&
+    await readForeignHistory(session, foreign.tool, { ...foreign.book, ...options.book });
+  if (session && !found) await assertNothingApplied(session, foreign.tool);
+  const applied = found && matched(foreign, found);
   const problems = [
     ...foreign.problems,
+    ...applied?.problems ?? [],
     ...files.flatMap(({ from, problems }) => problems.map((message) => ({ file: from, message }))),
   ];
   const seen = { tool: foreign.tool, files, decisions: foreign.decisions, problems };
-  const isTaken = (key: string) => applied!.rows.has(key);
-  const history = found && applied && {
-    table: `${found.schema}.${found.name}`,
-    renamedTo: undefined,
-    applied: files.filter(({ key }) => isTaken(key)).map(labelOf),
-    adopted: [],
-    unknown: applied.unknown,
-    skipped: skippedOf(files, isTaken),
-  };
+  const history = found && applied && historyOf(files, found, applied);
   if (output === undefined) return { ...seen, written: undefined, history };
-  const written = lookAtOutput(output, filesOf(files));
-  const left = written === "edited since" ? await leftIn(foreign, output) : problems;
+  const texts = filesOf(files);
+  const written = lookAtOutput(output, texts, namesOf(files.filter(({ problems }) => problems.length > 0)));
+  const left = written === "edited since"
+    ? [...applied?.problems ?? [], ...await leftIn(files, output)]
+    : problems;
+  const decisions = written === "edited since"
+    ? [
+      ...seen.decisions,
+      ...foreign.problems.map(({ file }) => `${file}: it is taken to be in the new folder by now`),
+    ]
+    : seen.decisions;
   // A file that needs a hand gets another checksum by it: its history is taken over when that is done.
   const adoption = session && found && applied && left.length === 0
     ? await planAdoption(session, { files, applied: applied.rows, found, tool: foreign.tool })
@@ -109,8 +118,8 @@ export async function importFolder(
     const to = `${found!.schema}.${adoption.renamedTo}`;
     await options.confirm?.({ table: history.table, to }, { ...seen, written: undefined, history });
   }
-  if (written === "written") writeFolder(output, filesOf(files));
-  const result = { ...seen, problems: left, written };
+  if (written === "written") writeFolder(output, texts);
+  const result = { ...seen, decisions, problems: left, written };
   if (!adoption || !history) return { ...result, history };
   await adopt(session!, adoption, output, options.actor ?? UNKNOWN_ACTOR);
   return {
@@ -123,51 +132,125 @@ export async function importFolder(
   };
 }
 
-/** What the old tool has not applied, although it has applied later ones. */
-function skippedOf(files: readonly Imported[], isTaken: (key: string) => boolean): readonly string[] {
-  const last = files.findLastIndex(({ key }) => isTaken(key));
-  return files.slice(0, Math.max(0, last)).filter(({ key }) => !isTaken(key)).map(labelOf);
-}
-
-/** What still needs a hand in a folder that was edited after it was written. */
-async function leftIn({ problems }: ForeignFolder, output: string): Promise<ImportResult["problems"]> {
-  const { migrations, findings } = discover({ dirs: [output], embedded: false });
-  const all = [...findings, ...await validateAll(migrations, {})];
-  const versions = new Set(migrations.map(({ version }) => versionKey(version)));
-  const isWritten = (file: string) => versions.has(versionKey(/^\d+/.exec(basename(file))?.[0] ?? ""));
-  return [
-    ...problems.filter(({ file }) => !isWritten(file)),
-    ...all.filter(({ severity }) => severity === "error").map(({ file, message }) => ({ file, message })),
-  ];
-}
-
-function filesOf(files: readonly Imported[]): ReadonlyMap<string, string> {
-  return new Map(
-    files.flatMap((file) => [
-      [`${labelOf(file)}.sql`, file.sql] as const,
-      ...(file.down === undefined ? [] : [[`${labelOf(file)}.down.sql`, file.down] as const]),
-    ]),
+/**
+ * A database without the old tool's history has to be one in which nothing was applied; otherwise all of it would be run a
+ * second time.
+ *
+ * @throws {PipeweaveError} of kind `integrity`
+ */
+async function assertNothingApplied(session: Session, tool: Tool): Promise<void> {
+  const { rows } = await readHistory(session);
+  if (rows.length > 0) return;
+  const [other] = await findOtherHistory(session);
+  const [tables = []] = other ? [] : await session.transaction(sql`
+    SELECT format('%I.%I', n.nspname, c.relname) AS name FROM pg_catalog.pg_class c
+      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d
+                        WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+     ORDER BY 1 LIMIT 1;`);
+  const table = tables[0]?.["name"];
+  if (!other && table === undefined) return;
+  const what = other ? `a history of ${other.tool} (${other.table})` : `tables (${table} is one)`;
+  throw new PipeweaveError(
+    "integrity",
+    "no_such_history",
+    `The folder is read as ${tool}'s, and ${session.target} has ${what}, and no history of ${tool}`,
+    {
+      hint: "Nothing was written. Say whose folder it is (--from), or where its history is " +
+        "(--history-table schema.table); --offline takes the files alone, and db:baseline says then what is applied.",
+    },
   );
 }
 
-/** Which of the folder's migrations the old history has, by key. */
+/** Which of the folder's migrations the old history has. */
+interface Matched {
+  readonly rows: ReadonlyMap<string, AppliedThere | undefined>;
+  readonly unknown: readonly string[];
+  /** Why it cannot be told what is applied. */
+  readonly problems: ImportResult["problems"];
+}
+
 function matched(
   { migrations }: ForeignFolder,
-  { applied, last }: ForeignHistory,
-): { rows: ReadonlyMap<string, AppliedThere | undefined>; unknown: readonly string[] } {
+  { schema, name, applied, last, baseline }: ForeignHistory,
+): Matched {
   if (applied === undefined) {
     const index = migrations.findIndex(({ key }) => key === last);
     const isKnown = index !== -1 || last === "" || last === "0";
     return {
       rows: new Map(migrations.slice(0, index + 1).map(({ key }) => [key, undefined])),
       unknown: isKnown ? [] : [last!],
+      problems: isKnown ? [] : [{
+        file: `${schema}.${name}`,
+        message:
+          `says that ${last} was applied last, and no file has that version: what is applied cannot be told`,
+      }],
     };
   }
-  const keys = new Set(migrations.map(({ key }) => key));
+  const rows = new Map(applied.map((row) => [row.key, row]));
+  const isBelow = (key: string) =>
+    baseline !== undefined && /^[\d.]+$/.test(key) && compareDotted(key, baseline) <= 0;
+  const taken = migrations.filter(({ key }) => rows.has(key) || isBelow(key));
+  const half = taken.filter(({ also = [] }) => also.some((key) => !rows.has(key)));
+  const keys = new Set(migrations.flatMap(({ key, also = [] }) => [key, ...also]));
   return {
-    rows: new Map(applied.filter(({ key }) => keys.has(key)).map((row) => [row.key, row])),
+    rows: new Map(taken.map(({ key }) => [key, rows.get(key)])),
     unknown: applied.filter(({ key }) => !keys.has(key)).map(({ key }) => key),
+    problems: half.map(({ file, also = [] }) => ({
+      file,
+      message: `stands for more than the old tool has applied here: ${
+        also.filter((key) => !rows.has(key)).length
+      } version(s) of it are missing in ${schema}.${name}. Bring the database up to date with that tool first`,
+    })),
   };
+}
+
+function historyOf(
+  files: readonly Imported[],
+  { schema, name }: ForeignHistory,
+  { rows, unknown }: Matched,
+): AdoptedHistory {
+  const isTaken = ({ key }: Imported) => rows.has(key);
+  const last = files.findLastIndex(isTaken);
+  const isEdited = ({ key, checksum }: Imported) => {
+    const then = rows.get(key)?.checksum;
+    return then !== undefined && checksum !== undefined && then !== checksum;
+  };
+  return {
+    table: `${schema}.${name}`,
+    renamedTo: undefined,
+    applied: files.filter(isTaken).map(labelOf),
+    adopted: [],
+    unknown,
+    skipped: files.slice(0, Math.max(0, last)).filter((file) => !isTaken(file)).map(labelOf),
+    edited: files.filter((file) => isTaken(file) && isEdited(file)).map(labelOf),
+  };
+}
+
+/** What still needs a hand in a folder that was edited after it was written. */
+async function leftIn(files: readonly Imported[], output: string): Promise<ImportResult["problems"]> {
+  const { migrations, findings } = discover({ dirs: [output], embedded: false });
+  const all = [...findings, ...await validateAll(migrations, {})];
+  const versions = new Set(migrations.map(({ version }) => versionKey(version)));
+  const unwritten = files.filter(({ isCode, version }) => isCode && !versions.has(versionKey(version)));
+  return [
+    ...unwritten.flatMap(({ from, problems }) => problems.map((message) => ({ file: from, message }))),
+    ...all.filter(({ severity }) => severity === "error").map(({ file, message }) => ({ file, message })),
+  ];
+}
+
+function filesOf(files: readonly Imported[]): ReadonlyMap<string, string> {
+  return new Map(
+    files.filter(({ isCode }) => !isCode).flatMap((file) => [
+      [`${labelOf(file)}.sql`, file.sql] as const,
+      ...(file.down === undefined ? [] : [[`${labelOf(file)}.down.sql`, file.down] as const]),
+    ]),
+  );
+}
+
+function namesOf(files: readonly Imported[]): ReadonlySet<string> {
+  return new Set(filesOf(files).keys());
 }
 
 /** What is to be recorded. */
@@ -183,7 +266,11 @@ interface Adoption {
   readonly complete: boolean;
 }
 
-/** What is left to be recorded; undefined where nothing is. */
+/**
+ * What is left to be recorded; undefined where nothing is.
+ *
+ * @throws {PipeweaveError} of kind `integrity` where our history has something else under a number
+ */
 async function planAdoption(
   session: Session,
   { files, applied, found, tool }: Pick<Adoption, "applied" | "found" | "tool"> & {
@@ -192,8 +279,26 @@ async function planAdoption(
 ): Promise<Adoption | undefined> {
   const clashes = found.schema === session.settings.schema && found.name === "schema_migrations";
   const history = clashes ? undefined : await readHistory(session);
-  const known = new Set((history?.rows ?? []).map(({ version }) => versionKey(version)));
-  const wanted = files.filter(({ key, version }) => applied.has(key) && !known.has(versionKey(version)));
+  const known = new Map((history?.rows ?? []).map((row) => [versionKey(row.version), row]));
+  const taken = files.filter(({ key }) => applied.has(key));
+  const wanted = taken.filter(({ version }) => !known.has(versionKey(version)));
+  const other = taken.find(({ version, name, isCode }) => {
+    const row = known.get(versionKey(version));
+    return row && (row.set === "pipeweave" || row.name !== name && !isCode);
+  });
+  if (other) {
+    throw new PipeweaveError(
+      "integrity",
+      "number_taken",
+      `The number of ${labelOf(other)} is taken in ${session.target}: by ${
+        labelOf(known.get(versionKey(other.version))!)
+      }`,
+      {
+        hint:
+          "Nothing was written. Give PipeWeave's tables for these files a schema of their own: --schema <name>.",
+      },
+    );
+  }
   if (wanted.length === 0) return undefined;
   const renamedTo = clashes ? `schema_migrations_of_${tool.replaceAll("-", "_")}` : undefined;
   return { tool, found, applied, wanted, renamedTo, complete: history?.complete ?? false };
@@ -206,9 +311,14 @@ async function adopt(session: Session, adoption: Adoption, output: string, actor
   // The checksums are those of the files as they stand there.
   const { migrations } = discover({ dirs: [output], embedded: false });
   const byVersion = new Map(migrations.map((migration) => [versionKey(migration.version), migration]));
-  const statements = wanted.flatMap(({ key, version }): SqlText[] => {
+  const statements = wanted.flatMap((file): SqlText[] => {
+    const { key, version } = file;
     const migration = byVersion.get(versionKey(version));
-    if (!migration) return [];
+    if (!migration) {
+      throw new PipeweaveError("integrity", "file_gone", `${labelOf(file)} is not in ${output} any more`, {
+        hint: "Something else changes that folder. Of the history nothing was taken over; run it again.",
+      });
+    }
     const row = applied.get(key);
     const ms = row?.durationMs ?? null;
     return [
@@ -233,11 +343,10 @@ async function adopt(session: Session, adoption: Adoption, output: string, actor
     });
   } catch (error) {
     if (error instanceof PipeweaveError) {
-      error.hint(
-        `The files are written to ${output}; of the history nothing was taken over. ${
-          error.details.hint ?? "Run the same command again when that is mended."
-        }`,
-      );
+      const why = error.details.sqlstate === "23505"
+        ? "Somebody else has recorded the same meanwhile: run the same command again."
+        : error.details.hint ?? "Run the same command again when that is mended.";
+      error.hint(`The files are written to ${output}; of the history nothing was taken over. ${why}`);
     }
     throw error;
   }

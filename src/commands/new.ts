@@ -4,9 +4,10 @@
  * @module
  */
 
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
-import { messageOf, PipeweaveError } from "../errors.ts";
+import { closeSync, mkdirSync, openSync, rmSync, writeFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { assertBelow, notWritable } from "../config/leave_to_write.ts";
+import { PipeweaveError } from "../errors.ts";
 import { DATE_DIGITS, discover, type MigrationSources } from "../migrations/discover.ts";
 import { nameOfWords } from "../migrations/name.ts";
 import { compareVersions, type Migration } from "../migrations/migration.ts";
@@ -94,26 +95,21 @@ export function writeMigration(
   ];
   const written: string[] = [];
   try {
+    assertBelow(dirname(file));
     mkdirSync(dirname(file), { recursive: true });
     for (const [path, text] of texts) {
-      writeFileSync(path, text, { flag: "wx" });
+      const handle = openSync(path, "wx");
       written.push(path);
+      try {
+        writeFileSync(handle, text);
+      } finally {
+        closeSync(handle);
+      }
     }
     return written;
   } catch (error) {
     for (const path of written) rmSync(path, { force: true });
-    const isForbidden = /NotCapable|Requires write access/.test(
-      error instanceof Error ? `${error.name}${error.message}` : "",
-    );
-    throw new PipeweaveError(
-      "usage",
-      "not_writable",
-      `${file} cannot be written: ${isForbidden ? "it is outside of the working folder" : messageOf(error)}`,
-      {
-        hint: isForbidden ? "Start it from a folder above it." : "Nothing was written.",
-        cause: error,
-      },
-    );
+    throw notWritable(error, file, dirname(resolve(dirname(file))), "db:new …");
   }
 }
 

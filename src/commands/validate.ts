@@ -26,6 +26,8 @@ export interface ValidationResult {
   readonly valid: boolean;
   /** How many migration files were read. */
   readonly files: number;
+  /** Migrations; a down file is part of one. */
+  readonly migrations: number;
   /** Whether the files were compared with a database's history. */
   readonly comparedWithDatabase: boolean;
   /** Everything that was found, errors and warnings. */
@@ -64,6 +66,7 @@ export async function validateMigrations(
   return {
     valid: findings.every(({ severity }) => severity !== "error"),
     files: files.length,
+    migrations: migrations.length,
     comparedWithDatabase: session !== undefined,
     findings,
   };

@@ -35,8 +35,8 @@ export interface ConnectionFlags {
 export interface FoundFile {
   readonly text: string;
   readonly mode?: number | undefined;
-  /** Number of the user that it belongs to; undefined where the system does not tell. */
-  readonly owner?: number | undefined;
+  /** Numbers of the users that it, the link to it, and their folder belong to; empty where the system does not tell. */
+  readonly owners?: readonly number[];
 }
 
 /** What surrounds the decision. Injected, so that it stays pure. */
@@ -101,6 +101,8 @@ export type ConnectionDecision =
     readonly warnings: readonly string[];
     /** Whether anybody named a database at all, or all of it is defaults. */
     readonly configured: boolean;
+    /** The flag, variable or parameter that names it; undefined where all of it is defaults. */
+    readonly namedBy: string | undefined;
   }
   | { readonly ok: false; readonly configured: boolean; readonly problems: readonly string[] };
 
@@ -205,14 +207,15 @@ export function decideConnection(flags: ConnectionFlags, surroundings: Surroundi
     return { ok: false, configured, problems };
   }
 
+  const keyword = ["host", "hostaddr", "dbname", "port", "user"].find((one) => get(one));
+  const namedBy = keyword && named(keyword);
   const options = get("options");
   const timeZone = get("timezone");
   return {
     ok: true,
     warnings,
-    configured: layers.some((layer) =>
-      ["host", "hostaddr", "port", "dbname", "user"].some((keyword) => layer.parameters[keyword])
-    ),
+    configured: namedBy !== undefined,
+    namedBy,
     settings: {
       hosts: hosts.map((host, i) => passwords[i] === undefined ? host : { ...host, password: passwords[i] }),
       database,

@@ -7,14 +7,16 @@
 import { checksumOf } from "../migrations/checksum.ts";
 import { nameOfWords } from "../migrations/name.ts";
 import { isReserved } from "../migrations/discover.ts";
-import { foreignMark } from "../migrations/dialects.ts";
+import { withoutForeignMarks } from "../migrations/dialects.ts";
 import { readDirectives } from "../migrations/directives.ts";
 import { type Migration, versionKey } from "../migrations/migration.ts";
 import { validateSql } from "../migrations/validate.ts";
 import { parseStatements, SqlSyntaxError, type Statement } from "../sql/statements.ts";
 import { nameOf, nodesOf, tableOf } from "../sql/tree.ts";
 import { transactionClassOf } from "../sql/transactions.ts";
-import { BOOKS, type ForeignFolder, type ForeignMigration } from "./foreign.ts";
+import { BOOKS, type ForeignFolder, type ForeignMigration, type Tool } from "./foreign.ts";
+import { fillPlaceholders, placeholdersIn } from "./placeholders.ts";
+import { withoutPsql } from "./psql.ts";
 
 /** A file to be written. */
 export interface Imported {
@@ -29,6 +31,10 @@ export interface Imported {
   readonly decisions: readonly string[];
   /** What has to be done by hand, a sentence each. */
   readonly problems: readonly string[];
+  /** Whether it is no SQL: somebody has to write the file. */
+  readonly isCode: boolean;
+  /** What the old history would keep of its text. */
+  readonly checksum?: string | undefined;
 }
 
 /** Values for placeholders, by name. */
@@ -38,6 +44,7 @@ const NO_TRANSACTION = "-- pipeweave: no-transaction\n";
 
 /** What is taken out of a text, and filled in. */
 interface Cleaning {
+  readonly tool: Tool;
   readonly placeholders: Placeholders;
   /** Tables of the old tool's own. */
   readonly books: readonly string[];
@@ -51,7 +58,11 @@ export async function convertFolder(
   const versions = versionsFor(folder.migrations);
   // Names that are told by their schema alone may be the user's.
   const own = ["graphile-migrate", "sqitch"].includes(folder.tool) ? [] : [BOOKS[folder.tool]];
-  const cleaning = { placeholders, books: ["schema_migrations", "ar_internal_metadata", ...own] };
+  const cleaning = {
+    tool: folder.tool,
+    placeholders,
+    books: ["schema_migrations", "ar_internal_metadata", ...own],
+  };
   const imported: Imported[] = [];
   for (const [index, one] of folder.migrations.entries()) {
     imported.push(await convert(one, versions[index]!, cleaning));
@@ -70,18 +81,21 @@ interface Numbered {
  */
 export function versionsFor(migrations: readonly Pick<ForeignMigration, "version">[]): readonly Numbered[] {
   const given = migrations.map(({ version }) => version);
-  const isKept = given.every((version) => version !== undefined) &&
-    !given.some((version) => isReserved(version!));
-  if (!isKept) {
+  const kept = given.every((version) => version !== undefined) ? keptVersions(given as string[]) : undefined;
+  if (!kept || kept.some(({ version }) => isReserved(version))) {
     const width = Math.max(3, String(given.length).length);
     return given.map((old, index) => {
       const version = String(index + 1).padStart(width, "0");
       return { version, decision: old === undefined ? undefined : `its version ${old} became ${version}` };
     });
   }
-  const length = commonLength(given as readonly string[]);
+  return kept;
+}
+
+function keptVersions(given: readonly string[]): readonly Numbered[] {
+  const length = commonLength(given);
   let last = -1n;
-  return (given as readonly string[]).map((old) => {
+  return given.map((old) => {
     // A date of another length is one that is less, or more, exact.
     const fitted = length >= 8 && old.length >= 8 ? old.slice(0, length).padEnd(length, "0") : old;
     let version = fitted;
@@ -105,9 +119,24 @@ async function convert(
   cleaning: Cleaning,
 ): Promise<Imported> {
   const decisions = [...(decision ? [decision] : []), ...foreign.decisions];
-  const problems: string[] = [];
+  const problems = [...foreign.problems ?? []];
   const name = nameOfWords(foreign.title) || "migration";
-  const up = await cleaned(foreign.up, { ...cleaning, decisions });
+  if (foreign.isCode) {
+    const message = `is code, or missing, and no SQL: write what it does as ${version}_${name}.sql`;
+    const { key, file: from } = foreign;
+    return {
+      key,
+      version,
+      name,
+      from,
+      sql: "",
+      down: undefined,
+      decisions,
+      problems: [message],
+      isCode: true,
+    };
+  }
+  const up = await cleaned(foreign.up, { ...cleaning, decisions, problems });
   const isOutside = await runsOutside(up);
   const noTransaction = foreign.noTransaction || isOutside !== undefined;
   if (isOutside && !foreign.noTransaction) {
@@ -117,30 +146,36 @@ async function convert(
   if (isEmpty) decisions.push("it holds no statement");
   const body = isEmpty ? `${up === "" ? "-- The file of the old tool was empty." : up}\nSELECT 1;` : up;
   const sql = `${noTransaction ? NO_TRANSACTION : ""}${body}\n`;
-  problems.push(...await problemsIn(sql, `${version}_${name}.sql`));
+  problems.push(...await problemsIn(sql, `${version}_${name}.sql`, cleaning));
   const down = foreign.down === undefined ? undefined : await convertDown(foreign.down, {
     ...cleaning,
     ...{ version, name, decisions },
   });
-  return { key: foreign.key, version, name, from: foreign.file, sql, down, decisions, problems };
+  return {
+    ...{ key: foreign.key, version, name, from: foreign.file, sql, down, decisions, problems },
+    isCode: false,
+    checksum: foreign.checksum,
+  };
 }
 
 async function convertDown(
   text: string,
-  { version, name, placeholders, books, decisions }: Cleaning & {
+  { version, name, tool, placeholders, books, decisions }: Cleaning & {
     readonly version: string;
     readonly name: string;
     readonly decisions: string[];
   },
 ): Promise<string | undefined> {
   const own: string[] = [];
-  let down = await cleaned(text, { placeholders, books, decisions: own });
+  let down = await cleaned(text, { tool, placeholders, books, decisions: own, problems: [] });
   if (await runsOutside(down)) {
-    down = down.replace(/\b(INDEX|PARTITION\s+\S+)\s+CONCURRENTLY\b/gi, "$1");
+    down = await withoutConcurrently(down);
     own.push("CONCURRENTLY was left out, since roll-backs run in a transaction");
   }
   if ((await statements(down)).length === 0) return undefined;
-  const [problem] = await problemsIn(`${down}\n`, `${version}_${name}.down.sql`);
+  const [problem] = await problemsIn(`${down}\n`, `${version}_${name}.down.sql`, {
+    ...{ tool, placeholders, books },
+  });
   if (problem) {
     decisions.push(`its way down was left out: ${problem}`);
     return undefined;
@@ -149,65 +184,95 @@ async function convertDown(
   return `${down}\n`;
 }
 
-/** Lines of psql that mean nothing to a schema. */
-const META =
-  /^\\(?:set\s+ON_ERROR_STOP\b.*|set\s+ECHO\b.*|echo\b.*|timing\b.*|pset\b.*|encoding\b.*|(?:un)?restrict\b.*|q)\s*$/i;
+/** CONCURRENTLY stands behind INDEX, or behind a partition that is detached, and where the statement has it first. */
+async function withoutConcurrently(sql: string): Promise<string> {
+  let text = sql;
+  for (const { start, end } of (await statements(sql)).toReversed()) {
+    const statement = text.slice(start, end).replace(
+      /^([^'"$]*?\b(?:INDEX|PARTITION\s+\S+))\s+CONCURRENTLY\b/i,
+      "$1",
+    );
+    text = text.slice(0, start) + statement + text.slice(end);
+  }
+  return text;
+}
 
 async function cleaned(
   text: string,
-  { placeholders, books, decisions }: Cleaning & { readonly decisions: string[] },
+  { tool, placeholders, books, decisions, problems }: Cleaning & {
+    readonly decisions: string[];
+    readonly problems: string[];
+  },
 ): Promise<string> {
-  let sql = text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n");
-  const lines = sql.split("\n");
-  const kept = lines.filter((line) => !META.test(line.trim()));
-  if (kept.length < lines.length) {
-    decisions.push(`${lines.length - kept.length} line(s) for psql alone were left out`);
-    sql = kept.join("\n");
-  }
-  const set = Object.entries(placeholders).filter(([name]) => markOf(name).test(sql));
-  for (const [name, value] of set) sql = sql.replace(new RegExp(markOf(name), "g"), () => value);
-  if (set.length > 0) decisions.push(`placeholders were filled in: ${set.map(([name]) => name).join(", ")}`);
-  sql = await withoutTransactions(sql, decisions);
+  const plain = await withoutPsql(text.replace(/^\ufeff/, ""), decisions);
+  let sql = fillPlaceholders(plain, tool, placeholders, decisions);
+  sql = await withoutTransactions(sql, decisions, problems);
   sql = await withoutBooks(sql, books, decisions);
-  sql = await withoutMarks(sql, decisions);
-  return sql.trim();
+  const unmarked = await withoutForeignMarks(sql, await statements(sql));
+  decisions.push(...unmarked.lines.map((line) => `the comment ${line} became a remark, "was: …"`));
+  await tellSettings(sql, decisions);
+  return unmarked.text.trim();
 }
 
-/** `${name}`, `{{name}}`, `{{.name}}` or `:NAME`. */
-function markOf(name: string): RegExp {
-  const word = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-  return new RegExp(`\\$\\{${word}\\}|\\{\\{\\s*\\.?${word}\\s*\\}\\}|(?<![:\\w]):"?${word}"?(?!\\w)`);
+/** Old tools run all files in one session, so what a file sets holds for those behind it. */
+async function tellSettings(sql: string, decisions: string[]): Promise<void> {
+  const set = (await statements(sql)).flatMap(({ node: { type, fields } }) =>
+    type === "VariableSetStmt" && fields["is_local"] !== true && /VALUE|DEFAULT/.test(String(fields["kind"]))
+      ? [String(fields["name"])]
+      : []
+  );
+  if (set.length === 0) return;
+  decisions.push(
+    `it sets ${
+      [...new Set(set)].join(", ")
+    }, which the old tool may keep for the files behind it: here each file starts anew`,
+  );
 }
 
 /** BEGIN and COMMIT go, since each of our files runs in a transaction of its own, or says that it does not. */
-async function withoutTransactions(sql: string, decisions: string[]): Promise<string> {
+async function withoutTransactions(sql: string, decisions: string[], problems: string[]): Promise<string> {
   const all = await statements(sql);
   const control = all.filter(({ node }) =>
-    node.type === "TransactionStmt" && /BEGIN|START|COMMIT/.test(String(node.fields["kind"]))
+    node.type === "TransactionStmt" && /^TRANS_STMT_(?:BEGIN|START|COMMIT)$/.test(String(node.fields["kind"]))
   );
   if (control.length === 0) return sql;
   let text = sql;
   for (const { start, end } of control.toReversed()) {
-    const behind = /^[ \t]*;?[ \t]*\n?/.exec(text.slice(end))![0].length;
+    const behind = /^[ \t]*;?[ \t]*\r?\n?/.exec(text.slice(end))![0].length;
     text = text.slice(0, start) + text.slice(end + behind);
   }
   const isOne = control.length === 2 && all[0] === control[0] && all.at(-1) === control[1];
+  if (!isOne && all.some(isOfItsTransaction)) {
+    problems.push(
+      "it has several transactions, and one of them sets what ends with it (SET LOCAL, ON COMMIT): split it by hand",
+    );
+  }
   decisions.push(
     isOne
       ? "BEGIN and COMMIT around it were left out: it runs in a transaction anyway"
-      : `${control.length} BEGIN and COMMIT were left out: it runs in one transaction, or, marked so, outside`,
+      : `${control.length} BEGIN and COMMIT were left out: what they parted runs in one transaction, or, where the file is marked so, outside of any`,
   );
   return text;
+}
+
+/** What holds until its transaction ends. */
+function isOfItsTransaction({ node: { type, fields } }: Statement): boolean {
+  return type === "VariableSetStmt" && fields["is_local"] === true || type === "ConstraintsSetStmt" ||
+    type === "CreateStmt" && ["ONCOMMIT_DROP", "ONCOMMIT_DELETE_ROWS"].includes(String(fields["oncommit"]));
 }
 
 /** What is done to the old tool's own table: it is that tool's, and no part of the schema. */
 async function withoutBooks(sql: string, books: readonly string[], decisions: string[]): Promise<string> {
   const own = (await statements(sql)).filter(({ node: { type, fields } }) => {
     if (["CreateFunctionStmt", "DoStmt", "SelectStmt", "ViewStmt"].includes(type)) return false;
-    const names = type === "DropStmt"
-      ? nodesOf(fields["objects"]).map(({ fields: list }) => nameOf(list["items"]).name)
-      : [tableOf(fields["relation"])?.name];
-    return names.length > 0 && names.every((name) => name !== undefined && books.includes(name));
+    const named = type === "DropStmt"
+      ? nodesOf(fields["objects"]).map(({ fields: list }) => nameOf(list["items"]))
+      : [tableOf(fields["relation"])];
+    // In another schema it is a table of the user's.
+    return named.length > 0 &&
+      named.every((one) =>
+        one !== undefined && books.includes(one.name) && ["", "public"].includes(one.schema ?? "")
+      );
   });
   let text = sql;
   for (const { start, end } of own.toReversed()) {
@@ -217,18 +282,6 @@ async function withoutBooks(sql: string, books: readonly string[], decisions: st
     decisions.push(`${own.length} statement(s) about the old tool's own table were left out`);
   }
   return text;
-}
-
-/** Comments that are another tool's marks, which ours refuses. */
-async function withoutMarks(sql: string, decisions: string[]): Promise<string> {
-  let text = sql;
-  for (;;) {
-    const mark = await foreignMark(text, await statements(text));
-    if (!mark) return text;
-    const end = text.indexOf("\n", mark.offset);
-    text = text.slice(0, mark.offset) + (end === -1 ? "" : text.slice(end + 1));
-    decisions.push(`the comment ${mark.line} was left out`);
-  }
 }
 
 /** The statements of a text; none where PostgreSQL cannot read it. */
@@ -250,7 +303,11 @@ async function runsOutside(sql: string): Promise<string | undefined> {
   return (await statements(sql)).map((one) => transactionClassOf(one).outside).find((outside) => outside);
 }
 
-async function problemsIn(sql: string, file: string): Promise<readonly string[]> {
+async function problemsIn(
+  sql: string,
+  file: string,
+  { tool, placeholders }: Cleaning,
+): Promise<readonly string[]> {
   const migration: Migration = {
     ...{
       version: versionKey(file.split("_")[0]!),
@@ -262,16 +319,8 @@ async function problemsIn(sql: string, file: string): Promise<readonly string[]>
     ...{ file, source: "import", directives: readDirectives(sql).directives },
   };
   const found = (await validateSql(migration)).filter(({ severity }) => severity === "error");
-  const marks = found.some(({ code }) => code === "syntax" || code === "psql_command")
-    ? placeholdersIn(sql)
-    : [];
+  const isUnreadable = found.some(({ code }) => code === "syntax" || code === "psql_command");
+  const marks = placeholdersIn(sql, tool, isUnreadable, Object.keys(placeholders));
   if (marks.length > 0) return [`it holds placeholders: ${marks.join(", ")}; give --placeholder name=value`];
   return found.map(({ message, location }) => location ? `line ${location.line}: ${message}` : message);
-}
-
-function placeholdersIn(sql: string): readonly string[] {
-  const marks = [...sql.matchAll(/\$\{[\w.:-]+\}|\{\{[^}\n]*\}\}|(?<![:\w'"]):"?[A-Za-z]\w*"?/g)].map((
-    [mark],
-  ) => mark);
-  return [...new Set(marks)];
 }

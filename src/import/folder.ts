@@ -4,31 +4,44 @@
  * @module
  */
 
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { messageOf, PipeweaveError } from "../errors.ts";
-import { type Files, type ForeignFolder, notOf, type Read, type Tool, TOOLS } from "./foreign.ts";
-import { readDiesel, readFlyway, readPairs, readPop, readPrisma } from "./pairs.ts";
-import { readGraphile, readLiquibase, readRails, readSqitch } from "./plans.ts";
-import { DIALECTS, readSections, splitSections } from "./sections.ts";
+import {
+  compareTexts,
+  type Files,
+  type ForeignFolder,
+  notOf,
+  type Read,
+  type Tool,
+  TOOLS,
+} from "./foreign.ts";
+import {
+  readDiesel,
+  readFlyway,
+  readGolangMigrate,
+  readKnex,
+  readPop,
+  readPrisma,
+  readSqlx,
+} from "./pairs.ts";
+import { readGraphile, readLiquibase, readRails, readSqitch, sqitchFolders } from "./plans.ts";
+import { readNodePgMigrate, readSections, splitSections } from "./sections.ts";
 
-/** Folders below the one that is named are read so far down. */
-const DEPTH = 4;
+/** Folders below the one that is named are read so far down: a link may lead back up. */
+const DEPTH = 16;
+/** No file of SQL that people write is longer. */
+const LONGEST_FILE = 256 * 1024 * 1024;
 
 const READERS: Readonly<Record<Tool, (files: Files) => Read>> = {
   "dbmate": (files) => readSections(files, "dbmate"),
   "goose": (files) => readSections(files, "goose"),
   "sql-migrate": (files) => readSections(files, "sql-migrate"),
   "tern": (files) => readSections(files, "tern"),
-  "node-pg-migrate": (files) => {
-    const hasPairs = files.names.some((name) => /^\d+.*\.up\.sql$/.test(name));
-    if (!hasPairs) return readSections(files, "node-pg-migrate");
-    const { migrations, ...rest } = readPairs(files, "knex");
-    return { ...rest, migrations };
-  },
-  "golang-migrate": (files) => readPairs(files, "golang-migrate"),
-  "sqlx": (files) => readPairs(files, "sqlx"),
-  "knex": (files) => readPairs(files, "knex"),
+  "node-pg-migrate": readNodePgMigrate,
+  "golang-migrate": readGolangMigrate,
+  "sqlx": readSqlx,
+  "knex": readKnex,
   "pop": readPop,
   "diesel": readDiesel,
   "prisma": readPrisma,
@@ -58,8 +71,8 @@ export function readForeignFolder(root: string, tool?: Tool): ForeignFolder {
       },
     );
   }
-  if (from === "sqitch" && !files.names.includes("sqitch.plan")) {
-    throw notOf(from, root, "there is no sqitch.plan");
+  if (from === "sqitch" && !sqitchFolders(files)) {
+    throw notOf(from, root, "there is no sqitch.plan where sqitch.conf has it, or at the top");
   }
   if (from === "rails" && !files.names.some((name) => /(?:^|\/)structure\.sql$/.test(name))) {
     throw notOf(
@@ -68,16 +81,46 @@ export function readForeignFolder(root: string, tool?: Tool): ForeignFolder {
       "there is no structure.sql; with schema.rb, set config.active_record.schema_format = :sql",
     );
   }
+  files.taken.clear();
   const read = READERS[from](files);
-  if (read.migrations.length === 0) throw notOf(from, root, "no file is named or written as that tool's are");
-  return { tool: from, ...read };
+  if (read.migrations.every(({ isCode }) => isCode)) {
+    throw notOf(from, root, "no file is named or written as that tool's are");
+  }
+  const undecoded = files.undecoded();
+  return {
+    tool: from,
+    ...read,
+    problems: [
+      ...read.problems,
+      ...undecoded.map((file) => ({
+        file,
+        message: "is not text in UTF-8: convert it first, or its letters are lost",
+      })),
+    ],
+    decisions: [...read.decisions, ...leftOut(files, from)],
+  };
+}
+
+/** Names of files of SQL. */
+const SQL = /\.(?:sql|pgsql|psql|ddl)$/i;
+/** Files that a line names. */
+const NAMED = 10;
+
+/** What of a folder was not taken, told: somebody may have thought that the tool reads it. */
+function leftOut(files: OwnFiles, tool: Tool): readonly string[] {
+  const left = files.names.filter((name) =>
+    SQL.test(name) && !files.taken.has(name) && !name.startsWith("verify/")
+  );
+  if (left.length === 0) return [];
+  const named = left.slice(0, NAMED).join(", ") + (left.length > NAMED ? ", …" : "");
+  return [`${left.length} file(s) were left out, since ${tool} does not read them as migrations: ${named}`];
 }
 
 /** Whose folder it is, by what no other tool's has. */
 function recognise(files: Files): Tool | undefined {
   const { names } = files;
   const some = (pattern: RegExp) => names.some((name) => pattern.test(name));
-  if (names.includes("sqitch.plan")) return "sqitch";
+  if (sqitchFolders(files)) return "sqitch";
   if (some(/^[^/]+\/migration\.sql$/)) return "prisma";
   if (some(/^[^/]+\/up\.sql$/)) return "diesel";
   if (some(/(?:^|\/)V[\d._]+__.*\.sql$/)) return "flyway";
@@ -86,8 +129,9 @@ function recognise(files: Files): Tool | undefined {
   if (looked.some((name) => /^--! Previous: /m.test(files.text(name)))) return "graphile-migrate";
   if (looked.some((name) => /^\s*--\s*liquibase formatted sql/im.test(files.text(name)))) return "liquibase";
   for (const dialect of ["dbmate", "goose", "sql-migrate", "node-pg-migrate", "tern"] as const) {
-    const own = looked.filter((name) => /^\d+[^/]*\.sql$/.test(name) || dialect === "tern");
-    if (own.some((name) => splitSections(files.text(name), DIALECTS[dialect]).hasMarks)) return dialect;
+    if (looked.some((name) => !name.includes("/") && splitSections(files.text(name), dialect).hasMarks)) {
+      return dialect;
+    }
   }
   if (
     some(/^\d+_.*\.(?:postgres|cockroach|mysql|sqlite3?|autocommit)\b.*\.(?:up|down)\.sql$/) ||
@@ -100,41 +144,68 @@ function recognise(files: Files): Tool | undefined {
   return looked.some((name) => /^\d+_[^/]*\.sql$/.test(name)) ? "sqlx" : undefined;
 }
 
-function filesOf(root: string): Files {
+/** The files of a folder, and what became of them. */
+interface OwnFiles extends Files {
+  /** Files that were read. */
+  readonly taken: Set<string>;
+  /** Files that were read, and are not UTF-8. */
+  readonly undecoded: () => readonly string[];
+}
+
+function decoded(bytes: Uint8Array): string | undefined {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    return undefined;
+  }
+}
+
+function filesOf(root: string): OwnFiles {
   const names: string[] = [];
+  const unreadable = (what: string, error: unknown) =>
+    new PipeweaveError("usage", "unreadable_folder", `${what} cannot be read: ${messageOf(error)}`, {
+      hint: "Name the folder with the old tool's migrations, and see that it may be read.",
+      cause: error,
+    });
   const walk = (folder: string, depth: number): void => {
     for (const entry of readdirSync(join(root, folder), { withFileTypes: true })) {
       if (entry.name.startsWith(".") || entry.name === "node_modules") continue;
       const name = folder === "" ? entry.name : `${folder}/${entry.name}`;
-      if (entry.isDirectory()) {
+      const kind = entry.isSymbolicLink() ? statSync(join(root, name)) : entry;
+      if (kind.isDirectory()) {
         if (depth < DEPTH) walk(name, depth + 1);
-      } else names.push(name);
+      } else if (kind.isFile()) names.push(name);
     }
   };
   try {
     walk("", 0);
   } catch (error) {
-    throw new PipeweaveError(
-      "usage",
-      "unreadable_folder",
-      `The folder ${root} cannot be read: ${messageOf(error)}`,
-      {
-        hint: "Name the folder with the old tool's migrations.",
-        cause: error,
-      },
-    );
+    throw unreadable(`The folder ${root}`, error);
   }
   const texts = new Map<string, string>();
+  const taken = new Set<string>();
+  const undecoded = new Set<string>();
+  const read = (name: string) => {
+    try {
+      const path = join(root, name);
+      if (statSync(path).size > LONGEST_FILE) throw new Error("it is larger than 256 MB");
+      const bytes = readFileSync(path);
+      const text = decoded(bytes);
+      if (text === undefined || text.includes("\0")) undecoded.add(name);
+      return text ?? new TextDecoder().decode(bytes);
+    } catch (error) {
+      throw unreadable(name, error);
+    }
+  };
   return {
     root,
-    names: names.sort(),
+    names: names.sort(compareTexts),
+    taken,
+    undecoded: () => [...taken].filter((name) => undecoded.has(name)),
     text: (name) => {
-      let text = texts.get(name);
-      if (text === undefined) {
-        text = new TextDecoder().decode(readFileSync(join(root, name)));
-        texts.set(name, text);
-      }
-      return text;
+      taken.add(name);
+      if (!texts.has(name)) texts.set(name, read(name));
+      return texts.get(name)!;
     },
   };
 }

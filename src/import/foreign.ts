@@ -67,6 +67,22 @@ export interface ForeignMigration {
   readonly noTransaction: boolean;
   /** What was decided on the way, a sentence each. */
   readonly decisions: readonly string[];
+  /** What has to be done by hand, beside what its SQL shows, a sentence each. */
+  readonly problems?: readonly string[];
+  /** Further keys that the old history has to have before it counts as applied. */
+  readonly also?: readonly string[];
+  /** Whether it is no SQL: its place in the order is kept, and what it does has to be written. */
+  readonly isCode?: boolean;
+  /** What the old history keeps of its text; undefined where it keeps nothing, or that cannot be told. */
+  readonly checksum?: string;
+}
+
+/** Where the old history is, as far as the folder says. */
+export interface Book {
+  readonly schema?: string | undefined;
+  readonly table?: string | undefined;
+  /** Of sqitch: several projects share the tables. */
+  readonly project?: string | undefined;
 }
 
 /** A folder that was read. */
@@ -78,6 +94,7 @@ export interface ForeignFolder {
   readonly problems: readonly { readonly file: string; readonly message: string }[];
   /** About the folder as a whole, a sentence each. */
   readonly decisions: readonly string[];
+  readonly book?: Book | undefined;
 }
 
 /** Files of a folder: relative paths with `/`, sorted, and their texts. */
@@ -90,6 +107,35 @@ export interface Files {
 
 /** What a reader of one tool's files returns. */
 export type Read = Omit<ForeignFolder, "tool">;
+
+/** A migration that is a program: it keeps its place, and somebody has to write it as SQL. */
+export function codeMigration(
+  { key, version, title, file }: Pick<ForeignMigration, "key" | "version" | "title" | "file">,
+): ForeignMigration {
+  return {
+    ...{ key, version, title, file, up: "", down: undefined, noTransaction: false, decisions: [] },
+    isCode: true,
+  };
+}
+
+/** Names of programs. */
+export const CODE = /\.(?:go|js|ts|mjs|cjs|py|rb|java|kt|class|fizz)$/;
+
+/** A version as histories have it: a number without zeros before it. */
+export function numberOf(version: string): string {
+  return version.replace(/^0+(?=\d)/, "");
+}
+
+/** Orders digits as numbers, whatever their length. */
+export function compareNumbers(a: string, b: string): number {
+  const [x, y] = [BigInt(a), BigInt(b)];
+  return x < y ? -1 : x > y ? 1 : 0;
+}
+
+/** Orders texts by their characters. */
+export function compareTexts(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
 
 /** @returns the error of a folder that is not what was said of it */
 export function notOf(tool: Tool, root: string, what: string): PipeweaveError {

@@ -4,11 +4,12 @@
  * @module
  */
 
+import { basename } from "node:path";
 import { assertTrusted } from "../database/trust.ts";
 import { type Row, type Session } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import { PipeweaveError } from "../errors.ts";
-import { BOOKS, type Tool } from "./foreign.ts";
+import { type Book, BOOKS, numberOf, type Tool } from "./foreign.ts";
 import { flywayVersion } from "./pairs.ts";
 
 /** A migration that the old tool has applied. */
@@ -19,6 +20,8 @@ export interface AppliedThere {
   readonly appliedAt: Date | null;
   /** Milliseconds; null where that tool does not keep it. */
   readonly durationMs: number | null;
+  /** Of the file as it was then; undefined where that tool does not keep it. */
+  readonly checksum?: string | undefined;
 }
 
 /** A history that was found. */
@@ -29,6 +32,8 @@ export interface ForeignHistory {
   readonly applied: readonly AppliedThere[] | undefined;
   /** Key of the last one that is applied, where the tool keeps that alone; empty where none is. */
   readonly last: string | undefined;
+  /** Of Flyway: what is of this version, or an earlier one, counts as applied. */
+  readonly baseline?: string | undefined;
 }
 
 /** Where a tool keeps its history, and how it is read. */
@@ -36,23 +41,28 @@ interface Keeping {
   readonly schema?: string;
   /** By which it is told from a table of the user's. */
   readonly columns: readonly string[];
-  /** Which no table of that tool has. */
-  readonly not?: string;
+  /** Whether it has these columns and no others. */
+  readonly isExact?: boolean;
   /** What follows `SELECT`, up to the table. */
   readonly select: string;
   readonly behind?: string;
   /** @throws {PipeweaveError} where the old tool has left something half done */
-  readonly read: (rows: readonly Row[]) => Pick<ForeignHistory, "applied" | "last">;
+  readonly read: (rows: readonly Row[]) => Omit<ForeignHistory, "schema" | "name">;
 }
 
-const digits = (value: unknown) => String(value).replace(/^0+(?=\d)/, "");
+const digits = (value: unknown) => numberOf(String(value));
+/** A time of the database's; it knows some that no calendar has. */
+const timeOf = (value: unknown) => value instanceof Date && !Number.isNaN(value.getTime()) ? value : null;
+/** What fits the column that it goes to. */
+const MILLISECONDS = (seconds: string) => `least(extract(epoch FROM ${seconds}) * 1000, 2147483647)::integer`;
 const each = (keyOf: (row: Row) => string | undefined) => (rows: readonly Row[]) => ({
   applied: rows.flatMap((row): AppliedThere[] => {
     const key = keyOf(row);
     return key === undefined ? [] : [{
       key,
-      appliedAt: row["at"] instanceof Date ? row["at"] : null,
+      appliedAt: timeOf(row["at"]),
       durationMs: typeof row["ms"] === "number" ? row["ms"] : null,
+      ...(row["sum"] === null || row["sum"] === undefined ? {} : { checksum: String(row["sum"]) }),
     }];
   }),
   last: undefined,
@@ -70,15 +80,15 @@ function halfDone(what: string): PipeweaveError {
 
 const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   "dbmate": {
-    ...{ columns: ["version"], not: "checksum", select: "version" },
+    ...{ columns: ["version"], isExact: true, select: "version" },
     read: each((row) => digits(row["version"])),
   },
   "rails": {
-    ...{ columns: ["version"], not: "checksum", select: "version" },
+    ...{ columns: ["version"], isExact: true, select: "version" },
     read: each((row) => String(row["version"])),
   },
   "golang-migrate": {
-    ...{ columns: ["version", "dirty"], select: "version, dirty" },
+    ...{ columns: ["version", "dirty"], isExact: true, select: "version, dirty" },
     read: (rows) => {
       if (rows[0]?.["dirty"] === true) throw halfDone(`version ${rows[0]["version"]}`);
       return lastOnly(rows);
@@ -98,7 +108,7 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
     read: each((row) => String(row["id"])),
   },
   "tern": {
-    ...{ columns: ["version"], not: "installed_rank", select: "version" },
+    ...{ columns: ["version"], isExact: true, select: "version" },
     read: lastOnly,
   },
   "node-pg-migrate": {
@@ -111,8 +121,9 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   },
   "prisma": {
     ...{ columns: ["migration_name", "finished_at"] },
-    select:
-      "migration_name AS name, finished_at AS at, rolled_back_at, (extract(epoch FROM finished_at - started_at) * 1000)::integer AS ms",
+    select: `migration_name AS name, finished_at AS at, rolled_back_at, checksum AS sum, ${
+      MILLISECONDS("finished_at - started_at")
+    } AS ms`,
     read: (rows) => {
       const failed = rows.find((row) => row["at"] === null && row["rolled_back_at"] === null);
       if (failed) throw halfDone(String(failed["name"]));
@@ -126,7 +137,8 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   },
   "sqlx": {
     ...{ columns: ["version", "checksum"] },
-    select: "version::text, installed_on AS at, success, (execution_time / 1000000)::integer AS ms",
+    select:
+      "version::text, installed_on AS at, success, encode(checksum, 'hex') AS sum, least(execution_time / 1000000, 2147483647)::integer AS ms",
     read: (rows) => {
       const failed = rows.find((row) => row["success"] === false);
       if (failed) throw halfDone(`version ${failed["version"]}`);
@@ -135,15 +147,23 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   },
   "flyway": {
     ...{ columns: ["installed_rank", "script"] },
-    select: "version, script, type, success, installed_on::timestamptz AS at, execution_time AS ms",
+    select:
+      "version, script, type, success, checksum AS sum, installed_on::timestamptz AS at, execution_time AS ms",
     behind: "ORDER BY installed_rank",
     read: (rows) => {
       const failed = rows.find((row) => row["success"] === false);
       if (failed) throw halfDone(String(failed["script"]));
-      return each((row) => {
-        if (row["type"] === "SCHEMA" || /^DELETE/.test(String(row["type"]))) return undefined;
-        return row["version"] === null ? String(row["script"]) : flywayVersion(String(row["version"]));
-      })(rows);
+      // In the order in which it happened: what was undone is not applied.
+      const now = new Map<string, Row>();
+      let baseline: string | undefined;
+      for (const row of rows) {
+        const type = String(row["type"]);
+        const key = row["version"] === null ? String(row["script"]) : flywayVersion(String(row["version"]));
+        if (type === "BASELINE") baseline = key;
+        else if (/^UNDO|^DELETE/.test(type)) now.delete(key);
+        else if (type !== "SCHEMA") now.set(key, { ...row, key });
+      }
+      return { ...each((row) => String(row["key"]))([...now.values()]), baseline };
     },
   },
   "pop": {
@@ -152,19 +172,19 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   },
   "graphile-migrate": {
     ...{ schema: "graphile_migrate", columns: ["hash", "filename"] },
-    select: "filename, date AS at",
+    select: "filename, date AS at, hash AS sum",
     // The file's name may have a message behind the number, and the history has not.
     read: each((row) => /^\d+/.exec(String(row["filename"]))?.[0]),
   },
   "liquibase": {
     ...{ columns: ["orderexecuted", "author"] },
-    select: "id, author, dateexecuted::timestamptz AS at",
+    select: "id, author, filename, dateexecuted::timestamptz AS at",
     behind: "ORDER BY orderexecuted",
-    read: each((row) => `${row["id"]}::${row["author"]}`),
+    read: each((row) => `${row["id"]}::${row["author"]}::${basename(String(row["filename"]))}`),
   },
   "sqitch": {
     ...{ schema: "sqitch", columns: ["change_id", "committed_at"] },
-    select: "change, committed_at AS at",
+    select: "change, project, committed_at AS at",
     behind: "ORDER BY planned_at, committed_at",
     read: (rows) => {
       const seen = new Map<string, number>();
@@ -181,38 +201,47 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
 /**
  * Looks for a tool's history, and reads it.
  *
+ * @param book where it is, as far as that is known
  * @returns undefined where there is none
  * @throws {PipeweaveError} of kind `integrity` when the old tool has left something half done, or there are several
  */
-export async function readForeignHistory(session: Session, tool: Tool): Promise<ForeignHistory | undefined> {
-  const table = BOOKS[tool];
-  const { schema, columns, not, select, behind = "", read } = KEEPINGS[tool];
+export async function readForeignHistory(
+  session: Session,
+  tool: Tool,
+  book: Book = {},
+): Promise<ForeignHistory | undefined> {
+  const table = book.table ?? BOOKS[tool];
+  const { schema: home, columns, isExact = false, select, behind = "", read } = KEEPINGS[tool];
+  const schema = book.schema ?? home ?? null;
   const [found = []] = await session.transaction(sql`
     SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+      JOIN LATERAL (
+        SELECT array_agg(a.attname) AS names, bool_and(t.typnamespace = 'pg_catalog'::regnamespace) AS are_plain
+          FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) col ON true
      WHERE c.relname = ${table} AND c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%'
-       AND n.nspname = ${schema ?? null}::text IS NOT FALSE
-       AND (SELECT count(*) FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
-             AND a.attname = ANY (pg_catalog.string_to_array(${
-    columns.join(",")
-  }, ',')::name[])) = ${columns.length}
-       AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-             WHERE a.attrelid = c.oid AND a.attname = ${not ?? null}::name AND NOT a.attisdropped)
-     ORDER BY n.nspname <> 'public', 1;`);
+       AND n.nspname = ${schema}::text IS NOT FALSE
+       AND col.are_plain
+       AND col.names @> pg_catalog.string_to_array(${columns.join(",")}, ',')::name[]
+       AND (NOT ${isExact}::boolean OR pg_catalog.cardinality(col.names) = ${columns.length}::int)
+     ORDER BY 1;`);
   if (found.length === 0) return undefined;
-  if (found.length > 1 && found[0]!["schema"] !== "public") {
+  if (found.length > 1) {
     throw new PipeweaveError(
       "integrity",
       "several_histories",
       `There are several histories of ${tool}: ${
         found.map((row) => `${row["schema"]}.${row["name"]}`).join(", ")
       }`,
-      { hint: "Leave the one that counts in the schema public, or import the files alone: --offline." },
+      { hint: "Say which one counts: --history-table schema.table; or import the files alone: --offline." },
     );
   }
-  const [{ schema: home, name }] = found as unknown as [{ schema: string; name: string }];
+  const [{ schema: place, name }] = found as unknown as [{ schema: string; name: string }];
   const answers = await session.transaction(sql`
-    ${assertTrusted(home, [name], "read")}
-    SELECT ${new SqlText(select)} FROM ${identifier(home)}.${identifier(name)} ${new SqlText(behind)};`);
-  return { schema: home, name, ...read(answers.at(-1) ?? []) };
+    ${assertTrusted(place, [name], "read")}
+    SELECT ${new SqlText(select)} FROM ${identifier(place)}.${identifier(name)} ${new SqlText(behind)};`);
+  const rows = answers.at(-1) ?? [];
+  const own = book.project === undefined ? rows : rows.filter((row) => row["project"] === book.project);
+  return { schema: place, name, ...read(own) };
 }

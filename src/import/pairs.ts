@@ -5,58 +5,114 @@
  * @module
  */
 
+import { createHash } from "node:crypto";
+import { crc32 } from "node:zlib";
 import { basename, dirname } from "node:path";
-import type { Files, ForeignMigration, Read } from "./foreign.ts";
-import { compareNumbers } from "./sections.ts";
+import {
+  CODE,
+  codeMigration,
+  compareNumbers,
+  compareTexts,
+  type Files,
+  type ForeignMigration,
+  numberOf,
+  type Read,
+} from "./foreign.ts";
+import { numberedOrNot } from "./sections.ts";
 
-const isCode = (name: string) =>
-  /^\d+.*\.(?:go|js|ts|mjs|cjs|py|rb|fizz)$/.test(basename(name)) && !/_test\.go$/.test(name);
-const asCode = (file: string) => ({
-  file,
-  message: "is code, and no SQL: write what it does as a migration",
-});
 const PAIR = /^(\d+)[_-](.+?)\.(up|down)\.sql$/;
-const PLAIN = /^(\d+)[_-](.+)\.sql$/;
-const key = (version: string) => version.replace(/^0+(?=\d)/, "");
 
-/** golang-migrate, sqlx, knex: `NNN_name.up.sql`, `NNN_name.down.sql`, or `NNN_name.sql`. */
-export function readPairs(files: Files, tool: "golang-migrate" | "sqlx" | "knex"): Read {
-  const decisions: string[] = [];
-  // Boundary and its like have a folder for each release, by number.
-  const isNumbered = files.names.some((name) => /^\d+\/\d+_.*\.up\.sql$/.test(name));
-  if (isNumbered) {
-    decisions.push("folders with numbers for names were read in their order, one after the other");
-  }
-  const names = files.names.filter((name) => isNumbered ? /^\d+\/[^/]+$/.test(name) : !name.includes("/"));
-  const downs = new Map<string, string>();
-  for (const name of names) {
-    const [, version, title, direction] = PAIR.exec(basename(name)) ?? [];
-    if (direction === "down") downs.set(`${dirname(name)}/${version}_${title}`, name);
-  }
+/** A program whose name begins with a version. */
+function asCode(file: string): ForeignMigration[] {
+  const [, version, title] = /^(\d+)[_-](.*)\.[^.]+$/.exec(basename(file)) ?? [];
+  if (version === undefined || !CODE.test(file) || /_test\.go$/.test(file)) return [];
+  return [codeMigration({ key: numberOf(version), version, title: title!, file })];
+}
+
+/**
+ * golang-migrate: `NNN_name.up.sql` and `NNN_name.down.sql` with any end, at the top of the folder. The version alone makes
+ * them a pair.
+ */
+export function readGolangMigrate(files: Files): Read {
+  const NAME = /^(\d+)_(.*)\.(up|down)\.(.*)$/;
+  const top = files.names.filter((name) => !name.includes("/"));
+  // Boundary and its like have a folder for each release, by number, and a program that reads them in turn.
+  const isNumbered = !top.some((name) => NAME.test(name)) &&
+    files.names.some((name) => /^\d+\/\d+_.*\.up\.sql$/.test(name));
+  const names = isNumbered ? files.names.filter((name) => /^\d+\/[^/]+$/.test(name)) : top;
+  const partOf = (file: string) => `${dirname(file)}/${numberOf(NAME.exec(basename(file))![1]!)}`;
+  const downs = new Map(
+    names.filter((file) => NAME.exec(basename(file))?.[3] === "down").map((file) => [partOf(file), file]),
+  );
   const migrations = names.flatMap((file): ForeignMigration[] => {
-    const name = basename(file);
-    const pair = PAIR.exec(name);
-    const match = pair ?? PLAIN.exec(name);
-    if (!match || pair?.[3] === "down" || /\.down\.sql$/.test(name)) return [];
-    const [, version, title] = match;
-    const text = files.text(file);
-    const down = downs.get(`${dirname(file)}/${version}_${title}`);
+    const match = NAME.exec(basename(file));
+    if (!match) return asCode(file);
+    const [, version, title, direction] = match as unknown as [string, string, string, string];
+    if (direction === "down") return [];
+    const key = numberOf(version);
+    if (CODE.test(file)) return [codeMigration({ key, version, title, file })];
+    const down = downs.get(partOf(file));
     return [{
-      key: tool === "knex" ? name.replace(/(?:\.up)?\.sql$/, "") : key(version!),
-      ...{ version: version!, title: title!, file, up: text, down: down && files.text(down) },
-      noTransaction: tool === "sqlx" && /^--\s*no-transaction\b/.test(text),
-      decisions: [],
+      ...{ key, version, title, file, up: files.text(file), down: down && files.text(down) },
+      ...{ noTransaction: false, decisions: [] },
     }];
   });
   migrations.sort((a, b) =>
     (isNumbered ? compareNumbers(dirname(a.file), dirname(b.file)) : 0) ||
-    compareNumbers(a.version!, b.version!) || (a.file < b.file ? -1 : 1)
+    compareNumbers(a.version!, b.version!) || compareTexts(a.file, b.file)
   );
   return {
     migrations: isNumbered ? migrations.map((one) => ({ ...one, version: undefined })) : migrations,
-    problems: names.filter(isCode).map(asCode),
-    decisions,
+    problems: [],
+    decisions: isNumbered
+      ? ["folders with numbers for names were read in their order, one after the other"]
+      : [],
   };
+}
+
+/** sqlx: `NNN_name.sql`, or `NNN_name.up.sql` and `NNN_name.down.sql`. */
+export function readSqlx(files: Files): Read {
+  const own = files.names.filter((file) => /^\d+_[^/]*\.sql$/.test(file));
+  const downs = own.filter((file) => file.endsWith(".down.sql"));
+  const versionOf = (file: string) => /^\d+/.exec(file)![0];
+  const migrations = own.filter((file) => !file.endsWith(".down.sql")).map((file): ForeignMigration => {
+    const version = versionOf(file);
+    const text = files.text(file);
+    const down = downs.find((other) => numberOf(versionOf(other)) === numberOf(version));
+    return {
+      ...{
+        key: numberOf(version),
+        version,
+        title: file.slice(version.length + 1).replace(/(?:\.up)?\.sql$/, ""),
+      },
+      ...{ file, up: text, down: down && files.text(down) },
+      ...{ noTransaction: /^--\s*no-transaction\b/.test(text), decisions: [] },
+      checksum: createHash("sha384").update(text).digest("hex"),
+    };
+  });
+  migrations.sort((a, b) => compareNumbers(a.version!, b.version!) || compareTexts(a.file, b.file));
+  return { migrations, problems: [], decisions: [] };
+}
+
+/** knex: files of SQL in pairs or alone, as a source of migrations of the user's own reads them; by their names. */
+export function readKnex(files: Files): Read {
+  const names = files.names.filter((name) => !name.includes("/"));
+  const migrations = names.flatMap((file): ForeignMigration[] => {
+    if (CODE.test(file)) {
+      return asCode(file).map((one) => ({ ...one, key: file.replace(/\.[^.]+$/, "") }));
+    }
+    const [, version, title] = /^(\d+)[_-](.+?)(?:\.up)?\.sql$/.exec(file) ?? [];
+    if (version === undefined || file.endsWith(".down.sql")) return [];
+    const stem = file.replace(/(?:\.up)?\.sql$/, "");
+    const undo = `${stem}.down.sql`;
+    return [{
+      ...{ key: stem, version, title: title!, file, up: files.text(file) },
+      down: names.includes(undo) ? files.text(undo) : undefined,
+      ...{ noTransaction: false, decisions: [] },
+    }];
+  });
+  migrations.sort((a, b) => compareTexts(a.file, b.file));
+  return { migrations, problems: [], decisions: [] };
 }
 
 /** Databases that pop and its like name in a file's name. */
@@ -82,13 +138,17 @@ export function readPop(files: Files): Read {
     const down = found.get(id.replace(/\.up$/, ".down"));
     const [, version, title] = /^(\d+)_(.*)\.up$/.exec(id)!;
     return {
-      ...{ key: key(version!), version: version!, title: title!, file, up: files.text(file) },
+      ...{ key: numberOf(version!), version: version!, title: title!, file, up: files.text(file) },
       ...{ down: down && files.text(down.file), noTransaction, decisions: [] },
     };
-  }).sort((a, b) => compareNumbers(a.version, b.version));
+  });
+  const all: ForeignMigration[] = [
+    ...migrations,
+    ...files.names.filter((name) => !name.includes("/")).flatMap(asCode),
+  ];
   return {
-    migrations,
-    problems: files.names.filter(isCode).map(asCode),
+    migrations: all.sort((a, b) => compareNumbers(a.version!, b.version!)),
+    problems: [],
     decisions: left.size > 0 ? [`files for ${[...left].sort().join(", ")} were left out`] : [],
   };
 }
@@ -100,19 +160,20 @@ export function readDiesel(files: Files): Read {
   ];
   const problems: Read["problems"][number][] = [];
   const migrations = folders.flatMap((folder): ForeignMigration[] => {
-    const match = /^([\d-]*\d)[_-](.*)$/.exec(folder) ?? /^(\d+)(.*)$/.exec(folder);
-    if (!match) {
+    // All up to the first underscore, without its dashes, as diesel has it.
+    const [, prefix, title] = /^([^_]*)_?(.*)$/.exec(folder)!;
+    const version = prefix!.replaceAll("-", "");
+    if (!/^\d+$/.test(version)) {
       problems.push({ file: folder, message: "has no version in its name" });
       return [];
     }
-    const version = match[1]!.replaceAll("-", "");
     const has = (name: string) => files.names.includes(`${folder}/${name}`);
     const metadata = has("metadata.toml") ? files.text(`${folder}/metadata.toml`) : "";
     return [{
       ...{
         key: version,
         version,
-        title: match[2]!,
+        title: title || "migration",
         file: `${folder}/up.sql`,
         up: files.text(`${folder}/up.sql`),
       },
@@ -122,7 +183,7 @@ export function readDiesel(files: Files): Read {
     }];
   });
   // Diesel compares versions as texts.
-  migrations.sort((a, b) => a.version! < b.version! ? -1 : a.version! > b.version! ? 1 : 0);
+  migrations.sort((a, b) => compareTexts(a.version!, b.version!));
   return { migrations, problems, decisions: [] };
 }
 
@@ -131,12 +192,18 @@ export function readPrisma(files: Files): Read {
   const migrations = files.names.filter((name) => /^[^/]+\/migration\.sql$/.test(name)).map((file) => {
     const folder = dirname(file);
     const match = /^(\d+)_?(.*)$/.exec(folder);
+    const text = files.text(file);
     return {
-      ...{ key: folder, version: match?.[1], title: match?.[2] || folder, file, up: files.text(file) },
+      ...{ key: folder, version: match?.[1], title: match?.[2] || folder, file, up: text },
       ...{ down: undefined, noTransaction: false, decisions: [] },
+      checksum: createHash("sha256").update(text).digest("hex"),
     };
-  }).sort((a, b) => a.key < b.key ? -1 : 1);
-  return { migrations, problems: [], decisions: ["prisma keeps no way back: there are no down files"] };
+  }).sort((a, b) => compareTexts(a.key, b.key));
+  return {
+    migrations: numberedOrNot(migrations),
+    problems: [],
+    decisions: ["prisma keeps no way back: there are no down files"],
+  };
 }
 
 /** `1.02_3` as Flyway compares it: numbers, the zeros at their end left out. */
@@ -144,10 +211,16 @@ export function flywayVersion(text: string): string {
   return text.split(/[._]/).map((part) => part.replace(/^0+(?=\d)/, "")).join(".").replace(/(?:\.0)+$/, "");
 }
 
+/** What Flyway keeps of a file: the CRC-32 of its lines without their ends, as a signed number. */
+function flywayChecksum(text: string): string {
+  const lines = text.replace(/^\ufeff/, "").split(/\r\n|\r|\n/);
+  return String(crc32(lines.join("")) | 0);
+}
+
 /** flyway: `V1.2__name.sql`, `U1.2__name.sql` undoes it, `R__name.sql` runs whenever it has changed. */
 export function readFlyway(files: Files): Read {
   const named = files.names.flatMap((file) => {
-    const match = /^([VUR])([\d._]*)__(.*)\.sql$/.exec(basename(file));
+    const match = /^([VURB])([\d._]*)__(.*)\.sql$/.exec(basename(file));
     return match ? [{ file, kind: match[1]!, version: flywayVersion(match[2]!), title: match[3]! }] : [];
   });
   const undo = new Map(named.filter(({ kind }) => kind === "U").map(({ version, file }) => [version, file]));
@@ -162,6 +235,7 @@ export function readFlyway(files: Files): Read {
         file,
       },
       ...{ up: files.text(file), down: down && files.text(down) },
+      checksum: flywayChecksum(files.text(file)),
       noTransaction: /^\s*executeInTransaction\s*=\s*false/m.test(conf(file)),
       decisions: kind === "R"
         ? [
@@ -175,22 +249,39 @@ export function readFlyway(files: Files): Read {
   );
   const repeatable = named.filter(({ kind }) => kind === "R").sort((a, b) => a.title < b.title ? -1 : 1);
   const all = [...versioned, ...repeatable].map(asMigration);
-  const isWhole = all.every(({ version }) => version !== undefined);
-  const callbacks = files.names.filter((name) =>
-    /^(?:before|after)[A-Z]\w*(?:__.*)?\.sql$/.test(basename(name))
+  const code = files.names.flatMap((file): ForeignMigration[] => {
+    const [, version = "", title = ""] = /^V([\d._]+)__(.*)\.(?:java|kt|class|js)$/.exec(basename(file)) ??
+      [];
+    if (version === "") return [];
+    const own = flywayVersion(version);
+    return [codeMigration({ key: own, version: /^\d+$/.test(own) ? own : undefined, title, file })];
+  });
+  const withCode = [...all, ...code].sort((a, b) =>
+    isRepeatable(a) || isRepeatable(b)
+      ? Number(isRepeatable(a)) - Number(isRepeatable(b))
+      : compareDotted(a.key, b.key)
   );
+  const isCallback = (name: string) => /^(?:before|after)[A-Z]\w*(?:__.*)?\.sql$/.test(basename(name));
   return {
-    migrations: isWhole ? all : all.map((one) => ({ ...one, version: undefined })),
-    problems: files.names.filter((name) => /^[VR].*__.*\.(?:java|class|kt|js)$/.test(basename(name))).map(
-      asCode,
-    ),
-    decisions: callbacks.map((file) =>
-      `the callback ${file} was left out: Flyway alone knows when to run it`
-    ),
+    migrations: numberedOrNot(withCode),
+    problems: files.names.filter((name) => /^R__.*\.(?:java|class|kt|js)$/.test(basename(name)))
+      .map((file) => ({ file, message: "is code, and no SQL: write what it does as a migration" })),
+    decisions: [
+      ...named.filter(({ kind }) => kind === "B").map(({ file }) =>
+        `the baseline ${file} was left out: an empty database gets every version instead`
+      ),
+      ...files.names.filter(isCallback).map((file) =>
+        `the callback ${file} was left out: Flyway alone knows when to run it`
+      ),
+    ],
   };
 }
 
-function compareDotted(a: string, b: string): number {
+/** Of a repeatable file the key is its name. */
+const isRepeatable = ({ key }: ForeignMigration) => !/^[\d.]+$/.test(key);
+
+/** Orders versions of dotted numbers. */
+export function compareDotted(a: string, b: string): number {
   const [x, y] = [a.split("."), b.split(".")];
   for (let index = 0; index < Math.max(x.length, y.length); index++) {
     const order = compareNumbers(x[index] || "0", y[index] || "0");

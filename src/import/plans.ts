@@ -5,46 +5,100 @@
  * @module
  */
 
-import type { Files, ForeignMigration, Read } from "./foreign.ts";
+import { basename } from "node:path";
+import {
+  CODE,
+  codeMigration,
+  compareTexts,
+  type Files,
+  type ForeignMigration,
+  type Read,
+} from "./foreign.ts";
+
+/** Where sqitch has its files, by `sqitch.conf`; paths end with `/`. */
+interface SqitchFolders {
+  readonly plan: string;
+  readonly deploy: string;
+  readonly revert: string;
+  readonly verify: string;
+  /** Schema of its history. */
+  readonly registry: string | undefined;
+}
+
+/** Whether a folder is of sqitch: where its plan is. */
+export function sqitchFolders(files: Files): SqitchFolders | undefined {
+  const settings = files.names.includes("sqitch.conf") ? settingsOf(files.text("sqitch.conf")) : new Map();
+  const get = (name: string): string | undefined =>
+    settings.get(`engine.pg.${name}`) ?? settings.get(`core.${name}`);
+  const folder = (path: string) => path.replace(/^\.\//, "").replace(/\/*$/, "/").replace(/^\.?\/$/, "");
+  const top = folder(get("top_dir") ?? ".");
+  const below = (name: string) =>
+    get(`${name}_dir`) === undefined ? `${top}${name}/` : folder(get(`${name}_dir`)!);
+  const plan = get("plan_file")?.replace(/^\.\//, "") ?? `${top}sqitch.plan`;
+  if (!files.names.includes(plan)) return undefined;
+  return {
+    ...{ plan, deploy: below("deploy"), revert: below("revert"), verify: below("verify") },
+    registry: settings.get("engine.pg.registry"),
+  };
+}
+
+/** Git's form of settings: `[engine "pg"]`, `key = value`. */
+function settingsOf(text: string): Map<string, string> {
+  const settings = new Map<string, string>();
+  let section = "";
+  for (const line of text.split(/\r?\n/)) {
+    const head = /^\s*\[([\w-]+)(?:\s+"([^"]*)")?\]/.exec(line);
+    if (head) section = [head[1], ...(head[2] === undefined ? [] : [head[2]])].join(".");
+    const pair = /^\s*([\w-]+)\s*=\s*(.*?)\s*(?:[#;].*)?$/.exec(line);
+    if (pair) settings.set(`${section}.${pair[1]}`, pair[2]!.replace(/^"(.*)"$/, "$1"));
+  }
+  return settings;
+}
 
 /**
- * sqitch: `sqitch.plan` has the order. A change that was reworked stands there twice; the older file is
+ * sqitch: its plan has the order. A change that was reworked stands there twice; the older file is
  * `deploy/name@tag.sql`, with a tag that the plan has between the two.
  */
 export function readSqitch(files: Files): Read {
+  const folders = sqitchFolders(files)!;
   const instances: { name: string; tags: string[] }[] = [];
-  for (const line of files.text("sqitch.plan").split(/\r?\n/)) {
+  const lines = files.text(folders.plan).split(/\r?\n/);
+  for (const line of lines) {
     const word = /^\s*([^\s%#][^\s]*)/.exec(line)?.[1];
     if (word === undefined) continue;
     if (word.startsWith("@")) {
       for (const one of instances) one.tags.push(word);
     } else instances.push({ name: word, tags: [] });
   }
-  const problems: Read["problems"][number][] = [];
-  const migrations = instances.flatMap(({ name, tags }, index): ForeignMigration[] => {
+  const migrations = instances.map(({ name, tags }, index): ForeignMigration => {
     const later = instances.findIndex((other, at) => at > index && other.name === name);
     // The tags up to where it was reworked; its file is named by one of them.
     const between = later === -1 ? [] : tags.slice(0, tags.length - instances[later]!.tags.length);
-    const tag = between.findLast((one) => files.names.includes(`deploy/${name}${one}.sql`)) ?? between.at(-1);
+    const tag = between.findLast((one) => files.names.includes(`${folders.deploy}${name}${one}.sql`)) ??
+      between.at(-1);
     const stem = later === -1 ? name : `${name}${tag ?? ""}`;
-    const file = `deploy/${stem}.sql`;
-    if (!files.names.includes(file)) {
-      problems.push({ file, message: "is in the plan, and there is no such file" });
-      return [];
-    }
-    const revert = `revert/${stem}.sql`;
+    const file = `${folders.deploy}${stem}.sql`;
     const count = instances.slice(0, index).filter((other) => other.name === name).length;
-    return [{
-      ...{ key: `${name}#${count}`, version: undefined, title: name, file, up: files.text(file) },
+    const key = `${name}#${count}`;
+    // The plan has it, and there is no such file: it keeps its place.
+    if (!files.names.includes(file)) return codeMigration({ key, version: undefined, title: name, file });
+    const revert = `${folders.revert}${stem}.sql`;
+    return {
+      ...{ key, version: undefined, title: name, file, up: files.text(file) },
       down: files.names.includes(revert) ? files.text(revert) : undefined,
       noTransaction: false,
       decisions: later === -1 ? [] : [`${name} was reworked later: this is ${stem}`],
-    }];
+    };
   });
-  const hasVerify = files.names.some((name) => name.startsWith("verify/"));
+  const hasVerify = files.names.some((name) => name.startsWith(folders.verify));
   return {
-    ...{ migrations, problems },
+    migrations,
+    problems: [],
     decisions: hasVerify ? ["verify scripts were left out: there is no counterpart"] : [],
+    book: {
+      schema: folders.registry,
+      project: lines.map((line) => /^\s*%project\s*=\s*(\S+)/.exec(line)?.[1]).find(Boolean),
+    },
   };
 }
 
@@ -59,14 +113,16 @@ export function readGraphile(files: Files): Read {
     const name = file.slice(prefix.length);
     const [, version, title] = /^(\d+)-?(.*)\.sql$/.exec(name)!;
     const message = /^--! Message: *(.*)$/m.exec(text)?.[1];
+    const hash = /^--! Hash: *(\S+)/m.exec(text)?.[1];
     return {
       ...{ key: version!, version: version!, title: title || message || "committed", file },
       up: text.replace(/^--!.*$\n?/gm, "").trim(),
+      ...(hash ? { checksum: hash } : {}),
       down: undefined,
       noTransaction: /^--! no-transaction\b/m.test(text),
       decisions: [],
     };
-  }).sort((a, b) => a.key < b.key ? -1 : 1);
+  }).sort((a, b) => compareTexts(a.key, b.key));
   const current = files.names.find((name) => /^current(?:\.sql|\/)/.test(name));
   return {
     migrations,
@@ -86,57 +142,38 @@ const TOLD: Readonly<Record<string, string>> = {
   contextfilter: "it has a context, and runs in every one here",
   labels: "it has labels, and runs with any here",
   failonerror: "Liquibase may go on when it fails; here a failure ends the run",
+  enddelimiter: "it has a delimiter of its own: statements end with a semicolon here",
 };
+
+const isFormatted = (text: string) => /^\s*--\s*liquibase formatted sql/im.test(text);
+/** A change set's header; the author may have blanks, the id where it is quoted. */
+const CHANGE_SET = /^\s*--\s*changeset\s+("[^"]+"|[^:"]+):\s*("[^"]+"|\S+)(.*)$/i;
+const unquoted = (word: string) => word.trim().replace(/^"(.*)"$/, "$1");
 
 /** Liquibase's formatted SQL: each change set is a migration of its own. */
 export function readLiquibase(files: Files): Read {
-  const own = files.names.filter((name) =>
-    name.endsWith(".sql") && /^\s*--\s*liquibase formatted sql/im.test(files.text(name))
-  );
-  const migrations: ForeignMigration[] = [];
   const decisions: string[] = [];
-  for (const file of own) {
-    const parts = files.text(file).split(/^--\s*changeset\s+/im);
-    for (const part of parts.slice(1)) {
-      const [header = "", ...lines] = part.split(/\r?\n/);
-      const match = /^("[^"]*"|[^\s:]+):("[^"]*"|\S+)(.*)$/.exec(header.trim());
-      if (!match) continue;
-      const [, author = "", id = "", rest = ""] = match.map((word) => word.replace(/^"|"$/g, ""));
-      const attributes = new Map(
-        [...rest.matchAll(/(\w+):("[^"]*"|\S+)/g)].map(([, name, value]) => [name!.toLowerCase(), value!]),
-      );
-      const dbms = attributes.get("dbms");
-      if (dbms && !/postgres|all/i.test(dbms)) {
-        decisions.push(`${file}: the change set ${author}:${id} was left out: it is for ${dbms}`);
-        continue;
-      }
-      const undo = lines.flatMap((line) => /^\s*--\s*rollback\s+(.*)$/i.exec(line)?.[1] ?? []);
-      const up = lines.filter((line) =>
-        !/^\s*--\s*(?:rollback|comment:?|precondition\S*|validCheckSum:?|property|ignoreLines\S*)(?:\s|$)/i
-          .test(line)
-      );
-      const told = [...attributes.keys()].flatMap((name) => TOLD[name] ?? []);
-      if (lines.some((line) => /^\s*--\s*precondition/i.test(line))) {
-        told.push("its preconditions were left out");
-      }
-      migrations.push({
-        ...{ key: `${id}::${author}`, version: undefined, title: `${id}_${titleOf(file)}`, file },
-        up: up.join("\n").trim(),
-        down: undo.length > 0 && !/^(?:empty|not required)$/i.test(undo.join(" ").trim())
-          ? undo.join("\n")
-          : undefined,
-        noTransaction: attributes.get("runintransaction")?.toLowerCase() === "false",
-        decisions: told,
-      });
-    }
-  }
-  const isMany = new Set(own).size > 1;
+  const migrations = files.names.filter((name) => name.endsWith(".sql")).flatMap((file) => {
+    const text = files.text(file);
+    if (isFormatted(text)) return changeSetsOf(text, file, decisions);
+    // With includeAll such a file is one change set.
+    return [{
+      ...{
+        key: `raw::includeAll::${basename(file)}`,
+        version: undefined,
+        title: `raw_${titleOf(file)}`,
+        file,
+      },
+      ...{ up: text, down: undefined, noTransaction: false },
+      decisions: ["it has no header: Liquibase runs it where its folder is included whole, and so does this"],
+    }];
+  });
+  const isMany = new Set(migrations.map(({ file }) => file)).size > 1;
   return {
     migrations,
     problems: files.names.filter((name) =>
-      /^[^/]*\.(?:xml|ya?ml|json)$/.test(name) && /changeSet\b/.test(files.text(name))
-    )
-      .map((file) => ({ file, message: "is no SQL: write what its change sets do as migrations" })),
+      /\.(?:xml|ya?ml|json)$/.test(name) && /changeSet\b/.test(files.text(name)) || CODE.test(name)
+    ).map((file) => ({ file, message: "is no SQL: write what its change sets do as migrations" })),
     decisions: [
       ...decisions,
       ...(isMany
@@ -146,29 +183,95 @@ export function readLiquibase(files: Files): Read {
   };
 }
 
+interface ChangeSet {
+  readonly id: string;
+  readonly author: string;
+  readonly attributes: ReadonlyMap<string, string>;
+  readonly lines: string[];
+}
+
+function changeSetsOf(text: string, file: string, decisions: string[]): readonly ForeignMigration[] {
+  const properties = new Map<string, string>();
+  const sets: ChangeSet[] = [];
+  let ignored = 0;
+  for (const line of text.replace(/^\ufeff/, "").split(/(?<=\n)/)) {
+    const header = CHANGE_SET.exec(line.trimEnd());
+    const property = /^\s*--\s*property\s+name[:=]\s*(\S+)\s+value[:=]\s*(.*?)\s*$/i.exec(line);
+    const ignore = /^\s*--\s*ignoreLines:\s*(\d+|start|end)\b/i.exec(line)?.[1]?.toLowerCase();
+    if (ignore !== undefined) {
+      ignored = ignore === "start" ? Infinity : ignore === "end" ? 0 : Number(ignore);
+    } else if (ignored > 0) ignored--;
+    else if (property) {
+      properties.set(property[1]!, property[2]!.replace(/\s+(?:dbms|context|labels|global)[:=].*$/i, ""));
+    } else if (header) {
+      sets.push({
+        ...{ author: unquoted(header[1]!), id: unquoted(header[2]!), lines: [] },
+        attributes: new Map(
+          [...header[3]!.matchAll(/(\w+):\s*("[^"]*"|\S+)/g)].map(([, name, value]) =>
+            [name!.toLowerCase(), unquoted(value!)] as const
+          ),
+        ),
+      });
+    } else sets.at(-1)?.lines.push(line);
+  }
+  return sets.flatMap(({ id, author, attributes, lines }): ForeignMigration[] => {
+    const named = `${file}: the change set ${author}:${id} was left out`;
+    const dbms = attributes.get("dbms");
+    if (dbms !== undefined && !isForPostgres(dbms)) {
+      decisions.push(`${named}: it is for ${dbms}`);
+      return [];
+    }
+    if (attributes.get("ignore") === "true") {
+      decisions.push(`${named}: Liquibase ignores it`);
+      return [];
+    }
+    const undo = lines.flatMap((line) => /^\s*--\s*rollback\s+(.*?)\s*$/i.exec(line)?.[1] ?? []);
+    const up = lines.filter((line) =>
+      !/^\s*--\s*(?:rollback|comment:?|precondition\S*|validCheckSum:?)(?:\s|$)/i.test(line)
+    );
+    const told = [...attributes.keys()].flatMap((name) => TOLD[name] ?? []);
+    if (lines.some((line) => /^\s*--\s*precondition/i.test(line))) {
+      told.push("its preconditions were left out");
+    }
+    const filled = (sql: string) =>
+      sql.replace(/\$\{([\w.-]+)\}/g, (mark, name) => properties.get(name) ?? mark);
+    return [{
+      key: `${id}::${author}::${basename(attributes.get("logicalfilepath") ?? file)}`,
+      ...{ version: undefined, title: `${id}_${titleOf(file)}`, file },
+      up: filled(up.join("").trim()),
+      down: undo.length > 0 && !/^(?:empty|not required)$/i.test(undo.join(" ").trim())
+        ? filled(undo.join("\n"))
+        : undefined,
+      noTransaction: attributes.get("runintransaction")?.toLowerCase() === "false",
+      decisions: told,
+    }];
+  });
+}
+
+/** `postgresql,h2`, `!oracle`, `all`: whether PostgreSQL is among them. */
+function isForPostgres(dbms: string): boolean {
+  const names = dbms.split(",").map((name) => name.trim().toLowerCase());
+  if (names.includes("none") || names.includes("!postgresql")) return false;
+  const isAny = names.includes("all") || names.includes("postgresql");
+  return isAny || names.every((name) => name.startsWith("!"));
+}
+
 const titleOf = (file: string) => file.replace(/^.*\//, "").replace(/\.sql$/, "").replace(/^\d+[_-]?/, "");
 
 /** Rails: structure.sql, as one migration that a database which has run all of Rails' own is taken to have. */
 export function readRails(files: Files): Read {
   const file = files.names.find((name) => /(?:^|\/)structure\.sql$/.test(name))!;
   const text = files.text(file);
-  const versions = [...text.matchAll(/^\s*\('(\d+)'\)[,;]/gm)].map(([, version]) => version!);
+  const versions = [...text.matchAll(/^\s*\('(\d+)'\)[,;]/gm)].map(([, version]) => version!).toSorted(
+    compareTexts,
+  );
   // Rails' own books are no part of the schema.
   const up = text.replace(/^INSERT INTO "?schema_migrations"?[\s\S]*?;\s*$/m, "");
   return {
     migrations: [{
-      ...{
-        key: versions.toSorted().at(-1) ?? "",
-        version: undefined,
-        title: "structure",
-        file,
-        up,
-        down: undefined,
-      },
-      ...{
-        noTransaction: false,
-        decisions: [`it stands for the ${versions.length} migrations that Rails has run`],
-      },
+      ...{ key: versions.at(-1) ?? "", also: versions.slice(0, -1), version: undefined, title: "structure" },
+      ...{ file, up, down: undefined, noTransaction: false },
+      decisions: [`it stands for the ${versions.length} migrations that Rails has run`],
     }],
     problems: [],
     decisions: [],

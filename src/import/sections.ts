@@ -1,11 +1,21 @@
 /**
  * Tools that keep the way up and the way down in one file, apart by comment lines: dbmate, goose, sql-migrate, tern,
- * node-pg-migrate.
+ * node-pg-migrate. A line is a mark where that tool takes it for one, and a comment elsewhere.
  *
  * @module
  */
 
-import type { Files, ForeignMigration, Read } from "./foreign.ts";
+import { basename } from "node:path";
+import {
+  CODE,
+  codeMigration,
+  compareNumbers,
+  compareTexts,
+  type Files,
+  type ForeignMigration,
+  numberOf,
+  type Read,
+} from "./foreign.ts";
 
 /** What a line of a file means. */
 interface Meaning {
@@ -14,54 +24,71 @@ interface Meaning {
   readonly noTransaction?: boolean;
   /** What is to be told of it. */
   readonly decision?: string;
+  readonly problem?: string;
 }
 
-/** A way to keep both in one file. */
-export interface Dialect {
+/** A file in its parts. */
+export interface Sections
+  extends Pick<ForeignMigration, "up" | "down" | "noTransaction" | "decisions" | "problems"> {
+  /** Whether there was any mark. */
+  readonly hasMarks: boolean;
+}
+
+/** Tools whose files have sections. */
+export type SectionTool = "dbmate" | "goose" | "sql-migrate" | "tern" | "node-pg-migrate";
+
+const NO_TRANSACTION = { noTransaction: true } as const;
+const SUBSTITUTES = "goose fills in variables of the environment in it: write the values";
+
+/** A way to keep both in one file, line by line. */
+interface Dialect {
   /** Which part a file begins with. */
   readonly first: "up" | "none";
+  /** Whether lines end as on Unix when that tool sends them, whatever the file has. */
+  readonly unixLines: boolean;
+  /** What becomes of SQL in front of the first mark: the tool passes over it, or refuses it. */
+  readonly lead: "left out" | "refused";
   /** What a line means; undefined where it is part of the SQL. */
   readonly meaningOf: (line: string) => Meaning | undefined;
 }
 
-const NO_TRANSACTION = { noTransaction: true } as const;
-
-export const DIALECTS: Readonly<
-  Record<"dbmate" | "goose" | "sql-migrate" | "tern" | "node-pg-migrate", Dialect>
-> = {
+const DIALECTS: Readonly<Record<Exclude<SectionTool, "node-pg-migrate">, Dialect>> = {
   "dbmate": {
-    first: "none",
+    ...{ first: "none", unixLines: false, lead: "refused" },
     meaningOf: (line) => {
-      const match = /^--\s*migrate:(up|down)\b(.*)$/.exec(line);
+      const match = /^--\s*migrate:(up|down)(?:\s+(\S.*))?\s*$/.exec(line);
       return match
-        ? { part: match[1] as "up" | "down", noTransaction: /\btransaction:\s*false\b/.test(match[2]!) }
+        ? {
+          part: match[1] as "up" | "down",
+          noTransaction: /(?:^|\s)transaction:\s*false\b/.test(match[2] ?? ""),
+        }
         : undefined;
     },
   },
   "goose": {
-    first: "none",
+    ...{ first: "none", unixLines: true, lead: "refused" },
     meaningOf: (line) => {
       const word = /^--\s*\+goose\s+(.*?)\s*$/i.exec(line)?.[1]?.toLowerCase();
       if (word === undefined) return undefined;
       if (word === "up" || word === "down") return { part: word };
       if (word === "no transaction") return NO_TRANSACTION;
-      return /^statement(?:begin|end)$/.test(word)
+      if (word === "envsub on") return { problem: SUBSTITUTES };
+      return /^(?:statement(?:begin|end)|envsub off)$/.test(word)
         ? {}
         : { decision: `the mark "+goose ${word}" was left out` };
     },
   },
   "sql-migrate": {
-    first: "none",
+    ...{ first: "none", unixLines: true, lead: "left out" },
     meaningOf: (line) => {
-      const match = /^--\s*\+migrate\s+(\w+)(.*)$/i.exec(line);
-      const word = match?.[1]?.toLowerCase();
-      if (word === undefined) return undefined;
-      if (word !== "up" && word !== "down") return {};
-      return { part: word, noTransaction: /\bnotransaction\b/i.test(match![2]!) };
+      const [, word, rest = ""] = /^-- \+migrate (\w+)(.*)$/.exec(line) ?? [];
+      if (word === "StatementBegin" || word === "StatementEnd") return {};
+      if (word !== "Up" && word !== "Down") return undefined;
+      return { part: word === "Up" ? "up" : "down", noTransaction: /\bnotransaction\b/.test(rest) };
     },
   },
   "tern": {
-    first: "up",
+    ...{ first: "up", unixLines: false, lead: "left out" },
     meaningOf: (line) =>
       /^-{2,}\s*create above\s*\/\s*drop below/i.test(line)
         ? { part: "down" }
@@ -69,28 +96,25 @@ export const DIALECTS: Readonly<
         ? NO_TRANSACTION
         : undefined,
   },
-  "node-pg-migrate": {
-    first: "up",
-    meaningOf: (line) => {
-      const word = /^--\s*(up|down)\s+migration\s*$/i.exec(line)?.[1]?.toLowerCase();
-      return word === undefined ? undefined : { part: word as "up" | "down" };
-    },
-  },
 };
 
-/** Splits a file. */
-export function splitSections(
-  text: string,
-  { first, meaningOf }: Dialect,
-): Pick<ForeignMigration, "up" | "down" | "noTransaction" | "decisions"> & { readonly hasMarks: boolean } {
+/** Splits a file the way a tool does. */
+export function splitSections(text: string, tool: SectionTool): Sections {
+  return tool === "node-pg-migrate" ? splitBySearch(text) : splitByLines(text, DIALECTS[tool]);
+}
+
+function splitByLines(text: string, { first, unixLines, lead: about, meaningOf }: Dialect): Sections {
   const parts = { none: [] as string[], up: [] as string[], down: [] as string[] };
   const decisions: string[] = [];
+  const problems: string[] = [];
   let current: keyof typeof parts = first;
   let noTransaction = false;
   let hasMarks = false;
   let hasDown = false;
-  for (const line of text.split(/\r?\n/)) {
-    const meaning = meaningOf(line.trim());
+  const sent = unixLines ? text.replaceAll("\r\n", "\n") : text;
+  // With what ends each: a text that spans lines stays as it is.
+  for (const line of sent.replace(/^\ufeff/, "").split(/(?<=\n)/)) {
+    const meaning = meaningOf(line.trimEnd());
     if (!meaning) {
       parts[current].push(line);
       continue;
@@ -100,42 +124,144 @@ export function splitSections(
     if (meaning.part === "down") hasDown = true;
     if (meaning.noTransaction && (meaning.part ?? "up") === "up") noTransaction = true;
     if (meaning.decision) decisions.push(meaning.decision);
+    if (meaning.problem) problems.push(meaning.problem);
   }
-  const lead = parts.none.join("\n").trim();
-  const down = parts.down.join("\n").trim();
+  const lead = parts.none.join("").trim();
+  const isRemark = lead.split("\n").every((line) => /^\s*(?:--.*)?$/.test(line));
+  if (!isRemark && hasMarks) {
+    if (about === "left out") {
+      decisions.push("what stands before its first mark was left out: the old tool passes over it");
+    } else {problems.push(
+        "SQL stands before its first mark, which the old tool refuses: put it where it belongs",
+      );}
+  }
+  const down = parts.down.join("").trim();
   return {
-    ...{ hasMarks, noTransaction, decisions },
-    up: `${lead === "" ? "" : `${lead}\n`}${parts.up.join("\n")}`.trim(),
+    ...{ hasMarks, noTransaction, decisions, problems },
+    up: `${lead === "" || !isRemark ? "" : `${lead}\n`}${parts.up.join("")}`.trim(),
     down: hasDown && down !== "" ? down : undefined,
   };
 }
 
-/** Names of files that such a tool reads. */
-const NAME = /^(\d+)(?:[_-](.*))?\.sql$/;
-
-/** Reads a folder of such files. */
-export function readSections(files: Files, tool: keyof typeof DIALECTS): Read {
-  const own = files.names.filter((name) => NAME.test(name));
-  const problems = files.names.filter((name) => /^\d+.*\.(?:go|js|ts|mjs|cjs|py|rb)$/.test(name))
-    .map((file) => ({ file, message: "is code, and no SQL: write what it does as a migration" }));
-  const migrations = own.map((file): ForeignMigration => {
-    const [, version, title = ""] = NAME.exec(file)!;
-    const { up, down, noTransaction, decisions } = splitSections(files.text(file), DIALECTS[tool]);
-    // What each tool's history has of a file.
-    const key = tool === "sql-migrate"
-      ? file
-      : tool === "node-pg-migrate"
-      ? file.replace(/\.sql$/, "")
-      : version!.replace(/^0+(?=\d)/, "");
-    return { key, version: version!, title, file, up, down, noTransaction, decisions };
-  });
-  // By number, as they do; sql-migrate and node-pg-migrate too, where names are numbers of one length.
-  migrations.sort((a, b) => compareNumbers(a.version!, b.version!) || (a.file < b.file ? -1 : 1));
-  return { migrations, problems, decisions: [] };
+/** node-pg-migrate: a part begins where the first mark of its kind is, in whatever order. */
+function splitBySearch(text: string): Sections {
+  const start = (direction: string) =>
+    text.search(new RegExp(`^\\s*--[\\s-]*${direction}\\s+migration`, "im"));
+  const [up, down] = [start("up"), start("down")];
+  const cut = (from: number, other: number) => text.slice(from, other > from ? other : undefined);
+  const isWhole = up < 0 && down < 0;
+  const undo = down < 0 ? undefined : withoutFirstMark(cut(down, up));
+  return {
+    ...{ hasMarks: !isWhole, noTransaction: false, problems: [] },
+    // Without a mark for it the way up is all of the file, as that tool has it.
+    up: up < 0 ? text : withoutFirstMark(cut(up, down)),
+    down: undo === "" ? undefined : undo,
+    decisions: up > 0 && /\S/.test(text.slice(0, up).replace(/^\s*--.*$/gm, "")) && down !== 0
+      ? ["what stands before its first mark was left out: the old tool passes over it"]
+      : [],
+  };
 }
 
-/** Orders digits as numbers, whatever their length. */
-export function compareNumbers(a: string, b: string): number {
-  const [x, y] = [BigInt(a), BigInt(b)];
-  return x < y ? -1 : x > y ? 1 : 0;
+function withoutFirstMark(part: string): string {
+  return part.replace(/^\s*--.*(?:\n|$)/, "").trim();
+}
+
+/** Which files a tool reads, and what it makes of a name. */
+interface Naming {
+  /** Names of its files, with the version and the words; what it does not match the tool does not read. */
+  readonly name: RegExp;
+  /** By what its history knows a file. */
+  readonly keyOf: (file: string, version: string) => string;
+  readonly order: (a: ForeignMigration, b: ForeignMigration) => number;
+}
+
+const byNumber = (a: ForeignMigration, b: ForeignMigration) =>
+  compareNumbers(a.version!, b.version!) || compareTexts(a.file, b.file);
+
+const NAMINGS: Readonly<Record<Exclude<SectionTool, "node-pg-migrate">, Naming>> = {
+  "dbmate": {
+    name: /^(\d+)[_-]?(.*)\.sql$/,
+    keyOf: (_, version) => numberOf(version),
+    order: (a, b) => compareTexts(a.file, b.file),
+  },
+  "goose": { name: /^(\d+)_(.*)\.sql$/, keyOf: (_, version) => numberOf(version), order: byNumber },
+  "tern": { name: /^(\d+)_(.+)\.sql$/, keyOf: (_, version) => numberOf(version), order: byNumber },
+  "sql-migrate": {
+    name: /^(\d*)[_-]?(.*)\.sql$/,
+    keyOf: (file) => file,
+    // Those with a number go first.
+    order: (a, b) =>
+      a.version !== undefined && b.version !== undefined
+        ? byNumber(a, b)
+        : a.version !== undefined
+        ? -1
+        : b.version !== undefined
+        ? 1
+        : compareTexts(a.file, b.file),
+  },
+};
+
+/** Reads a folder of such files. */
+export function readSections(files: Files, tool: Exclude<SectionTool, "node-pg-migrate">): Read {
+  const { name, keyOf, order } = NAMINGS[tool];
+  const migrations = files.names.filter((file) => !file.includes("/")).flatMap((file): ForeignMigration[] => {
+    const code = CODE.test(file) && tool === "goose" && /^(\d+)_(.*)\.go$/.exec(file);
+    if (code && !file.endsWith("_test.go")) {
+      return [codeMigration({ key: numberOf(code[1]!), version: code[1]!, title: code[2]!, file })];
+    }
+    const match = name.exec(file);
+    if (!match) return [];
+    const [, version, title] = match as unknown as [string, string, string];
+    const { hasMarks: _, ...sections } = splitSections(files.text(file), tool);
+    return [{ key: keyOf(file, version), version: version || undefined, title, file, ...sections }];
+  });
+  migrations.sort(order);
+  return { migrations: numberedOrNot(migrations), problems: [], decisions: [] };
+}
+
+/** Where one has no version, none of them counts. */
+export function numberedOrNot(migrations: readonly ForeignMigration[]): readonly ForeignMigration[] {
+  const isNumbered = migrations.every(({ version }) => version !== undefined);
+  return isNumbered ? migrations : migrations.map((one) => ({ ...one, version: undefined }));
+}
+
+/** 17 digits are a time to the millisecond, which node-pg-migrate compares with others as a number of milliseconds. */
+function placeOf(prefix: string): number {
+  const parts = /^(\d{4})(\d{2})(\d{2})(\d{2})(\d{2})(\d{2})(\d{3})$/.exec(prefix)?.slice(1).map(Number);
+  if (!parts) return Number(prefix);
+  const [year, month, ...rest] = parts as [number, number, number, number, number, number, number];
+  return Date.UTC(year, month - 1, ...rest);
+}
+
+/** node-pg-migrate: files with marks, and pairs of `.up.sql` and `.down.sql`. */
+export function readNodePgMigrate(files: Files): Read {
+  const own = files.names.filter((file) => /^\d+[^/]*$/.test(file));
+  const migrations = own.flatMap((file): ForeignMigration[] => {
+    const [, prefix, title] = /^(\d+)[_-]?(.*?)(?:\.[^.]+)$/.exec(file) ?? [];
+    if (prefix === undefined || file.endsWith(".down.sql")) return [];
+    const key = file.replace(/\.[^.]+$/, "");
+    if (CODE.test(file)) return [codeMigration({ key, version: prefix, title: title!, file })];
+    if (!file.endsWith(".sql")) return [];
+    const stem = /^(.*)\.up\.sql$/.exec(file)?.[1];
+    if (stem === undefined) {
+      const { hasMarks: _, ...sections } = splitSections(files.text(file), "node-pg-migrate");
+      return [{ key, version: prefix, title: title!, file, ...sections }];
+    }
+    const undo = `${stem}.down.sql`;
+    return [{
+      // Its history has either, by the version of the tool.
+      ...{ key: stem, version: prefix, title: title!.replace(/\.up$/, ""), file, up: files.text(file) },
+      down: own.includes(undo) ? files.text(undo) : undefined,
+      ...{ noTransaction: false, decisions: [] },
+    }];
+  });
+  const byPlace = new Intl.Collator(undefined, { numeric: true, ignorePunctuation: true });
+  migrations.sort((a, b) =>
+    placeOf(a.version!) - placeOf(b.version!) || byPlace.compare(basename(a.file), basename(b.file))
+  );
+  const isMixed = new Set(migrations.map(({ version }) => version!.length === 17)).size > 1;
+  return {
+    migrations: isMixed ? migrations.map((one) => ({ ...one, version: undefined })) : migrations,
+    ...{ problems: [], decisions: [] },
+  };
 }

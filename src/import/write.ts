@@ -4,8 +4,18 @@
  * @module
  */
 
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { dirname, join, resolve } from "node:path";
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { assertBelow, notWritable } from "../config/leave_to_write.ts";
 import { messageOf, PipeweaveError } from "../errors.ts";
 
 /** What a folder is to an import: to be written, or one that holds its files already. */
@@ -14,15 +24,40 @@ export type Written = "written" | "there already" | "edited since";
 /**
  * Looks at the folder that an import goes to.
  *
+ * @param files texts by their names
+ * @param needingHands names of files that are to be edited
  * @returns `written` where its files are to be written, `there already` where the folder has these very files, `edited since`
  *   where some of them have another text, or others were added
  * @throws {PipeweaveError} of kind `usage` when the folder holds something else
  */
-export function lookAtOutput(folder: string, files: ReadonlyMap<string, string>): Written {
+export function lookAtOutput(
+  folder: string,
+  files: ReadonlyMap<string, string>,
+  needingHands: ReadonlySet<string>,
+): Written {
   const target = resolve(folder);
-  const present = existsSync(target) ? readdirSync(target) : [];
+  let present: readonly string[];
+  try {
+    present = existsSync(target) ? readdirSync(target) : [];
+  } catch (error) {
+    throw new PipeweaveError(
+      "usage",
+      "not_a_folder",
+      `${folder} is no folder that can be read: ${messageOf(error)}`,
+      {
+        hint: "Nothing was written. Name a folder that is not there yet: --output <folder>.",
+        cause: error,
+      },
+    );
+  }
   if (present.length === 0) return "written";
-  if ([...files.keys()].some((name) => !present.includes(name))) {
+  const same = [...files].filter(([name, text]) =>
+    present.includes(name) && readFileSync(join(target, name), "utf8") === text
+  );
+  const isThere = [...files.keys()].every((name) => present.includes(name));
+  // Files of these names alone may be anybody's.
+  const isOurs = same.length > 0 || [...files.keys()].every((name) => needingHands.has(name));
+  if (!isThere || !isOurs) {
     throw new PipeweaveError(
       "usage",
       "folder_not_empty",
@@ -30,26 +65,41 @@ export function lookAtOutput(folder: string, files: ReadonlyMap<string, string>)
       { hint: "Name a folder that is not there yet: --output <folder>." },
     );
   }
-  const isSame = present.length === files.size &&
-    [...files].every(([name, text]) => readFileSync(join(target, name), "utf8") === text);
-  return isSame ? "there already" : "edited since";
+  return same.length === files.size && present.length === files.size ? "there already" : "edited since";
 }
 
 /**
- * Writes files into a folder that is new or empty: into another one beside it first, which then gets its name.
+ * Writes files into a folder that is new or empty: into a draft beside it first, which then gets its name. Of two at once one
+ * is refused.
  *
  * @throws {PipeweaveError} of kind `usage` when it must not be written to
  */
 export function writeFolder(folder: string, files: ReadonlyMap<string, string>): void {
   const target = resolve(folder);
-  const draft = join(
-    dirname(target),
-    `.${target.slice(dirname(target).length + 1)}.${crypto.randomUUID().slice(0, 8)}`,
-  );
+  const draft = join(dirname(target), `.${basename(target)}.importing`);
+  const again = "db:import …";
   try {
-    mkdirSync(draft, { recursive: true });
+    assertBelow(target);
+    mkdirSync(dirname(target), { recursive: true });
+    mkdirSync(draft);
+  } catch (error) {
+    if ((error as { code?: string }).code === "EEXIST") {
+      throw new PipeweaveError(
+        "usage",
+        "import_at_work",
+        `There is ${draft}: another import is at work, or was cut off`,
+        {
+          hint: "Nothing was written. When no import is at work, remove that folder, and run it again.",
+          cause: error,
+        },
+      );
+    }
+    throw notWritable(error, folder, dirname(target), again);
+  }
+  try {
     for (const [name, text] of files) writeFileSync(join(draft, name), text, { flag: "wx" });
-    if (existsSync(target)) rmSync(target, { recursive: true });
+    // Refused where somebody has put something there meanwhile.
+    if (existsSync(target)) rmdirSync(target);
     renameSync(draft, target);
   } catch (error) {
     try {
@@ -57,20 +107,6 @@ export function writeFolder(folder: string, files: ReadonlyMap<string, string>):
     } catch {
       // It is the first failure that tells.
     }
-    const isForbidden = error instanceof Error &&
-      /NotCapable|Requires write access/.test(`${error.name}${error.message}`);
-    throw new PipeweaveError(
-      "usage",
-      "not_writable",
-      isForbidden
-        ? `${folder} is outside of the working folder, and the binary has no leave to write there`
-        : `The folder ${folder} cannot be written: ${messageOf(error)}`,
-      {
-        hint: isForbidden
-          ? `Start it from a folder above it: (cd ${dirname(target)} && pipeweave db:import …)`
-          : "Nothing was written. Name another folder with --output.",
-        cause: error,
-      },
-    );
+    throw notWritable(error, folder, dirname(target), again);
   }
 }

@@ -648,6 +648,6 @@ export function shellQuoted(word: string): string {
 export function notMigrated({ settings, target }: Session, what: string): PipeweaveError {
   const option = settings.schema === "public" ? "" : ` --schema ${shellQuoted(settings.schema)}`;
   return new PipeweaveError("database", "not_migrated", `Schema "${settings.schema}" of ${target} ${what}`, {
-    hint: `Run: pipeweave db:migrate${option}`,
+    hint: `PipeWeave's own tables are missing. Make them: pipeweave db:migrate --embedded${option}`,
   });
 }

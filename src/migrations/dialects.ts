@@ -61,6 +61,36 @@ const DIRECTION = new RegExp(
 );
 const IS_UP = new RegExp(`^(?:${UP})$`, "i");
 
+/** node-pg-migrate takes a line for a mark whatever follows; one alone may be a remark. */
+const LOOSE_DIRECTION = /^--[\s-]*(up|down)\s+migration\b/i;
+
+/** A line that may be another tool's. */
+interface Suspect {
+  readonly mark: Mark;
+  /** Which way begins there, by the words of no tool in particular; undefined for a line of one tool alone. */
+  readonly direction: "up" | "down" | undefined;
+}
+
+/** Lines that look like another tool's marks, the first one first. In a string there are none. */
+async function* suspectsIn(
+  text: string,
+  statements: readonly Statement[] | undefined,
+): AsyncGenerator<Suspect> {
+  for (const match of text.matchAll(/^[ \t]*((?:--|#|\/\*)[^\n\r]*)/gm)) {
+    const line = match[1]!.trim();
+    const known = TOOLS.find(([, pattern]) => pattern.test(line));
+    const word = (DIRECTION.exec(line) ?? LOOSE_DIRECTION.exec(line))?.[1];
+    if (!known && !word) continue;
+    const offset = match.index + match[0].indexOf(match[1]!);
+    if (statements && !await isComment(text, offset, statements)) continue;
+    const [tool, , hint] = known ?? ["another tool", undefined, SECTIONS];
+    yield {
+      mark: { tool, line: excerptOf(line), offset, hint },
+      direction: known ? undefined : IS_UP.test(word!) ? "up" : "down",
+    };
+  }
+}
+
 /**
  * The first line in a file that another tool's files have. In a string it is none.
  *
@@ -72,21 +102,36 @@ export async function foreignMark(
 ): Promise<Mark | undefined> {
   let up: Mark | undefined;
   let down: Mark | undefined;
-  for (const match of text.matchAll(/^[ \t]*((?:--|#|\/\*)[^\n\r]*)/gm)) {
-    const line = match[1]!.trim();
-    const known = TOOLS.find(([, pattern]) => pattern.test(line));
-    const direction = DIRECTION.exec(line)?.[1]?.toLowerCase();
-    if (!known && !direction) continue;
-    const offset = match.index + match[0].indexOf(match[1]!);
-    if (statements && !await isComment(text, offset, statements)) continue;
-    const shown = excerptOf(line);
-    if (known) return { tool: known[0], line: shown, offset, hint: known[2] };
-    const mark = { tool: "another tool", line: shown, offset, hint: SECTIONS };
-    if (IS_UP.test(direction!)) up ??= mark;
+  for await (const { mark, direction } of suspectsIn(text, statements)) {
+    if (!direction) return mark;
+    if (direction === "up") up ??= mark;
     else down ??= mark;
   }
   // One alone may be a remark; both are sections.
   return up && down;
+}
+
+/**
+ * A text whose lines that look like another tool's marks are remarks, which nobody takes for a mark: `-- was: migrate:down`. No
+ * line goes, since a comment may have more of them, and end where one says so.
+ *
+ * @returns the text, and the lines that were changed
+ */
+export async function withoutForeignMarks(
+  text: string,
+  statements: readonly Statement[],
+): Promise<{ readonly text: string; readonly lines: readonly string[] }> {
+  const suspects = await Array.fromAsync(suspectsIn(text, statements));
+  const has = (direction: Suspect["direction"]) => suspects.some((one) => one.direction === direction);
+  if (!has(undefined) && !(has("up") && has("down"))) return { text, lines: [] };
+  let changed = text;
+  for (const { mark: { offset } } of suspects.toReversed()) {
+    const opener = /^(?:--|#|\/\*)/.exec(text.slice(offset, offset + 2))![0];
+    changed = `${changed.slice(0, offset)}${opener} was: ${
+      changed.slice(offset + opener.length).replace(/^[ \t]*/, "")
+    }`;
+  }
+  return { text: changed, lines: suspects.map(({ mark }) => mark.line) };
 }
 
 async function isComment(text: string, offset: number, statements: readonly Statement[]): Promise<boolean> {

@@ -4,7 +4,6 @@
  * @module
  */
 
-import { cellsOf } from "../cells.ts";
 import type { SqlLocation } from "../errors.ts";
 
 /** One thing that is wrong, or worth a look. */
@@ -29,7 +28,8 @@ const LINES_BEFORE = 3;
 const EXCERPT_COLUMNS = 100;
 
 /**
- * The place of a character in a file.
+ * The place of a character in a file. The caret of the excerpt stands below it where every character is as wide as the others;
+ * whoever draws it moves it.
  *
  * @param offset UTF-16 units from the start of `text`
  * @param from where the statement starts; the excerpt does not go back beyond it
@@ -56,7 +56,7 @@ export function locate(file: string, text: string, offset: number, from = 0): Sq
   const cut = rows.at(-1)?.cut ?? 0;
   const excerpt = [
     ...rows.map(({ number, content }) => `  ${String(number).padStart(width)} | ${content}`.trimEnd()),
-    `  ${" ".repeat(width)} | ${" ".repeat(cellsOf([...before].slice(cut).join("")))}^`,
+    `  ${" ".repeat(width)} | ${" ".repeat([...before].slice(cut).length)}^`,
   ].join("\n");
   return { file, line, column, excerpt };
 }

@@ -9,7 +9,7 @@ import type { DatabaseStatus } from "../commands/status.ts";
 import type { ValidationResult } from "../commands/validate.ts";
 import type { MigrationPlan, PlannedMigration } from "../commands/dry_run.ts";
 import type { LintResult, Reported } from "../commands/lint.ts";
-import { cellsOf, fitted, padded } from "../cells.ts";
+import { cellsOf, fitted, padded } from "./cells.ts";
 import { formatDuration } from "../config/duration.ts";
 import { printable, printableLines } from "../printable.ts";
 import { EMBEDDED, labelOf } from "../migrations/migration.ts";
@@ -139,13 +139,13 @@ export function describeSets(sets: readonly SetOfFiles[]): string {
 
 /** A report of `db:validate`: every finding, then the verdict. */
 export function formatValidation(
-  { valid, files, comparedWithDatabase, findings }: ValidationResult,
+  { valid, migrations, comparedWithDatabase, findings }: ValidationResult,
   { columns, style: { good, bad, warn } }: Page,
 ): string {
   const scope = comparedWithDatabase ? "files and the database's history" : "files alone";
   const verdict = valid
-    ? `${good("✓")} ${files} migration(s) are valid (${scope})`
-    : `${bad("✗")} ${files} migration(s) checked (${scope}): not valid`;
+    ? `${good("✓")} ${migrations} migration(s) are valid (${scope})`
+    : `${bad("✗")} ${migrations} migration(s) checked (${scope}): not valid`;
   const painted = ({ severity }: Finding) => (severity === "error" ? bad : warn)(`${severity}:`);
   const lines = [
     ...findings.flatMap((finding) => [`${painted(finding)} ${printableLines(formatFinding(finding))}`, ""]),
@@ -186,7 +186,7 @@ function linesOfFinding(
   { code, file, location, message, blocks, why, hint }: Reported,
   { style: { good, bad, warn, faint, strong } }: Page,
 ): readonly string[] {
-  const place = strong(`${file}:${location?.line}:${location?.column}:`);
+  const place = strong(location ? `${file}:${location.line}:${location.column}:` : `${file}:`);
   return [
     `${place} ${message} ${faint(`(${code})`)}`,
     ...(location ? [location.excerpt] : []),
@@ -215,7 +215,7 @@ export function formatPlan(plan: MigrationPlan, page: Page): string {
 }
 
 function linesOfPlanned(
-  { migration, statements, findings }: PlannedMigration,
+  { migration, statements }: PlannedMigration,
   { columns, style: { bad, warn, strong } }: Page,
 ): string[] {
   const how = [
@@ -227,10 +227,12 @@ function linesOfPlanned(
   const time = statements.some(({ tried }) => tried) ? ` (${formatDuration(ms)})` : "";
   const head = `${strong(labelOf(migration))}: ${how.join(", ")}${time}`;
   // PipeWeave's own are the same everywhere; --json has their statements too.
-  if (migration.source === EMBEDDED && findings.length === 0) return [head];
+  if (migration.source === EMBEDDED && statements.every(({ findings }) => findings.length === 0)) {
+    return [head];
+  }
   return [
     head,
-    ...statements.flatMap(({ line, firstLine, tried }) => {
+    ...statements.flatMap(({ line, firstLine, tried, findings }) => {
       const head = `  line ${line}${tried ? ` (${formatDuration(tried.durationMs)})` : ""}: `;
       const room = Math.max(columns - cellsOf(head), 20);
       const shown = cellsOf(firstLine) > room ? `${fitted(firstLine, room - 1)}…` : firstLine;
@@ -240,10 +242,9 @@ function linesOfPlanned(
           `    locks ${table}: ${mode.startsWith("ACCESS EXCLUSIVE") ? warn(mode) : mode}`
         ),
         ...(tried?.rewritten ?? []).map((table) => `    ${bad("REWRITES")} ${table}`),
-        ...findings.filter(({ location }) => location?.line === line)
-          .map(({ code, message, blocks }) =>
-            `    ${bad("!")} ${message}${blocks === "nobody" ? "" : `, which blocks ${blocks}`} (${code})`
-          ),
+        ...findings.map(({ code, message, blocks }) =>
+          `    ${bad("!")} ${message}${blocks === "nobody" ? "" : `, which blocks ${blocks}`} (${code})`
+        ),
       ];
     }),
   ];

@@ -30,13 +30,12 @@ export interface ImportText {
 export function formatSeen(result: ImportResult, { verbose, page, target }: ImportText): string {
   const { tool, files, decisions, problems, history } = result;
   const { bad, strong } = page.style;
-  const oneWay = files.filter(({ down }) => down === undefined).map(labelOf);
+  const oneWay = files.filter(({ down, isCode }) => down === undefined && !isCode).map(labelOf);
+  const withDown = files.filter(({ down }) => down !== undefined).length;
   const outside = files.filter(({ sql }) => sql.startsWith("-- pipeweave: no-transaction")).length;
   const lines = [
-    `${tool}: ${files.length} migration(s), ${
-      files.length - oneWay.length
-    } with a way down, ${outside} outside a transaction`,
-    ...(oneWay.length > 0 && oneWay.length < files.length ? [`- no way down: ${named(oneWay)}`] : []),
+    `${tool}: ${files.length} migration(s), ${withDown} with a way down, ${outside} outside a transaction`,
+    ...(oneWay.length > 0 && withDown > 0 ? [`- no way down: ${named(oneWay)}`] : []),
     ...decisions.map((one) => `- ${printable(one)}`),
   ];
   const told = files.filter((file) => file.decisions.length > 0);
@@ -63,7 +62,7 @@ function historyLines(
 ): readonly string[] {
   if (target === undefined) return ["History: no database was asked, so none is taken over"];
   if (!history) return [`History: ${target} has none of ${tool}`];
-  const { table, applied, unknown, skipped } = history;
+  const { table, applied, unknown, skipped, edited } = history;
   return [
     `History of ${table}: ${applied.length} of ${files} applied`,
     ...(unknown.length > 0
@@ -71,6 +70,9 @@ function historyLines(
       : []),
     ...(skipped.length > 0
       ? [`  not applied, though later ones are: ${named(skipped)}; db:migrate --out-of-order applies them`]
+      : []),
+    ...(edited.length > 0
+      ? [`  edited since ${tool} applied them, and taken as they are now: ${named(edited)}`]
       : []),
   ];
 }

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { cellsOf } from "../cells.ts";
+import { cellsOf } from "./cells.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { LogRow } from "../engine/log.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { cellsOf } from "../cells.ts";
+import { cellsOf } from "./cells.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
 import { type ActiveTask, describeAge } from "../maintenance/tasks.ts";

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { cellsOf, fitted, without, wrapped } from "../cells.ts";
+import { cellsOf, fitted, without, wrapped } from "./cells.ts";
 import { type Style, styleFor } from "./style.ts";
 
 /** The page that a report is made for. */
@@ -59,7 +59,7 @@ const CARET_LINE = /^ *\| *\^$/;
  * @param columns Infinity changes nothing
  */
 export function flowed(text: string, columns: number): string {
-  if (columns === Infinity) return text;
+  if (columns === Infinity && !text.includes("^")) return text;
   const lines: string[] = [];
   let excerpt: string[] = [];
   const proseOf = (line: string) => wrapped(line, columns, `${/^ */.exec(line)![0]}  `);
@@ -74,17 +74,23 @@ export function flowed(text: string, columns: number): string {
   return [...lines, ...excerpt.flatMap(proseOf)].join("\n");
 }
 
-/** An excerpt cut to a page: the last two lines, of the caret and of what it points at, so that both are seen. */
+/**
+ * An excerpt cut to a page: the last two lines, of the caret and of what it points at, so that both are seen. The caret, which
+ * counts characters, is moved to where its character is drawn.
+ */
 function fittedExcerpt(lines: readonly string[], columns: number): readonly string[] {
   const caret = lines.at(-1)!;
   const gutter = caret.indexOf("|") + 2;
-  const room = columns - gutter;
-  const at = cellsOf(caret) - 1 - gutter;
+  const room = Math.max(1, columns - gutter);
+  const pointedAt = (lines.at(-2) ?? "").slice(gutter);
+  const at = cellsOf([...pointedAt].slice(0, caret.length - 1 - gutter).join(""));
   // What stands before the place tells more than what follows.
   const skipped = at < room ? 0 : at - Math.floor(room * 2 / 3);
-  return lines.map((line, index) => {
-    const content = line.slice(gutter);
-    const shown = index >= lines.length - 2 ? without(content, skipped) : content;
-    return (line.slice(0, gutter) + fitted(shown, Math.max(1, room))).trimEnd();
-  });
+  const cut = (line: string, from: number) =>
+    (line.slice(0, gutter) + fitted(without(line.slice(gutter), from), room)).trimEnd();
+  return [
+    ...lines.slice(0, -2).map((line) => cut(line, 0)),
+    cut(lines.at(-2) ?? "", skipped),
+    `${caret.slice(0, gutter)}${" ".repeat(at - skipped)}^`,
+  ];
 }

@@ -1,4 +1,5 @@
 import { assertEquals } from "@std/assert";
+import { cellsOf } from "./cells.ts";
 import { ageText, flowed, PLAIN, timeText } from "./page.ts";
 
 Deno.test("ages: the largest unit that still says something", () => {
@@ -31,7 +32,8 @@ Deno.test("an excerpt is cut around its caret, also where characters are wide", 
   assertEquals(shown[0], "  6 | -- before");
   assertEquals(shown[1]!.length <= 40, true);
   assertEquals(shown[1]!.slice(shown[2]!.indexOf("^")).startsWith("oops"), true, shown.join("\n"));
-  const wide = flowed(`  1 | SELECT '${"日".repeat(20)}' x;\n    | ${" ".repeat(50)}^`, 30).split("\n");
+  const wide = flowed(`  1 | SELECT '${"日".repeat(20)}' x;\n    | ${" ".repeat(30)}^`, 30).split("\n");
   assertEquals(wide[0]!.endsWith("日' x;"), true, wide.join("\n"));
-  assertEquals(wide[1]!.endsWith("^"), true);
+  assertEquals(cellsOf(wide[1]!), cellsOf(wide[0]!.slice(0, wide[0]!.indexOf("x"))) + 1);
+  assertEquals(flowed("  1 | '日' x\n    | " + "    ^", Infinity), "  1 | '日' x\n    |      ^");
 });

@@ -6,7 +6,7 @@
 
 import { formatDuration } from "../config/duration.ts";
 import { printable } from "../printable.ts";
-import { cellsOf, fitted } from "../cells.ts";
+import { cellsOf, fitted } from "./cells.ts";
 
 /** Work shorter than this shows no progress. */
 const QUIET_MS = 1000;

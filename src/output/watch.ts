@@ -4,7 +4,7 @@
  * @module
  */
 
-import { cellsOf, fitted, padded } from "../cells.ts";
+import { cellsOf, fitted, padded } from "./cells.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";

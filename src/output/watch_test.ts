@@ -1,6 +1,6 @@
 import { stripAnsiCode } from "@std/fmt/colors";
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { cellsOf } from "../cells.ts";
+import { cellsOf } from "./cells.ts";
 import { PLAIN } from "./page.ts";
 import { styleFor } from "./style.ts";
 import { chart, watchScreen, type WatchView } from "./watch.ts";
