@@ -190,12 +190,41 @@ for (const [signal, code] of [["SIGINT", 130], ["SIGTERM", 143]] as const) {
     assertEquals(outcome.code, code, outcome.stderr);
     assert(Date.now() - sent < 3000);
     assertStringIncludes(outcome.stderr, "error: 001_slow was interrupted\n");
+    // Whoever ended it is not asked to find out why.
+    assertStringIncludes(outcome.stderr, "next: Run db:migrate again: it goes on where it stopped.\n");
     assertStringIncludes(outcome.stderr, "001_slow was rolled back: nothing of it stays");
     assertStringIncludes(outcome.stderr, "not tried: 002_next");
     assertEquals(await active(), 0);
     assertEquals(await tables(database), []);
   });
 }
+
+Deno.test("an interruption is in the log, where there is one", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({
+    "001_quick.sql": "SELECT 1;",
+    "002_slow.sql": "SELECT pg_sleep(60);",
+  });
+  const run = new Run(["db:migrate", "--dir", folder.path], { env: { DATABASE_URL: database.url } });
+  await run.printed("Applying 002_slow");
+  await until(
+    async () =>
+      (await database
+        .sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`)
+        .length === 1,
+    "it sleeps",
+  );
+  run.kill("SIGHUP");
+  assertEquals((await run.outcome).code, 129);
+  const failed = await pipeweave(["db:history", "--failed"], { env: { DATABASE_URL: database.url } });
+  assertMatch(failed.stdout, /apply 002_slow: failed {2}by /);
+  const none = await pipeweave(["db:history", "--action", "rollback"], {
+    env: { DATABASE_URL: database.url },
+  });
+  assertEquals(none.stdout, "Nothing like that is logged.\n");
+  const first = await pipeweave(["db:history", "--limit", "1"], { env: { DATABASE_URL: database.url } });
+  assertEquals(first.stderr, "There are older entries: --limit <n> shows more.\n");
+});
 
 Deno.test("a second signal is not swallowed", async () => {
   // A server that takes the connection and then says nothing at all cannot be asked to cancel.

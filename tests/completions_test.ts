@@ -24,6 +24,7 @@ const FILES = {
   "migrations/001_first.sql": "SELECT 1;",
   "migrations/002_second.sql": "SELECT 2;",
   "mine/003_x.sql": "SELECT 3;",
+  "pipeweave.json": '{"targets":{"staging":"postgres://a@b/c","prod":"postgres://a@b/d"}}',
 };
 
 async function place() {
@@ -50,6 +51,9 @@ const TYPED: readonly (readonly [line: string, offered: readonly string[], inBas
   ["pipeweave db:migrate --dir mine --to ", ["003"]],
   ["pipeweave db:status --dir mi", ["migrations", "mine"]],
   ["pipeweave db:status --dir=min", ["--dir=mine"], ["mine"]],
+  ["pipeweave db:lint --explain add-for", ["add-foreign-key"]],
+  ["pipeweave db:status --target st", ["staging"]],
+  ["pipeweave --li", ["--licenses"]],
 ];
 
 const words = (text: string) =>

@@ -142,7 +142,7 @@ Deno.test("links between pages lead somewhere", () => {
 
 Deno.test("the recorded terminal shows what is printed today", async () => {
   const { success, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "-A", "--no-check", "scripts/record_terminal.ts", "--check"],
+    args: ["run", "--config", "deno.json", "-A", "--no-check", "scripts/record_terminal.ts", "--check"],
     cwd: root,
   }).output();
   assert(success, new TextDecoder().decode(stderr));

@@ -3,7 +3,7 @@
  * for another. What the old tools do with each was measured with them.
  */
 
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
 import { importFolder, type ImportOptions, type ImportResult } from "../src/commands/import.ts";
 import { PipeweaveError } from "../src/errors.ts";
 import type { Tool } from "../src/import/foreign.ts";
@@ -519,5 +519,10 @@ Deno.test("import: the value of an option is none, though it looks like one that
   const { code, stderr } = await pipeweave(["db:validate", "--offline", "--dir", "--help"], {});
   assertEquals(code, 2);
   assertStringIncludes(stderr, "The folder --help does not exist");
-  await assertRejects(() => look({ "x.txt": "" }), PipeweaveError, "It cannot be told");
+  const error = await assertRejects(
+    () => look({ "db/changes/x.sql": "" }),
+    PipeweaveError,
+    "It cannot be told",
+  );
+  assertMatch(error.details.hint!, /^Is \S+\/db\/changes meant\? Say it with --from, one of dbmate,/);
 });

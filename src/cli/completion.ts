@@ -6,7 +6,9 @@
  */
 
 import { discover } from "../migrations/discover.ts";
+import { RULES } from "../commands/lint_rules.ts";
 import { optionsOf } from "./arguments.ts";
+import type { Project } from "./project_file.ts";
 import type { CommandSpec, OptionSpec } from "./spec.ts";
 import type { Completion } from "./values.ts";
 
@@ -31,8 +33,13 @@ const NOTHING: Offer = { of: "words", words: [] };
  * Returns what may stand at the end of a command line.
  *
  * @param words the words behind the program's name, the one that is being typed at the end
+ * @param project reads the project's file, where its names are asked for
  */
-export function complete(words: readonly string[], commands: readonly CommandSpec[]): Offer {
+export function complete(
+  words: readonly string[],
+  commands: readonly CommandSpec[],
+  project: () => Project,
+): Offer {
   const typed = words.at(-1) ?? "";
   const before = words.slice(0, -1);
   const shown = commands.filter(({ isHidden }) => !isHidden);
@@ -59,15 +66,15 @@ export function complete(words: readonly string[], commands: readonly CommandSpe
   if (joined) {
     const option = options.get(joined[1]!);
     if (!option?.value) return NOTHING;
-    const values = valuesOf(option.value.completion, joined[2]!, before);
+    const values = valuesOf(option.value.completion, joined[2]!, before, project);
     return values.of === "words"
       ? { of: "words", words: values.words.map(([word, meaning]) => [`${joined[1]}=${word}`, meaning]) }
       : values;
   }
   const last = options.get(rest.at(-1) ?? "");
-  if (last?.value && !last.valueIsOptional) return valuesOf(last.value.completion, typed, before);
+  if (last?.value && !last.valueIsOptional) return valuesOf(last.value.completion, typed, before, project);
   if (typed.startsWith("-")) return offer(flagsOf(command, rest));
-  if (command.argument) return valuesOf(command.argument.completion, typed, before);
+  if (command.argument) return valuesOf(command.argument.completion, typed, before, project);
   return offer(flagsOf(command, rest));
 }
 
@@ -88,7 +95,12 @@ function flagsOf(command: CommandSpec, given: readonly string[]): readonly (read
   ]];
 }
 
-function valuesOf(completion: Completion, typed: string, before: readonly string[]): Offer {
+function valuesOf(
+  completion: Completion,
+  typed: string,
+  before: readonly string[],
+  project: () => Project,
+): Offer {
   switch (completion.of) {
     case "words":
       return {
@@ -100,8 +112,24 @@ function valuesOf(completion: Completion, typed: string, before: readonly string
       return { of: completion.of, words: [] };
     case "versions":
       return { of: "words", words: versionsFor(before).filter(([word]) => word.startsWith(typed)) };
+    case "rules":
+      return { of: "words", words: RULES.filter((rule) => rule.startsWith(typed)).map((rule) => [rule, ""]) };
+    case "targets":
+      return {
+        of: "words",
+        words: targetsOf(project).filter((name) => name.startsWith(typed)).map((name) => [name, ""]),
+      };
     case "nothing":
       return NOTHING;
+  }
+}
+
+/** Names in the project's file; one that is wrong is told by the command itself. */
+function targetsOf(project: () => Project): readonly string[] {
+  try {
+    return [...project().targets.keys()];
+  } catch {
+    return [];
   }
 }
 

@@ -8,7 +8,7 @@ import { messageOf } from "../errors.ts";
 import { formatDuration } from "../config/duration.ts";
 import { statusJson } from "../output/json.ts";
 import { statusMetrics } from "../output/openmetrics.ts";
-import { formatCleanup, formatStatus, SHOWN_APPLIED } from "../output/database_text.ts";
+import { formatCleanup, formatStatus, SHOWN } from "../output/database_text.ts";
 import { connect, openSession } from "./connect.ts";
 import { REQUEST_OPTIONS } from "./drain.ts";
 import { migratedSession, runMigrate } from "./migrate.ts";
@@ -211,10 +211,10 @@ const status: CommandSpec = {
         {
           flag: "--limit",
           value: wholeNumber("n", 1, 1_000_000),
-          description: "Show so many applied migrations, and so many pending ones.",
-          defaultsTo: "the last 50 applied ones",
+          description: "Show so many of the applied migrations, and of the pending ones.",
+          defaultsTo: "the last 50 and the next 50",
         },
-        { flag: "--all", description: "Show all applied migrations." },
+        { flag: "--all", description: "Show all of them." },
         METRICS,
       ],
     },
@@ -254,8 +254,8 @@ const status: CommandSpec = {
         () => statusJson(found),
         () =>
           input.has("--format") ? statusMetrics(found) : formatStatus(found, terminal.page, {
-            applied: input.has("--pending") ? 0 : input.has("--all") ? Infinity : limit ?? SHOWN_APPLIED,
-            pending: limit ?? Infinity,
+            applied: input.has("--pending") ? 0 : limit ?? (input.has("--all") ? Infinity : SHOWN),
+            pending: limit ?? (input.has("--all") || input.has("--pending") ? Infinity : SHOWN),
           }),
       );
     }

@@ -110,7 +110,7 @@ const lint: CommandSpec = {
         {
           flag: "--rule",
           isSetting: true,
-          value: text("rules"),
+          value: text("rules", { of: "rules" }),
           description: "Look only for these, separated by commas.",
         },
         {
@@ -136,7 +136,7 @@ const lint: CommandSpec = {
         { flag: "--list-rules", description: "Print the rules, and look at nothing." },
         {
           flag: "--explain",
-          value: text("rule"),
+          value: text("rule", { of: "rules" }),
           description: "Print what a rule is about, and look at nothing.",
         },
       ],

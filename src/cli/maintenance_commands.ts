@@ -347,7 +347,7 @@ const watch: CommandSpec = {
   group: "Maintenance",
   summary: "Follow the mode and the tasks on a full screen.",
   description:
-    "Shows the mode, charts of the running and the pending tasks, the stale and the oldest of them, and the log, every second. Keys: r requests maintenance (it asks first), x exits it, q ends.",
+    "Shows the mode, charts of the running and the pending tasks, the stale and the oldest of them, and the log, every second. Keys: r requests maintenance, and x exits it; both ask first. ? explains. q and Ctrl-C end the watching, with exit code 0, and leave the mode as it is.",
   options: [
     {
       title: "Watching",

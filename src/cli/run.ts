@@ -35,7 +35,9 @@ export async function run(args: readonly string[], world: World): Promise<number
     ]);
     if (args[0] === "__complete") {
       const { complete, offerText } = await import("./completion.ts");
-      world.out(offerText(complete(args.slice(1), COMMANDS)));
+      const { readProjectFile } = await import("./project_file.ts");
+      const project = () => readProjectFile(world, COMMANDS);
+      world.out(offerText(complete(args.slice(1), COMMANDS, project)));
       return 0;
     }
     const line = readCommandLine(args, COMMANDS);
@@ -117,8 +119,8 @@ async function textOf(
 
 /** A command of ours in a hint. */
 const COMMAND_IN_HINT = /\b(?:db|maintenance):[a-z]/;
-/** One that reads folders of migrations. */
-const READS_FOLDERS = /\bdb:(?:migrate|status|validate|lint|rollback|repair|baseline|new)\b/;
+/** A command line to copy, of one that reads folders of migrations. */
+const READS_FOLDERS = /\bpipeweave db:(?:migrate|status|validate|lint|rollback|repair|baseline|new)\b/;
 
 /** A command that a hint names has to be about the same folder and schema as the one that was typed. */
 async function nameOptions(error: PipeweaveError, call: Call | undefined): Promise<void> {

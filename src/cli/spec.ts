@@ -117,7 +117,7 @@ export const CONNECTION_OPTIONS: OptionGroup = {
     {
       flag: "--target",
       short: "-t",
-      value: text("name"),
+      value: text("name", { of: "targets" }),
       description: "One of the targets in pipeweave.json, in place of --url.",
     },
     {

@@ -10,7 +10,7 @@ import { parseDuration } from "../config/duration.ts";
 /** What a shell can offer for a value. */
 export type Completion =
   | { readonly of: "words"; readonly words: readonly string[] }
-  | { readonly of: "folders" | "files" | "versions" }
+  | { readonly of: "folders" | "files" | "versions" | "rules" | "targets" }
   | { readonly of: "nothing" };
 
 /** The kind of a value. */

@@ -7,6 +7,9 @@
 import { PipeweaveError } from "../errors.ts";
 import { LINT_RULES } from "../lint/rules.ts";
 
+/** Their names. */
+export const RULES: readonly string[] = Object.keys(LINT_RULES);
+
 /**
  * The rules, or what one of them says.
  *

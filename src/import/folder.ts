@@ -5,7 +5,7 @@
  */
 
 import { readdirSync, readFileSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import {
   compareTexts,
@@ -66,9 +66,7 @@ export function readForeignFolder(root: string, tool?: Tool): ForeignFolder {
       "usage",
       "unknown_tool",
       `It cannot be told which tool's migrations ${root} holds`,
-      {
-        hint: `Say it with --from, one of ${TOOLS.join(", ")}.`,
-      },
+      { hint: `${below(files)}Say it with --from, one of ${TOOLS.join(", ")}.` },
     );
   }
   if (from === "sqitch" && !sqitchFolders(files)) {
@@ -99,6 +97,13 @@ export function readForeignFolder(root: string, tool?: Tool): ForeignFolder {
     ],
     decisions: [...read.decisions, ...leftOut(files, from)],
   };
+}
+
+/** Folders further down that hold SQL: one of them may be meant. */
+function below({ names, root }: Files): string {
+  const folders = [...new Set(names.filter((name) => SQL.test(name) && name.includes("/")).map(dirname))];
+  if (folders.length === 0) return "";
+  return `Is ${folders.slice(0, 3).map((folder) => join(root, folder)).join(" or ")} meant? `;
 }
 
 /** Names of files of SQL. */

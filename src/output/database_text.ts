@@ -98,7 +98,9 @@ function statusRows(
         ...(partial.has(migration.version) ? [halfDone(partial.get(migration.version)!)] : []),
       ].join(", "),
     })),
-    ...(later > 0 ? [{ sign: " " as const, label: `${later} later ones`, note: "pending" }] : []),
+    ...(later > 0
+      ? [{ sign: " " as const, label: `${later} later ones`, note: faint("pending; --all shows them") }]
+      : []),
     ...status.taken.map(({ migration, by }) => ({
       sign: "!" as const,
       label: labelOf(migration),
@@ -128,8 +130,8 @@ function tookText({ executionTimeMs }: { readonly executionTimeMs: number | null
   return executionTimeMs === null ? "" : ` (${formatDuration(executionTimeMs)})`;
 }
 
-/** Applied migrations that are shown where nobody says how many. */
-export const SHOWN_APPLIED = 50;
+/** Applied migrations, and pending ones, that are shown where nobody says how many. */
+export const SHOWN = 50;
 
 /** `PipeWeave's own (5), ./db (12)`. */
 export function describeSets(sets: readonly SetOfFiles[]): string {
