@@ -77,7 +77,13 @@ export function readCommandLine(args: readonly string[], commands: readonly Comm
   const options = command ? optionsOf(command) : new Map<string, OptionSpec>();
   const flags = flagsIn(rest, options);
   const isAsked = (...asking: string[]) => flags.some((word) => asking.includes(word));
-  if (isAsked("--help", "-h")) return { command, args: [], asks: "help" };
+  if (isAsked("--help", "-h")) {
+    // Help about what there is not is none.
+    if (at !== undefined && !command && !isGroup(words[at]!, commands)) {
+      throw unknownCommand(words.slice(at, at + 2), commands);
+    }
+    return { command, args: [], asks: "help" };
+  }
   if (isAsked("--version", "-V") && !options.has("--version")) {
     return { command, args: rest, asks: "version" };
   }
