@@ -164,6 +164,8 @@ const rules = [
   "What a file changes on tables that it made itself is not reported. A finding that is right as it stands is",
   "accepted in the lines above its statement, or by `allow-file` for the whole file:",
   "`-- pipeweave: allow <rule> <reason>`. One that accepts nothing is a finding itself.",
+  "For a whole project, `--skip <rules>` leaves rules out and `--warn <rules>` makes their findings warnings, which do not",
+  'count for the exit code; in `pipeweave.json`: `"skip": "json-column", "warn": "drop-column"`.',
   "",
   "Which locks a statement takes is a table from PostgreSQL's documentation and source (src/lint/locks.ts). Where a",
   "database is named, it is asked: an ALTER TABLE is run on an empty temporary copy of its table, which takes ACCESS",

@@ -166,6 +166,23 @@ Deno.test("db:lint as a linter is used: files, rules, what fails, whole document
   await lint(["002_b.sql", "--fail-on", "never"], 0);
   await lint(["nowhere.sql"], 2);
   await lint([...dir, "--rule", "nonsense"], 2);
+  await lint([...dir, "--skip", "nonsense"], 2);
+  assert(
+    !(await lint(["002_b.sql", "--skip", "drop-table, index-not-concurrently,lock-after-lock"], 0)).includes(
+      "drop-table",
+    ),
+  );
+  const warned = ["002_b.sql", "--warn", "drop-table,index-not-concurrently,lock-after-lock"];
+  assertStringIncludes(await lint(warned, 0), "warning: drops");
+  assertMatch(await lint([...warned, "--format", "github"], 0), /^::warning file=/);
+  assert(!(await lint([...warned, "--format", "github"], 0)).includes("::error"));
+  assertStringIncludes(await lint([...warned, "--format", "junit"], 0), 'failures="0"');
+  assertEquals(
+    JSON.parse(await lint([...warned, "--format", "sarif"], 0)).runs[0].results.map((
+      one: { level: string },
+    ) => one.level),
+    ["warning", "warning", "warning"],
+  );
   assertStringIncludes(await lint(["--list-rules"], 0), "set-not-null");
   assertStringIncludes(await lint(["--explain", "set-not-null"], 0), "safe: ADD CONSTRAINT");
   const codes = ["drop-table", "index-not-concurrently", "syntax"];

@@ -112,6 +112,21 @@ const lint: CommandSpec = {
           isSetting: true,
           value: text("rules", { of: "rules" }),
           description: "Look only for these, separated by commas.",
+          defaultsTo: "all",
+        },
+        {
+          flag: "--skip",
+          isSetting: true,
+          value: text("rules", { of: "rules" }),
+          description: "Look for none of these.",
+          defaultsTo: "none",
+        },
+        {
+          flag: "--warn",
+          isSetting: true,
+          value: text("rules", { of: "rules" }),
+          description: "Findings of these are warnings: they are told, and do not count for the exit code.",
+          defaultsTo: "none",
         },
         {
           flag: "--fail-on",
@@ -174,7 +189,7 @@ const lint: CommandSpec = {
       return terminal.result(() => ({ rules: text.split("\n") }), () => text);
     }
     const smallTable = input.integer("--small-table");
-    const rules = input.text("--rule")?.split(",").map((rule) => rule.trim());
+    const named = (flag: string) => input.text(flag)?.split(",").map((rule) => rule.trim());
     await using session = await connectUnlessOffline(input, terminal);
     const { lintMigrations } = await import("../commands/lint.ts");
     const files = input.args;
@@ -186,7 +201,7 @@ const lint: CommandSpec = {
         : {}),
       since: input.text("--since"),
       files,
-      rules,
+      ...{ rules: named("--rule"), skipped: named("--skip"), warnings: named("--warn") },
       smallTable,
     });
     const json = () => ({ ...result, findings: result.findings.map(findingJson) });
@@ -196,11 +211,11 @@ const lint: CommandSpec = {
       const { lintReport } = await import("../output/lint_formats.ts");
       terminal.result(json, () => lintReport(format, result.findings));
     }
-    const isFailure = result.findings.some(({ blocks, why }) =>
-      why === "" || failOn === "any" || failOn === "blocking" && blocks !== "nobody"
+    const failures = result.findings.filter(({ blocks, why, severity }) =>
+      severity === "error" && (why === "" || failOn === "any" || failOn === "blocking" && blocks !== "nobody")
     );
-    if (!isFailure) return;
-    throw new PipeweaveError("integrity", "lint", `${result.findings.length} finding(s)`, {
+    if (failures.length === 0) return;
+    throw new PipeweaveError("integrity", "lint", `${failures.length} finding(s)`, {
       hint: "Write it the safe way, or accept it: -- pipeweave: allow <rule> <reason>",
     });
   },

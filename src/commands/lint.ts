@@ -27,6 +27,10 @@ export interface LintOptions extends MigrationSources {
   readonly smallTable?: number | undefined;
   /** Only findings of these rules; of all where there are none. */
   readonly rules?: readonly string[] | undefined;
+  /** No findings of these rules. */
+  readonly skipped?: readonly string[] | undefined;
+  /** Findings of these rules are warnings. */
+  readonly warnings?: readonly string[] | undefined;
 }
 
 /** What is reported of a file: a finding of a rule, or that it cannot be run as it is. */
@@ -58,8 +62,8 @@ export async function lintMigrations(
   const invalid = (await validateAll(looked, { schema: session?.settings.schema }))
     .filter(({ severity }) => severity === "error")
     .map((finding): Reported => ({ ...finding, blocks: "nobody", why: "" }));
-  const { rules = [], files = [] } = options;
-  for (const rule of rules) ruleText(rule);
+  const { rules = [], skipped = [], warnings = [], files = [] } = options;
+  for (const rule of [...rules, ...skipped, ...warnings]) ruleText(rule);
   const named = files.map((file) => resolve(file));
   const stranger = named.findIndex((file) =>
     !migrations.some((one) => [one, one.down].some((each) => each && resolve(each.file) === file))
@@ -80,7 +84,12 @@ export async function lintMigrations(
     files: named.length > 0 ? named.length : looked.length,
     pendingOnly: session !== undefined,
     findings: findings
-      .filter(({ code, why }) => rules.length === 0 || why === "" || rules.includes(code))
+      .filter(({ code, why }) =>
+        why === "" || (rules.length === 0 || rules.includes(code)) && !skipped.includes(code)
+      )
+      .map((finding) =>
+        warnings.includes(finding.code) ? { ...finding, severity: "warning" as const } : finding
+      )
       .filter(({ file }) => named.length === 0 || named.includes(resolve(file))),
   };
 }

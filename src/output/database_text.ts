@@ -185,12 +185,12 @@ export function formatLint({ findings, files, pendingOnly }: LintResult, page: P
 }
 
 function linesOfFinding(
-  { code, file, location, message, blocks, why, hint }: Reported,
+  { severity, code, file, location, message, blocks, why, hint }: Reported,
   { style: { good, bad, warn, faint, strong } }: Page,
 ): readonly string[] {
   const place = strong(location ? `${file}:${location.line}:${location.column}:` : `${file}:`);
   return [
-    `${place} ${message} ${faint(`(${code})`)}`,
+    `${place} ${severity === "warning" ? warn("warning: ") : ""}${message} ${faint(`(${code})`)}`,
     ...(location ? [location.excerpt] : []),
     ...(why === "" ? [] : [`  why: ${why}`]),
     ...(blocks === "nobody" ? [] : [`  blocks: ${(blocks === "writes" ? warn : bad)(blocks)}`]),

@@ -42,10 +42,10 @@ export function githubFailure(
   return githubAnnotations([finding]);
 }
 
-/** One workflow command a finding (GitHub's documentation, "Workflow commands": `::error file=…::message`). */
+/** One workflow command a finding (GitHub's documentation, "Workflow commands": `::error file=…::message`, `::warning …`). */
 export function githubAnnotations(findings: readonly Reported[]): string {
   return findings.map((finding) => {
-    const { file, location, code, hint } = finding;
+    const { file, location, code, hint, severity } = finding;
     const properties = [
       ["file", file],
       ["line", location?.line],
@@ -53,7 +53,7 @@ export function githubAnnotations(findings: readonly Reported[]): string {
       ["title", code],
     ].filter(([, value]) => value !== undefined);
     const text = [textOf(finding), ...(hint ? [`Safe: ${hint}`] : [])].join("\n");
-    return `::error ${
+    return `::${severity} ${
       properties.map(([name, value]) => `${name}=${escapeProperty(String(value))}`).join(",")
     }::${escapeData(text)}`;
   }).join("\n");
@@ -90,7 +90,7 @@ export function sarifLog(findings: readonly Reported[]): object {
       results: findings.map(({ code, file, location, ...finding }) => ({
         ruleId: code,
         ruleIndex: used.indexOf(code),
-        level: "error",
+        level: finding.severity,
         message: { text: textOf({ code, file, ...finding }) },
         locations: [{
           physicalLocation: {
@@ -125,30 +125,39 @@ export function gitlabReport(findings: readonly Reported[]): readonly object[] {
           ).length,
         ),
       ].join("\0")).digest("hex"),
-    severity: finding.blocks === "nobody" ? "major" : "critical",
+    severity: finding.severity === "warning" ? "minor" : finding.blocks === "nobody" ? "major" : "critical",
     location: { path: finding.file, lines: { begin: finding.location?.line ?? 1 } },
   }));
 }
 
-/** A report of tests as JUnit has it: a suite a file, a case a finding. */
+/** A report of tests as JUnit has it: a suite a file, a case a finding; one that is a warning has not failed. */
 export function junitReport(findings: readonly Reported[]): string {
   const files = [...new Set(findings.map(({ file }) => file))];
   const suites = files.map((file) => {
     const own = findings.filter((finding) => finding.file === file);
     const cases = own.map((finding) =>
-      `<testcase classname="${xml(finding.code)}" name="${
-        xml(`${file}:${finding.location?.line ?? 1}`)
-      }"><failure message="${xml(finding.message)}">${
-        xml([textOf(finding), ...(finding.hint ? [`Safe: ${finding.hint}`] : [])].join("\n"))
-      }</failure></testcase>`
+      `<testcase classname="${xml(finding.code)}" name="${xml(`${file}:${finding.location?.line ?? 1}`)}">${
+        caseText(finding)
+      }</testcase>`
     );
-    return `<testsuite name="${xml(file)}" tests="${own.length}" failures="${own.length}">${
+    return `<testsuite name="${xml(file)}" tests="${own.length}" failures="${failures(own)}">${
       cases.join("")
     }</testsuite>`;
   });
-  return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="pipeweave db:lint" tests="${findings.length}" failures="${findings.length}">${
-    suites.join("")
-  }</testsuites>`;
+  return `<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="pipeweave db:lint" tests="${findings.length}" failures="${
+    failures(findings)
+  }">${suites.join("")}</testsuites>`;
+}
+
+function caseText(finding: Reported): string {
+  const text = xml([textOf(finding), ...(finding.hint ? [`Safe: ${finding.hint}`] : [])].join("\n"));
+  return finding.severity === "warning"
+    ? `<system-out>${text}</system-out>`
+    : `<failure message="${xml(finding.message)}">${text}</failure>`;
+}
+
+function failures(findings: readonly Reported[]): number {
+  return findings.filter(({ severity }) => severity === "error").length;
 }
 
 function xml(text: string): string {
