@@ -77,7 +77,7 @@ Deno.test("import: a comment of another tool keeps all of its lines, so that not
     "1_a.up.sql": "-- up\nCREATE TABLE t(id int);\n/* down\nDROP TABLE t;\n-- */\n",
   }, "golang-migrate");
   assertEquals(upOf(read), ["-- was: up CREATE TABLE t(id int); /* was: down DROP TABLE t; -- */"]);
-  assertStringIncludes(told(read), "became a remark");
+  assertStringIncludes(told(read), "became remarks");
 });
 
 Deno.test("import: the files that the old tool reads, by its names and in its order; others are told", async () => {
@@ -276,6 +276,57 @@ Deno.test("import of sqitch: sqitch.conf says where its files are", async () => 
     ...{ "sqitch.plan": plan, "sql/deploy/a.sql": "SELECT 1;", "sql/revert/a.sql": "SELECT 0;" },
   });
   assertEquals([read.tool, upOf(read), downOf(read)], ["sqitch", ["SELECT 1;"], ["SELECT 0;"]]);
+});
+
+Deno.test("import: what real folders hold: no underscore, two of one version, templates, folders of pop", async () => {
+  const diesel = await look({
+    "2023-01-01-000000_a/up.sql": "SELECT 1;",
+    "2023-05-23-1715-update-x/up.sql": "SELECT 2;",
+    "2023-06-01-000000_b/up.sql": "SELECT 3;",
+  }, "diesel");
+  assertEquals(diesel.files.map(({ key }) => key), [
+    "20230101000000",
+    "202305231715updatex",
+    "20230601000000",
+  ]);
+  assertEquals(diesel.files.map(({ version }) => version), [
+    "20230101000000",
+    "20230523171500",
+    "20230601000000",
+  ]);
+  const two = await look({
+    ...{ "10_a.up.sql": "SELECT 1;", "10_a.down.sql": "SELECT -1;", "10_b.up.sql": "SELECT 2;" },
+    ...{ "10_b.down.sql": "SELECT -2;", "11_c.up.go": "package c", "11_c.down.sql": "SELECT -3;" },
+  }, "golang-migrate");
+  assertEquals(downOf(two), ["SELECT -1;", "SELECT -2;", undefined]);
+  assertStringIncludes(told(two), "its way down, 11_c.down.sql, is yours to take over with it");
+  assert(!told(two).includes("left out"), told(two));
+  assertStringIncludes(
+    problemsOf(await look({ "001_a.sql": '{{ template "func/f.sql" . }}' }, "tern")),
+    "it is made of other files: put their text in its place: func/f.sql",
+  );
+  const pop = await look({
+    "20200101000000_a.postgres.up.sql": "SELECT 1;",
+    "20200101000000_a.mysql.up.sql": "SELECT 0;",
+    "sub/20200101000001_b.up.sql": "SELECT 2;",
+  }, "pop");
+  assertEquals(upOf(pop), ["SELECT 1;", "SELECT 2;"]);
+  assertEquals(pop.decisions, ["files for mysql were left out"]);
+  const guessed = await look({ "001_a.sql": "SELECT 1;" });
+  assertStringIncludes(told(guessed), "taken for sqlx's by the names of its files alone");
+  const settings = await look({
+    "1_a.up.sql": "SET search_path TO a; RESET search_path;",
+    "2_b.up.sql": "SET statement_timeout = 0;",
+  }, "golang-migrate");
+  assertEquals(settings.files.map(({ decisions }) => decisions.length), [0, 1]);
+  assertEquals(
+    (await look(
+      { "20200101000000_a.sql": "-- migrate:up\n", "2020010100000_b.sql": "-- migrate:up\n" },
+      "dbmate",
+    )).files
+      .map(({ version }) => version.length),
+    [14, 14],
+  );
 });
 
 /** Imports a folder into a database, in a working folder of its own. */

@@ -39,6 +39,7 @@ const DIALECTS: readonly (readonly [tool: string, text: string])[] = [
   ["graphile-migrate", `--! Previous: sha1:abc\n--! Hash: sha1:def\n\n${UP}\n`],
   ["graphile-migrate", `--!no-transaction\n${UP}\n`],
   ["node-pg-migrate", `-- Up Migration\n${UP}\n-- Down Migration\n${DOWN}\n`],
+  ["another tool", `-- Up Migration: makes it\n${UP}\n---- Down Migration (drops it) ----\n${DOWN}\n`],
   ["Aerich", `-- upgrade --\n${UP}\n-- downgrade --\n${DOWN}\n`],
   ["Mojo::Pg", `-- 1 up\n${UP}\n-- 1 down\n${DOWN}\n`],
   ...[
@@ -98,6 +99,10 @@ Deno.test("marks in strings, function bodies and remarks are nobody's", async ()
       `-- down\n${UP}`,
       `/* see\n-- of the old tool\n*/ ${UP}`,
       `-- deploy notes: tell ann\n${UP}`,
+      `-- verify email on signup\n${UP}`,
+      `-- revert changes to constraint\n${UP}`,
+      `-- Revert permissions from public\n${UP}`,
+      `-- Down migration is not needed: the column is new\n${UP}`,
     ]
   ) {
     const { code, stdout } = await on(undefined, "db:validate --offline --no-embedded", {

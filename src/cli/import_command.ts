@@ -69,7 +69,10 @@ export const importCommand: CommandSpec = {
     [1, "the database refused; it says whether the files are written"],
     [3, "the question was answered with no, or nobody could be asked: nothing was written or changed"],
     [4, "the database did not come up in time"],
-    [5, "files need a hand, or the old tool has left something half done"],
+    [
+      5,
+      "files need a hand, the old tool has left something half done, or its history is not found where something was applied",
+    ],
     [6, "no connection"],
   ],
   async run(input, terminal) {

@@ -89,12 +89,12 @@ export async function importFolder(
   const files = await convertFolder(foreign, options.placeholders ?? {});
   const found = session &&
     await readForeignHistory(session, foreign.tool, { ...foreign.book, ...options.book });
-  if (session && !found) await assertNothingApplied(session, foreign.tool);
+  if (session && !found) await assertNothingApplied(session, foreign.tool, options.book);
   const applied = found && matched(foreign, found);
   const problems = [
     ...foreign.problems,
     ...applied?.problems ?? [],
-    ...files.flatMap(({ from, problems }) => problems.map((message) => ({ file: from, message }))),
+    ...files.flatMap(problemsOf),
   ];
   const seen = { tool: foreign.tool, files, decisions: foreign.decisions, problems };
   const history = found && applied && historyOf(files, found, applied);
@@ -138,7 +138,18 @@ export async function importFolder(
  *
  * @throws {PipeweaveError} of kind `integrity`
  */
-async function assertNothingApplied(session: Session, tool: Tool): Promise<void> {
+async function assertNothingApplied(session: Session, tool: Tool, book: Book | undefined): Promise<void> {
+  if (book?.table !== undefined) {
+    const name = [book.schema, book.table].filter(Boolean).join(".");
+    throw new PipeweaveError(
+      "integrity",
+      "no_such_history",
+      `${session.target} has no table ${name} with the columns of ${tool}'s history`,
+      {
+        hint: "Nothing was written. Name the table as it is, with its schema: --history-table schema.table.",
+      },
+    );
+  }
   const { rows } = await readHistory(session);
   if (rows.length > 0) return;
   const [other] = await findOtherHistory(session);
@@ -228,6 +239,14 @@ function historyOf(
   };
 }
 
+/** By the file that is to be mended, since lines are counted in it; code has none yet. */
+function problemsOf(file: Imported): ImportResult["problems"] {
+  const { from, problems, isCode } = file;
+  return problems.map((message) =>
+    isCode ? { file: from, message } : { file: `${labelOf(file)}.sql`, message: `${message} (from ${from})` }
+  );
+}
+
 /** What still needs a hand in a folder that was edited after it was written. */
 async function leftIn(files: readonly Imported[], output: string): Promise<ImportResult["problems"]> {
   const { migrations, findings } = discover({ dirs: [output], embedded: false });
@@ -235,7 +254,7 @@ async function leftIn(files: readonly Imported[], output: string): Promise<Impor
   const versions = new Set(migrations.map(({ version }) => versionKey(version)));
   const unwritten = files.filter(({ isCode, version }) => isCode && !versions.has(versionKey(version)));
   return [
-    ...unwritten.flatMap(({ from, problems }) => problems.map((message) => ({ file: from, message }))),
+    ...unwritten.flatMap(problemsOf),
     ...all.filter(({ severity }) => severity === "error").map(({ file, message }) => ({ file, message })),
   ];
 }

@@ -100,7 +100,7 @@ function keptVersions(given: readonly string[]): readonly Numbered[] {
     const fitted = length >= 8 && old.length >= 8 ? old.slice(0, length).padEnd(length, "0") : old;
     let version = fitted;
     if (BigInt(version) <= last) {
-      version = String(last + 1n).padStart(Math.max(old.length, fitted.length), "0");
+      version = String(last + 1n).padStart(fitted.length, "0");
     }
     last = BigInt(version);
     return { version, decision: version === old ? undefined : `its version ${old} became ${version}` };
@@ -180,7 +180,7 @@ async function convertDown(
     decisions.push(`its way down was left out: ${problem}`);
     return undefined;
   }
-  decisions.push(...own.map((one) => `way down: ${one}`));
+  decisions.push(...own.filter((one) => !one.startsWith("it sets ")).map((one) => `way down: ${one}`));
   return `${down}\n`;
 }
 
@@ -209,22 +209,30 @@ async function cleaned(
   sql = await withoutTransactions(sql, decisions, problems);
   sql = await withoutBooks(sql, books, decisions);
   const unmarked = await withoutForeignMarks(sql, await statements(sql));
-  decisions.push(...unmarked.lines.map((line) => `the comment ${line} became a remark, "was: …"`));
-  await tellSettings(sql, decisions);
+  if (unmarked.lines.length > 0) {
+    decisions.push('comments that ours would take for marks of another tool became remarks: "was: …"');
+  }
+  if (!ALONE.includes(tool)) await tellSettings(sql, decisions);
   return unmarked.text.trim();
 }
 
-/** Old tools run all files in one session, so what a file sets holds for those behind it. */
+/** Tools that give each file a session of its own, or have one file. */
+const ALONE: readonly Tool[] = ["sqitch", "rails"];
+
+/** Most old tools run all files in one session, so what a file sets holds for those behind it, until it is reset. */
 async function tellSettings(sql: string, decisions: string[]): Promise<void> {
-  const set = (await statements(sql)).flatMap(({ node: { type, fields } }) =>
-    type === "VariableSetStmt" && fields["is_local"] !== true && /VALUE|DEFAULT/.test(String(fields["kind"]))
-      ? [String(fields["name"])]
-      : []
-  );
-  if (set.length === 0) return;
+  const set = new Set<string>();
+  for (const { node: { type, fields } } of await statements(sql)) {
+    if (type !== "VariableSetStmt" || fields["is_local"] === true) continue;
+    const [name, kind] = [String(fields["name"]), String(fields["kind"])];
+    if (kind === "VAR_RESET_ALL") set.clear();
+    else if (kind === "VAR_RESET" || kind === "VAR_SET_DEFAULT") set.delete(name);
+    else if (kind === "VAR_SET_VALUE") set.add(name);
+  }
+  if (set.size === 0) return;
   decisions.push(
     `it sets ${
-      [...new Set(set)].join(", ")
+      [...set].join(", ")
     }, which the old tool may keep for the files behind it: here each file starts anew`,
   );
 }
@@ -250,7 +258,7 @@ async function withoutTransactions(sql: string, decisions: string[], problems: s
   decisions.push(
     isOne
       ? "BEGIN and COMMIT around it were left out: it runs in a transaction anyway"
-      : `${control.length} BEGIN and COMMIT were left out: what they parted runs in one transaction, or, where the file is marked so, outside of any`,
+      : `${control.length} BEGIN or COMMIT were left out: what they parted runs in one transaction, or, where the file is marked so, outside of any`,
   );
   return text;
 }
@@ -321,6 +329,10 @@ async function problemsIn(
   const found = (await validateSql(migration)).filter(({ severity }) => severity === "error");
   const isUnreadable = found.some(({ code }) => code === "syntax" || code === "psql_command");
   const marks = placeholdersIn(sql, tool, isUnreadable, Object.keys(placeholders));
+  const parts = marks.flatMap((mark) => /^\{\{-?\s*template\s+"([^"]*)"/.exec(mark)?.[1] ?? []);
+  if (parts.length > 0) {
+    return [`it is made of other files: put their text in its place: ${parts.join(", ")}`];
+  }
   if (marks.length > 0) return [`it holds placeholders: ${marks.join(", ")}; give --placeholder name=value`];
   return found.map(({ message, location }) => location ? `line ${location.line}: ${message}` : message);
 }

@@ -60,7 +60,8 @@ const READERS: Readonly<Record<Tool, (files: Files) => Read>> = {
  */
 export function readForeignFolder(root: string, tool?: Tool): ForeignFolder {
   const files = filesOf(root);
-  const from = tool ?? recognise(files);
+  const recognised = tool ?? recognise(files);
+  const from = recognised ?? guess(files);
   if (from === undefined) {
     throw new PipeweaveError(
       "usage",
@@ -82,7 +83,7 @@ export function readForeignFolder(root: string, tool?: Tool): ForeignFolder {
   files.taken.clear();
   const read = READERS[from](files);
   if (read.migrations.every(({ isCode }) => isCode)) {
-    throw notOf(from, root, "no file is named or written as that tool's are");
+    throw notOf(from, root, "no file is named or written as that tool's are", below(files));
   }
   const undecoded = files.undecoded();
   return {
@@ -95,7 +96,13 @@ export function readForeignFolder(root: string, tool?: Tool): ForeignFolder {
         message: "is not text in UTF-8: convert it first, or its letters are lost",
       })),
     ],
-    decisions: [...read.decisions, ...leftOut(files, from)],
+    decisions: [
+      ...(recognised
+        ? []
+        : [`it is taken for ${from}'s by the names of its files alone: --from says whose it is`]),
+      ...read.decisions,
+      ...leftOut(files, from),
+    ],
   };
 }
 
@@ -113,9 +120,7 @@ const NAMED = 10;
 
 /** What of a folder was not taken, told: somebody may have thought that the tool reads it. */
 function leftOut(files: OwnFiles, tool: Tool): readonly string[] {
-  const left = files.names.filter((name) =>
-    SQL.test(name) && !files.taken.has(name) && !name.startsWith("verify/")
-  );
+  const left = files.names.filter((name) => SQL.test(name) && !files.taken.has(name));
   if (left.length === 0) return [];
   const named = left.slice(0, NAMED).join(", ") + (left.length > NAMED ? ", …" : "");
   return [`${left.length} file(s) were left out, since ${tool} does not read them as migrations: ${named}`];
@@ -144,9 +149,13 @@ function recognise(files: Files): Tool | undefined {
   ) {
     return "pop";
   }
-  if (some(/(?:^|\/)\d+[_-].*\.(?:up|down)\.sql$/)) return "golang-migrate";
-  if (sql.length > 0 && sql.every((name) => /(?:^|\/)structure\.sql$/.test(name))) return "rails";
-  return looked.some((name) => /^\d+_[^/]*\.sql$/.test(name)) ? "sqlx" : undefined;
+  return sql.length > 0 && sql.every((name) => /(?:^|\/)structure\.sql$/.test(name)) ? "rails" : undefined;
+}
+
+/** Whose folder it may be, by names that several tools have. */
+function guess({ names }: Files): Tool | undefined {
+  if (names.some((name) => /(?:^|\/)\d+[_-].*\.(?:up|down)\.sql$/.test(name))) return "golang-migrate";
+  return names.some((name) => /^\d+_[^/]*\.sql$/.test(name)) ? "sqlx" : undefined;
 }
 
 /** The files of a folder, and what became of them. */
@@ -206,6 +215,7 @@ function filesOf(root: string): OwnFiles {
     root,
     names: names.sort(compareTexts),
     taken,
+    know: (name) => taken.add(name),
     undecoded: () => [...taken].filter((name) => undecoded.has(name)),
     text: (name) => {
       taken.add(name);

@@ -103,6 +103,8 @@ export interface Files {
   readonly names: readonly string[];
   /** @throws {PipeweaveError} of kind `usage` when it cannot be read */
   readonly text: (name: string) => string;
+  /** Says that a file is known for what it is, although it is not read. */
+  readonly know: (name: string) => void;
 }
 
 /** What a reader of one tool's files returns. */
@@ -138,8 +140,8 @@ export function compareTexts(a: string, b: string): number {
 }
 
 /** @returns the error of a folder that is not what was said of it */
-export function notOf(tool: Tool, root: string, what: string): PipeweaveError {
+export function notOf(tool: Tool, root: string, what: string, hint = ""): PipeweaveError {
   return new PipeweaveError("usage", "not_of_tool", `${root} holds no migrations of ${tool}: ${what}`, {
-    hint: "Name the folder that the old tool reads, and the tool with --from.",
+    hint: `${hint}Name the folder that the old tool reads, and the tool with --from.`,
   });
 }

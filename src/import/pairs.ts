@@ -41,17 +41,25 @@ export function readGolangMigrate(files: Files): Read {
     files.names.some((name) => /^\d+\/\d+_.*\.up\.sql$/.test(name));
   const names = isNumbered ? files.names.filter((name) => /^\d+\/[^/]+$/.test(name)) : top;
   const partOf = (file: string) => `${dirname(file)}/${numberOf(NAME.exec(basename(file))![1]!)}`;
-  const downs = new Map(
-    names.filter((file) => NAME.exec(basename(file))?.[3] === "down").map((file) => [partOf(file), file]),
-  );
+  const titleOf = (file: string) => NAME.exec(basename(file))![2]!;
+  const downs = names.filter((file) => NAME.exec(basename(file))?.[3] === "down");
+  /** Of several of one version the one of that name; the version alone decides where there is one. */
+  const downOf = (file: string) => {
+    const own = downs.filter((down) => partOf(down) === partOf(file));
+    return own.length === 1 ? own[0] : own.find((down) => titleOf(down) === titleOf(file));
+  };
   const migrations = names.flatMap((file): ForeignMigration[] => {
     const match = NAME.exec(basename(file));
     if (!match) return asCode(file);
     const [, version, title, direction] = match as unknown as [string, string, string, string];
     if (direction === "down") return [];
     const key = numberOf(version);
-    if (CODE.test(file)) return [codeMigration({ key, version, title, file })];
-    const down = downs.get(partOf(file));
+    const down = downOf(file);
+    if (CODE.test(file)) {
+      const code = codeMigration({ key, version, title, file });
+      if (down) files.know(down);
+      return [down ? { ...code, decisions: [`its way down, ${down}, is yours to take over with it`] } : code];
+    }
     return [{
       ...{ key, version, title, file, up: files.text(file), down: down && files.text(down) },
       ...{ noTransaction: false, decisions: [] },
@@ -122,8 +130,9 @@ const DIALECT = /\.(postgres(?:ql)?|cockroach|mysql|sqlite3?|mssql)$/;
 export function readPop(files: Files): Read {
   const found = new Map<string, { file: string; isOwn: boolean; noTransaction: boolean }>();
   const left = new Set<string>();
-  for (const file of files.names.filter((name) => PAIR.test(name))) {
-    const [, version, words, direction] = PAIR.exec(file)!;
+  for (const file of files.names.filter((name) => PAIR.test(basename(name)))) {
+    files.know(file);
+    const [, version, words, direction] = PAIR.exec(basename(file))!;
     const noTransaction = /\.autocommit\b/.test(words!);
     const rest = words!.replace(/\.autocommit\b/, "");
     const dialect = DIALECT.exec(rest)?.[1];
@@ -144,7 +153,7 @@ export function readPop(files: Files): Read {
   });
   const all: ForeignMigration[] = [
     ...migrations,
-    ...files.names.filter((name) => !name.includes("/")).flatMap(asCode),
+    ...files.names.flatMap(asCode),
   ];
   return {
     migrations: all.sort((a, b) => compareNumbers(a.version!, b.version!)),
@@ -160,10 +169,11 @@ export function readDiesel(files: Files): Read {
   ];
   const problems: Read["problems"][number][] = [];
   const migrations = folders.flatMap((folder): ForeignMigration[] => {
-    // All up to the first underscore, without its dashes, as diesel has it.
+    // All up to the first underscore, without its dashes, as diesel has it; a folder may have no underscore.
     const [, prefix, title] = /^([^_]*)_?(.*)$/.exec(folder)!;
-    const version = prefix!.replaceAll("-", "");
-    if (!/^\d+$/.test(version)) {
+    const key = prefix!.replaceAll("-", "");
+    const version = /^\d+/.exec(key)?.[0];
+    if (version === undefined) {
       problems.push({ file: folder, message: "has no version in its name" });
       return [];
     }
@@ -171,9 +181,9 @@ export function readDiesel(files: Files): Read {
     const metadata = has("metadata.toml") ? files.text(`${folder}/metadata.toml`) : "";
     return [{
       ...{
-        key: version,
+        key,
         version,
-        title: title || "migration",
+        title: title || key.slice(version.length) || "migration",
         file: `${folder}/up.sql`,
         up: files.text(`${folder}/up.sql`),
       },
@@ -183,7 +193,7 @@ export function readDiesel(files: Files): Read {
     }];
   });
   // Diesel compares versions as texts.
-  migrations.sort((a, b) => compareTexts(a.version!, b.version!));
+  migrations.sort((a, b) => compareTexts(a.key, b.key));
   return { migrations, problems, decisions: [] };
 }
 
@@ -261,6 +271,7 @@ export function readFlyway(files: Files): Read {
       ? Number(isRepeatable(a)) - Number(isRepeatable(b))
       : compareDotted(a.key, b.key)
   );
+  for (const { file } of named) files.know(file);
   const isCallback = (name: string) => /^(?:before|after)[A-Z]\w*(?:__.*)?\.sql$/.test(basename(name));
   return {
     migrations: numberedOrNot(withCode),
@@ -270,9 +281,10 @@ export function readFlyway(files: Files): Read {
       ...named.filter(({ kind }) => kind === "B").map(({ file }) =>
         `the baseline ${file} was left out: an empty database gets every version instead`
       ),
-      ...files.names.filter(isCallback).map((file) =>
-        `the callback ${file} was left out: Flyway alone knows when to run it`
-      ),
+      ...files.names.filter(isCallback).map((file) => {
+        files.know(file);
+        return `the callback ${file} was left out: Flyway alone knows when to run it`;
+      }),
     ],
   };
 }

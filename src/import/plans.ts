@@ -90,11 +90,12 @@ export function readSqitch(files: Files): Read {
       decisions: later === -1 ? [] : [`${name} was reworked later: this is ${stem}`],
     };
   });
-  const hasVerify = files.names.some((name) => name.startsWith(folders.verify));
+  const verify = files.names.filter((name) => name.startsWith(folders.verify));
+  for (const name of verify) files.know(name);
   return {
     migrations,
     problems: [],
-    decisions: hasVerify ? ["verify scripts were left out: there is no counterpart"] : [],
+    decisions: verify.length > 0 ? ["verify scripts were left out: there is no counterpart"] : [],
     book: {
       schema: folders.registry,
       project: lines.map((line) => /^\s*%project\s*=\s*(\S+)/.exec(line)?.[1]).find(Boolean),
@@ -124,6 +125,7 @@ export function readGraphile(files: Files): Read {
     };
   }).sort((a, b) => compareTexts(a.key, b.key));
   const current = files.names.find((name) => /^current(?:\.sql|\/)/.test(name));
+  if (current) files.know(current);
   return {
     migrations,
     problems: [],

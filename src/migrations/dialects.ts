@@ -41,7 +41,12 @@ const TOOLS: readonly (readonly [tool: string, line: RegExp, hint: string])[] = 
   ["Play evolutions", /^(?:#|--)\s*-*\s*!(?:ups|downs)\b/i, SECTIONS],
   ["MyBatis Migrations", /^--\s*\/\/\s*@undo\b/i, SECTIONS],
   ["Liquibase", /^--\s*(?:liquibase\s+formatted\s+sql|changeset\s+[^\s:]+:\S+)/i, HEADERS],
-  ["sqitch", /^--\s*(?:deploy|revert|verify)\s+\S+\s+(?:to|from|on)\s+\S+\s*$/i, HEADERS],
+  [
+    "sqitch",
+    // The header ends in the name of an engine: other remarks have these words, too.
+    /^--\s*(?:deploy\s+\S+\s+to|revert\s+\S+\s+from|verify\s+\S+\s+on)\s+(?:pg|cockroach|yugabyte)\s*$/i,
+    HEADERS,
+  ],
   [
     "graphile-migrate",
     /^--!\s*(?:previous|hash|message|allowinvalidhash|no-transaction|split|include|revision)\b/i,

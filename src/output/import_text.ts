@@ -38,7 +38,12 @@ export function formatSeen(result: ImportResult, { verbose, page, target }: Impo
     ...(oneWay.length > 0 && withDown > 0 ? [`- no way down: ${named(oneWay)}`] : []),
     ...decisions.map((one) => `- ${printable(one)}`),
   ];
-  const told = files.filter((file) => file.decisions.length > 0);
+  const common = commonDecisions(files);
+  for (const [decision, count] of common) lines.push(`- ${count} files: ${printable(decision)}`);
+  const told = files.map((file) => ({
+    ...file,
+    decisions: verbose ? file.decisions : file.decisions.filter((one) => !common.has(one)),
+  })).filter(({ decisions }) => decisions.length > 0);
   const shown = verbose ? told : told.slice(0, SHOWN);
   if (shown.length > 0) lines.push("", strong("Decisions:"));
   for (const { from, version, name, decisions: own } of shown) {
@@ -52,6 +57,15 @@ export function formatSeen(result: ImportResult, { verbose, page, target }: Impo
   for (const { file, message } of problems) lines.push(`  ${printable(file)}: ${printable(message)}`);
   lines.push("", ...historyLines(history, files.length, tool, target));
   return flowed(lines.join("\n"), page.columns);
+}
+
+/** Decisions that are the same in so many files are told once. */
+const COMMON = 4;
+
+function commonDecisions(files: ImportResult["files"]): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const one of files.flatMap(({ decisions }) => decisions)) counts.set(one, (counts.get(one) ?? 0) + 1);
+  return new Map([...counts].filter(([, count]) => count >= COMMON));
 }
 
 function historyLines(
