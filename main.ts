@@ -5,7 +5,7 @@
  */
 
 import type { FoundFile } from "./src/config/connection.ts";
-import { dirname } from "node:path";
+import { dirname, resolve } from "node:path";
 import { readEnvironment } from "./src/config/environment.ts";
 import { EXIT_CODES, messageOf, PipeweaveError } from "./src/errors.ts";
 import { run } from "./src/cli/run.ts";
@@ -44,17 +44,34 @@ function readFile(path: string): FoundFile | undefined {
     // A pipe would be waited for, and a device read for ever.
     if (!isFile) throw new Error("it is not a file");
     if (size > LONGEST_FILE) throw new Error("it is larger than 16 MB");
-    // Whoever may put the name there chooses which file is read.
-    const owners = [uid, Deno.lstatSync(path).uid, Deno.statSync(dirname(path)).uid];
+    // Whoever may put the name there, or a link on the way, chooses which file is read.
+    const folder = Deno.statSync(dirname(path));
+    const owners = [uid, folder.uid, ...linksTo(path).flatMap((link) => [link.uid, link.folder])];
     return {
       text: Deno.readTextFileSync(path),
       mode: mode ?? undefined,
+      folderMode: folder.mode ?? undefined,
       owners: owners.filter((owner) => owner !== null),
     };
   } catch (error) {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return undefined;
     throw error;
   }
+}
+
+/** No file system follows more. */
+const MOST_LINKS = 40;
+
+/** The owners of the links that lead to a file, and of the folders that they are in. */
+function linksTo(path: string): { uid: number | null; folder: number | null }[] {
+  const links: { uid: number | null; folder: number | null }[] = [];
+  for (let at = path; links.length < MOST_LINKS;) {
+    const { isSymlink, uid } = Deno.lstatSync(at);
+    if (!isSymlink) break;
+    links.push({ uid, folder: Deno.statSync(dirname(at)).uid });
+    at = resolve(dirname(at), Deno.readLinkSync(at));
+  }
+  return links;
 }
 
 function size(): { columns: number; rows: number } {

@@ -278,6 +278,218 @@ Deno.test("import of sqitch: sqitch.conf says where its files are", async () => 
   assertEquals([read.tool, upOf(read), downOf(read)], ["sqitch", ["SELECT 1;"], ["SELECT 0;"]]);
 });
 
+Deno.test("import: marks as each tool parts a file, to the letter", async () => {
+  const up = (name: string, text: string, tool: Tool) =>
+    look({ [name]: text }, tool).then((read) =>
+      [upOf(read)[0], downOf(read)[0], read.files[0]!.sql.includes("no-transaction")] as const
+    );
+  assertEquals(
+    await up(
+      "1_a.sql",
+      "-- +migrate  Up\nCREATE TABLE a();\n-- +migrate  Down\nDROP TABLE a;",
+      "sql-migrate",
+    ),
+    [
+      "CREATE TABLE a();",
+      "DROP TABLE a;",
+      false,
+    ],
+  );
+  const tern = "---- create above / drop below ----";
+  assertEquals(await up("001_a.sql", `CREATE TABLE a(); ${tern}\nDROP TABLE a;`, "tern"), [
+    "CREATE TABLE a();",
+    "DROP TABLE a;",
+    false,
+  ]);
+  const two = await up(
+    "001_a.sql",
+    "CREATE TABLE a();\n-- create above / drop below\nDROP TABLE a;\n-- tern: disable-tx",
+    "tern",
+  );
+  assertEquals([two[1], two[2]], [undefined, false], "tern runs both, in a transaction");
+  for (const options of ["transaction: false", "transaction:falsey"]) {
+    assertEquals(
+      (await up("1_a.sql", `-- migrate:up ${options}\nSELECT 1;\n-- migrate:down\n`, "dbmate"))[2],
+      false,
+      options,
+    );
+  }
+  for (
+    const [tool, text] of [["dbmate", "-- migrate: up\nSELECT 1;"], ["goose", "SELECT 1;"], [
+      "sql-migrate",
+      "SELECT 1;",
+    ]] as const
+  ) {
+    const refused = await look({ "1_a.sql": text, "2_b.sql": "" }, tool);
+    assertStringIncludes(problemsOf(refused), `has no mark for the way up, and ${tool} refuses it`);
+    assertStringIncludes(upOf(refused)[0]!, "SELECT 1;");
+  }
+});
+
+Deno.test("import of Liquibase: whose change set one is", async () => {
+  const read = await look({
+    "a/001.sql": "--liquibase formatted sql\n--changeset me:1\nSELECT 1;",
+    "b/001.sql": "--liquibase formatted sql logicalFilePath:db/other.sql\n--changeset me:1\nSELECT 2;",
+    "c.sql": "-- a remark\n--liquibase formatted sql\n--changeset me:1\nSELECT 3;",
+    "d.sql":
+      "--liquibase formatted sql\n--property name:t value:one\n--property name:t value:two\n--property name:w value:ora dbms:oracle\n--property name:w value:pg dbms:postgresql\n--changeset me:2\nSELECT '${t} ${w}';\n--changeset me:3 ignore:TRUE\nSELECT 4;",
+    "build.py": "import os",
+  }, "liquibase");
+  assertEquals(read.files.map(({ key }) => key), [
+    ...["1::me::a/001.sql", "1::me::db/other.sql", "raw::includeAll::c.sql", "2::me::d.sql"],
+  ]);
+  assertEquals(upOf(read).at(-1), "SELECT 'one pg';");
+  assertEquals(read.problems, []);
+  const table =
+    "CREATE TABLE databasechangelog (id text, author text, filename text, orderexecuted int, dateexecuted timestamptz);";
+  const half = await imported(
+    {
+      "a/001.sql": "--liquibase formatted sql\n--changeset me:1\nCREATE TABLE a();",
+      "b/001.sql": "--liquibase formatted sql\n--changeset me:1\nCREATE TABLE b();",
+    },
+    `${table} INSERT INTO databasechangelog VALUES ('1', 'me', 'db/changelog/a/001.sql', 1, now())`,
+  );
+  assertEquals([half.code, half.rows], [0, ["001"]], half.stderr);
+});
+
+Deno.test("import: names of the history as the tool has them: 1 is not 01, a loader's .up, a baseline of a file", async () => {
+  const dbmate = await imported(
+    { "1_a.sql": "-- migrate:up\nSELECT 1;", "01_b.sql": "-- migrate:up\nSELECT 2;" },
+    "CREATE TABLE schema_migrations (version varchar); INSERT INTO schema_migrations VALUES ('1')",
+  );
+  assertEquals([dbmate.code, dbmate.rows.length], [0, 1], dbmate.stdout);
+  assertStringIncludes(dbmate.stdout, "not applied, though later ones are: 01_b");
+  const loader = await imported(
+    { "1_a.up.sql": "SELECT 1;", "1_a.down.sql": "SELECT 0;" },
+    "CREATE TABLE pgmigrations (id int, name text, run_on timestamp); INSERT INTO pgmigrations VALUES (1, '1_a.up', now())",
+    ["--from", "node-pg-migrate"],
+  );
+  assertEquals([loader.code, loader.rows], [0, ["1"]], loader.stdout);
+  const flyway = await imported(
+    { "B3__base.sql": "SELECT 0;", "V2__b.sql": "SELECT 2;", "V4__d.sql": "SELECT 4;" },
+    `CREATE TABLE flyway_schema_history (installed_rank int, version text, script text, type text, checksum int, success bool, installed_on timestamptz, execution_time int);
+      INSERT INTO flyway_schema_history VALUES (1, '3', 'B3__base.sql', 'SQL_BASELINE', 5, true, now(), 1)`,
+  );
+  assertEquals([flyway.code, flyway.rows], [0, ["2"]], flyway.stdout);
+});
+
+Deno.test("import: other options do not make an old output count as edited", async () => {
+  await using folder = await folderWith({});
+  await Deno.mkdir(`${folder.path}/old`);
+  await Deno.writeTextFile(`${folder.path}/old/V1__a.sql`, "SELECT 'env=${env}';");
+  await Deno.writeTextFile(`${folder.path}/old/V2__b.sql`, "SELECT 2;");
+  const run = (...args: string[]) =>
+    pipeweave(["db:import", "old", "--output", "new", "--offline", ...args], { cwd: folder.path });
+  assertEquals((await run()).code, 5);
+  const again = await run("--placeholder", "env=prod");
+  assertEquals(again.code, 5);
+  assertStringIncludes(
+    again.stdout,
+    "still holds placeholders: ${env}; fill them in there, or remove the folder",
+  );
+  await Deno.remove(`${folder.path}/new`, { recursive: true });
+  assertEquals((await run("--placeholder", "env=prod")).code, 0);
+  assertEquals(await Deno.readTextFile(`${folder.path}/new/1_a.sql`), "SELECT 'env=prod';\n");
+});
+
+Deno.test("import: placeholders where each tool fills them in", async () => {
+  const graphile = {
+    "committed/000001.sql":
+      "--! Previous: -\n--! Hash: sha1:x\n\nSELECT 'of :DATABASE_OWNER\n--! b', '12:MI';",
+  };
+  assertStringIncludes(
+    problemsOf(await look(graphile, "graphile-migrate")),
+    "it holds placeholders: :DATABASE_OWNER;",
+  );
+  const filled = await look(graphile, "graphile-migrate", { placeholders: { DATABASE_OWNER: "ann" } });
+  assertEquals(upOf(filled), ["SELECT 'of ann --! b', '12:MI';"]);
+  const sqitch = {
+    "sqitch.plan": "%project=x\n\n+ a 2024-01-01T00:00:00Z A <a@b>\n+b 2024-01-01T00:00:00Z A <a@b>\n",
+    "deploy/a.sql": "INSERT INTO t VALUES ('hello :name', :'name', $$ :name $$, :name); -- :name",
+    "deploy/b.sql": "SELECT 1;",
+  };
+  const read = await look(sqitch, "sqitch", { placeholders: { name: "val" } });
+  assertEquals(upOf(read), [
+    "INSERT INTO t VALUES ('hello :name', 'val', $$ :name $$, val); -- :name",
+    "SELECT 1;",
+  ]);
+});
+
+Deno.test("import: what undoes itself, sets for the session by a function, or has no way up", async () => {
+  const undone = await look(
+    { "1_a.up.sql": "BEGIN; CREATE TABLE a(); ROLLBACK; CREATE TABLE b();" },
+    "golang-migrate",
+  );
+  assertStringIncludes(problemsOf(undone), "it rolls a part of itself back");
+  const set = await look(
+    { "1_a.up.sql": "SELECT pg_catalog.set_config('search_path', 'app', false);" },
+    "golang-migrate",
+  );
+  assertStringIncludes(told(set), "it sets search_path");
+  const down = await imported(
+    { "1_a.up.sql": "SELECT 1;", "2_b.down.sql": "SELECT 0;" },
+    "CREATE TABLE schema_migrations (version bigint, dirty bool); INSERT INTO schema_migrations VALUES (2, false)",
+  );
+  assertEquals([down.code, down.rows], [0, ["1", "2"]], down.stdout);
+  const long = await look({
+    "1_a.sql": "",
+    "2_b.sql": "SELECT 1;",
+    [`3_${"x".repeat(200)}.sql`]: "SELECT 1;",
+  }, "sqlx");
+  assert(long.files[2]!.name.length <= 150);
+});
+
+Deno.test("import: an empty history of that name is in the way as well, and goes after the question", async () => {
+  const empty = await imported(
+    { "1_a.sql": "-- migrate:up\nSELECT 1;" },
+    "CREATE TABLE schema_migrations (version varchar PRIMARY KEY)",
+  );
+  assertEquals([empty.code, empty.rows], [0, []], empty.stderr);
+  assertStringIncludes(empty.stdout, "the old table is now public.schema_migrations_of_dbmate");
+  const elsewhere =
+    "CREATE SCHEMA a; CREATE TABLE a.schema_migrations (version bigint, dirty bool); INSERT INTO a.schema_migrations VALUES (1, false)";
+  const anybodys = await imported({ "1_a.up.sql": "SELECT 1;" }, elsewhere);
+  assertEquals(anybodys.code, 5);
+  assertStringIncludes(anybodys.stderr, "--history-table a.schema_migrations");
+  const said = await imported({ "1_a.up.sql": "SELECT 1;" }, elsewhere, [
+    "--history-table",
+    "a.schema_migrations",
+  ]);
+  assertEquals([said.code, said.rows], [0, ["1"]], said.stderr);
+});
+
+Deno.test("import: pipes and folders in the output, and links in circles", async () => {
+  await using folder = await folderWith({});
+  await Deno.mkdir(`${folder.path}/old/deep`, { recursive: true });
+  await Deno.writeTextFile(`${folder.path}/old/V1__a.sql`, "SELECT 1;");
+  await Deno.symlink(".", `${folder.path}/old/a`);
+  await Deno.symlink("..", `${folder.path}/old/deep/b`);
+  await Deno.mkdir(`${folder.path}/taken/1_a.sql`, { recursive: true });
+  await Deno.mkdir(`${folder.path}/piped`);
+  await new Deno.Command("mkfifo", { args: [`${folder.path}/piped/1_a.sql`] }).output();
+  const run = (output: string) =>
+    pipeweave(["db:import", "old", "--output", output, "--offline"], { cwd: folder.path });
+  for (const output of ["taken", "piped"]) {
+    const refused = await run(output);
+    assertEquals(refused.code, 2, output);
+    assertStringIncludes(refused.stderr, "is not empty; nothing was written");
+  }
+  const done = await run("my out");
+  assertEquals(done.code, 0, done.stderr);
+  assertStringIncludes(done.stdout, "flyway: 1 migration(s)");
+  assertStringIncludes(done.stdout, "Go on with: pipeweave db:status --dir 'my out'\n");
+});
+
+Deno.test("import: many lines for psql are read in one go", async () => {
+  const text = Array.from({ length: 2000 }, (_, i) => `\\echo step ${i}\nSELECT ${i};\n`).join("");
+  const read = await look({
+    "sqitch.plan": "%project=x\n\na 2024-01-01T00:00:00Z A <a@b>\n",
+    "deploy/a.sql": text,
+  }, "sqitch");
+  assert(!read.files[0]!.sql.includes("\\echo"));
+  assertEquals(read.problems, []);
+});
+
 Deno.test("import: what real folders hold: no underscore, two of one version, templates, folders of pop", async () => {
   const diesel = await look({
     "2023-01-01-000000_a/up.sql": "SELECT 1;",

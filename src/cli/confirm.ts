@@ -5,6 +5,7 @@
  */
 
 import { interrupted } from "../errors.ts";
+import { flowed } from "../output/page.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -26,7 +27,10 @@ export async function confirmed(input: Input, terminal: Terminal, question: stri
   signal.addEventListener("abort", end);
   if (signal.aborted) end();
   try {
-    const answer = await Promise.race([terminal.ask!(`${question} [y/N] `), ended.promise]);
+    const answer = await Promise.race([
+      terminal.ask!(`${flowed(`${question} [y/N]`, terminal.errorPage.columns)} `),
+      ended.promise,
+    ]);
     return /^y(?:es)?$/i.test(answer);
   } finally {
     signal.removeEventListener("abort", end);

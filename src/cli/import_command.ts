@@ -13,6 +13,7 @@ import { connectUnlessOffline } from "./connect.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
+import { shellQuoted } from "../maintenance/state.ts";
 import { FOLDER, oneOf, placeholder, text } from "./values.ts";
 
 export const importCommand: CommandSpec = {
@@ -87,6 +88,11 @@ export const importCommand: CommandSpec = {
       output,
       target: session?.target,
       schema: session?.settings.schema ?? "public",
+      connection: input.text("--target") !== undefined
+        ? ` --target ${shellQuoted(input.text("--target")!)}`
+        : input.given(["--url", "--host", "--database"]).length > 0
+        ? " (on the same database)"
+        : "",
       verbose: terminal.verbose,
       page: terminal.page,
     });

@@ -110,16 +110,18 @@ export function readProjectFile(
 }
 
 /** A file that others can write to would choose which SQL is run: in a folder such as /tmp anybody can put one. */
-function assertOwn({ mode, owners = [] }: FoundFile, user: number | undefined): void {
+function assertOwn({ mode, folderMode, owners = [] }: FoundFile, user: number | undefined): void {
   if (user === undefined) return;
   const other = owners.find((owner) => owner !== user && owner !== 0);
-  if (other === undefined && ((mode ?? 0) & 0o002) === 0) return;
+  // In a folder such as /tmp nobody can put another one in its place.
+  const isReplaceable = ((folderMode ?? 0) & 0o1002) === 0o002;
+  if (other === undefined && ((mode ?? 0) & 0o002) === 0 && !isReplaceable) return;
   throw new PipeweaveError(
     "usage",
     "project_file_of_others",
     `${PROJECT_FILE} in this folder ${
       other === undefined
-        ? "can be written by everybody"
+        ? isReplaceable ? "can be replaced by everybody" : "can be written by everybody"
         : `belongs to user ${other}, or lies in a folder of theirs, and not to you or root`
     }; nothing was tried`,
     { hint: "It decides which SQL is run: make it your own (chown, chmod o-w), or start in another folder." },
@@ -153,6 +155,17 @@ export function readSetting({ value, repeatable }: OptionSpec, given: unknown): 
   return repeatable ? (Array.isArray(given) ? given : [given]).map(one) : one(given);
 }
 
+/** Whether a URL has a password, in whatever spelling. */
+function hasPassword(url: string): boolean {
+  let plain = url;
+  try {
+    plain = decodeURIComponent(url);
+  } catch {
+    // It is told when it is used.
+  }
+  return /^[^/]*\/\/[^/@]*:[^/]*@/.test(url) || /[?&](?:ssl)?password=/i.test(plain);
+}
+
 function readTargets(given: unknown): Project["targets"] {
   if (typeof given !== "object" || given === null || Array.isArray(given)) {
     throw new BadValue("must be an object: a name and a URL each");
@@ -162,7 +175,7 @@ function readTargets(given: unknown): Project["targets"] {
     if (typeof url !== "string" || !/^postgres(?:ql)?:\/\//.test(url)) {
       throw new BadValue(`must have URLs that begin with postgres://; ${name} is none`);
     }
-    if (/^[^/]*\/\/[^/@]*:[^/]*@|[?&](?:ssl)?password=/i.test(url)) {
+    if (hasPassword(url)) {
       throw new BadValue(
         `must have no password, and ${name} has one: it is in the repository. Use PGPASSWORD or ~/.pgpass`,
       );

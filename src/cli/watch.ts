@@ -12,7 +12,7 @@ import { maintenanceStatus } from "../maintenance/status.ts";
 import { type ChangeOptions, lookWith } from "../maintenance/state.ts";
 import { listStatement, taskOf } from "../maintenance/tasks.ts";
 import { Bell } from "../maintenance/wait.ts";
-import { type Counts, watchScreen, watchSnapshot, type WatchView } from "../output/watch.ts";
+import { type Counts, noteFits, watchScreen, watchSnapshot, type WatchView } from "../output/watch.ts";
 import { ownerOptions, Picture } from "./drain.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
@@ -169,7 +169,11 @@ class Screen {
     while (!this.#quits) {
       this.#draw();
       await bell.wait(EVERY_MS, signal);
-      for (const key of this.#pressed.splice(0)) await (this.#acting = this.#take(key));
+      for (const key of this.#pressed.splice(0)) {
+        await (this.#acting = this.#take(key));
+        // What was typed before the question was seen is no answer to it.
+        if (this.#asks) break;
+      }
       try {
         this.#view = await source.look();
       } catch (error) {
@@ -187,14 +191,14 @@ class Screen {
     if (asked) return key === "y" ? await this.#act(asked) : this.#say("Nothing was changed");
     this.#isExplained = key === "?" && !this.#isExplained;
     if (key !== "r" && key !== "x") return;
-    this.#asks = key;
     const { target } = this.session;
-    this.#say(
-      key === "r"
-        ? `Close the queue of ${target}? y closes it, any other key leaves it open`
-        : `Open the queue of ${target}? Tasks start again. y opens it, any other key leaves the mode as it is`,
-      ANSWER_MS,
-    );
+    const question = key === "r"
+      ? `Close the queue of ${target}? y closes it, any other key leaves it open`
+      : `Open the queue of ${target}? Tasks start again. y opens it, any other key leaves the mode as it is`;
+    const { columns, rows } = this.input.world.size();
+    if (!noteFits(question, columns, rows)) return this.#say("Too small a terminal to ask");
+    this.#asks = key;
+    this.#say(question, ANSWER_MS);
   }
 
   /** Does what a key asks for, and tells what came of it. */

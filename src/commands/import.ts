@@ -15,6 +15,7 @@ import { readForeignFolder } from "../import/folder.ts";
 import { type AppliedThere, type ForeignHistory, readForeignHistory } from "../import/history.ts";
 import { lookAtOutput, writeFolder, type Written } from "../import/write.ts";
 import { compareDotted } from "../import/pairs.ts";
+import { placeholdersIn } from "../import/placeholders.ts";
 import { findOtherHistory } from "../engine/other_tools.ts";
 import { discover } from "../migrations/discover.ts";
 import { validateAll } from "../migrations/validate.ts";
@@ -102,7 +103,10 @@ export async function importFolder(
   const texts = filesOf(files);
   const written = lookAtOutput(output, texts, namesOf(files.filter(({ problems }) => problems.length > 0)));
   const left = written === "edited since"
-    ? [...applied?.problems ?? [], ...await leftIn(files, output)]
+    ? [
+      ...applied?.problems ?? [],
+      ...await leftIn(files, output, foreign.tool, options.placeholders ?? {}),
+    ]
     : problems;
   const decisions = written === "edited since"
     ? [
@@ -182,8 +186,28 @@ interface Matched {
   readonly problems: ImportResult["problems"];
 }
 
+/** Finds the migration's own key for one of the history's: an alias, or, with Liquibase, a path from another folder on. */
+function nameResolver(tool: Tool, migrations: ForeignFolder["migrations"]): (key: string) => string {
+  const aliases = new Map(
+    migrations.flatMap(({ key, aliases = [] }) => aliases.map((alias) => [alias, key])),
+  );
+  const keys = new Set(migrations.map(({ key }) => key));
+  if (tool !== "liquibase") return (key) => aliases.get(key) ?? key;
+  const parts = (key: string) => /^(.*::)([^:]*(?::[^:]+)*)$/s.exec(key)!.slice(1) as [string, string];
+  const byChangeSet = Map.groupBy(keys, (key) => parts(key)[0]);
+  return (key) => {
+    if (keys.has(key)) return key;
+    const [changeSet, path] = parts(key);
+    const same = (byChangeSet.get(changeSet) ?? []).filter((own) => {
+      const there = parts(own)[1];
+      return path.endsWith(`/${there}`) || there.endsWith(`/${path}`);
+    });
+    return same.length === 1 ? same[0]! : key;
+  };
+}
+
 function matched(
-  { migrations }: ForeignFolder,
+  { tool, migrations }: ForeignFolder,
   { schema, name, applied, last, baseline }: ForeignHistory,
 ): Matched {
   if (applied === undefined) {
@@ -199,7 +223,8 @@ function matched(
       }],
     };
   }
-  const rows = new Map(applied.map((row) => [row.key, row]));
+  const byName = nameResolver(tool, migrations);
+  const rows = new Map(applied.map((row) => [byName(row.key), row]));
   const isBelow = (key: string) =>
     baseline !== undefined && /^[\d.]+$/.test(key) && compareDotted(key, baseline) <= 0;
   const taken = migrations.filter(({ key }) => rows.has(key) || isBelow(key));
@@ -207,7 +232,7 @@ function matched(
   const keys = new Set(migrations.flatMap(({ key, also = [] }) => [key, ...also]));
   return {
     rows: new Map(taken.map(({ key }) => [key, rows.get(key)])),
-    unknown: applied.filter(({ key }) => !keys.has(key)).map(({ key }) => key),
+    unknown: applied.filter(({ key }) => !keys.has(byName(key))).map(({ key }) => key),
     problems: half.map(({ file, also = [] }) => ({
       file,
       message: `stands for more than the old tool has applied here: ${
@@ -247,14 +272,30 @@ function problemsOf(file: Imported): ImportResult["problems"] {
   );
 }
 
-/** What still needs a hand in a folder that was edited after it was written. */
-async function leftIn(files: readonly Imported[], output: string): Promise<ImportResult["problems"]> {
+/** What still needs a hand in a folder that was edited after it was written, or was written with other options. */
+async function leftIn(
+  files: readonly Imported[],
+  output: string,
+  tool: Tool,
+  placeholders: Placeholders,
+): Promise<ImportResult["problems"]> {
   const { migrations, findings } = discover({ dirs: [output], embedded: false });
   const all = [...findings, ...await validateAll(migrations, {})];
   const versions = new Set(migrations.map(({ version }) => versionKey(version)));
   const unwritten = files.filter(({ isCode, version }) => isCode && !versions.has(versionKey(version)));
+  // A name whose value looks like itself was to stay.
+  const kept = Object.keys(placeholders).filter((name) => placeholders[name]!.includes(name));
+  const unfilled = migrations.flatMap((migration) => {
+    const marks = placeholdersIn(migration.sql, tool, false, kept);
+    const again = "fill them in there, or remove the folder and import anew with --placeholder name=value";
+    return [
+      ...(marks.length > 0 ? [`still holds placeholders: ${marks.join(", ")}; ${again}`] : []),
+      ...(migration.sql.includes("\ufffd") ? ["holds letters that were lost (U+FFFD): write them"] : []),
+    ].map((message) => ({ file: migration.file, message }));
+  });
   return [
     ...unwritten.flatMap(problemsOf),
+    ...unfilled,
     ...all.filter(({ severity }) => severity === "error").map(({ file, message }) => ({ file, message })),
   ];
 }
@@ -318,7 +359,8 @@ async function planAdoption(
       },
     );
   }
-  if (wanted.length === 0) return undefined;
+  // A table of that name is in the way also where nothing was applied.
+  if (wanted.length === 0 && !clashes) return undefined;
   const renamedTo = clashes ? `schema_migrations_of_${tool.replaceAll("-", "_")}` : undefined;
   return { tool, found, applied, wanted, renamedTo, complete: history?.complete ?? false };
 }

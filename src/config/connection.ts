@@ -35,6 +35,8 @@ export interface ConnectionFlags {
 export interface FoundFile {
   readonly text: string;
   readonly mode?: number | undefined;
+  /** Permission bits of the folder that it is in. */
+  readonly folderMode?: number | undefined;
   /** Numbers of the users that it, the link to it, and their folder belong to; empty where the system does not tell. */
   readonly owners?: readonly number[];
 }

@@ -199,5 +199,6 @@ END`;
 }
 
 function textArray(names: readonly string[]): SqlText {
-  return sql`${`{${names.join(",")}}`}::text[]`;
+  const quoted = names.map((name) => `"${name.replace(/["\\]/g, "\\$&")}"`);
+  return sql`${`{${quoted.join(",")}}`}::text[]`;
 }

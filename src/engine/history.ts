@@ -153,7 +153,7 @@ async function readOnce(session: Session, alongside: SqlText): Promise<History> 
         `The table ${schema}.${TABLE} is not PipeWeave's: ${error.message}`,
         {
           hint:
-            "Another migration tool uses this name. Take its folder and history over: pipeweave db:import <that tool's folder> --output <a new folder>. Or leave it, and give PipeWeave's tables a schema of their own: pipeweave db:baseline <the last version applied> --schema pipeweave, then pipeweave db:migrate --schema pipeweave.",
+            "Another migration tool uses this name. Take its folder and history over: pipeweave db:import <that tool's folder> --output <a new folder>. Or leave it, and give PipeWeave's tables a schema of their own: pipeweave db:baseline <the last version applied> --dir <your folder> --schema pipeweave, then pipeweave db:migrate --dir <your folder> --schema pipeweave.",
           cause: error,
         },
       );

@@ -120,7 +120,7 @@ async function convert(
 ): Promise<Imported> {
   const decisions = [...(decision ? [decision] : []), ...foreign.decisions];
   const problems = [...foreign.problems ?? []];
-  const name = nameOfWords(foreign.title) || "migration";
+  const name = shortened(nameOfWords(foreign.title)) || "migration";
   if (foreign.isCode) {
     const message = `is code, or missing, and no SQL: write what it does as ${version}_${name}.sql`;
     const { key, file: from } = foreign;
@@ -156,6 +156,15 @@ async function convert(
     isCode: false,
     checksum: foreign.checksum,
   };
+}
+
+/** Bytes of a name: with version, `.down.sql` and a draft's own end it has to fit what file systems take. */
+const LONGEST_NAME = 150;
+
+function shortened(name: string): string {
+  const characters = [...name];
+  while (new TextEncoder().encode(characters.join("")).length > LONGEST_NAME) characters.pop();
+  return characters.join("").replace(/_+$/, "");
 }
 
 async function convertDown(
@@ -204,6 +213,9 @@ async function cleaned(
     readonly problems: string[];
   },
 ): Promise<string> {
+  if (text.includes("\r\n")) {
+    decisions.push("its lines end with CR and LF, which ours sends as LF, in strings too");
+  }
   const plain = await withoutPsql(text.replace(/^\ufeff/, ""), decisions);
   let sql = fillPlaceholders(plain, tool, placeholders, decisions);
   sql = await withoutTransactions(sql, decisions, problems);
@@ -215,6 +227,9 @@ async function cleaned(
   if (!ALONE.includes(tool)) await tellSettings(sql, decisions);
   return unmarked.text.trim();
 }
+
+/** `set_config('search_path', …, false)`, wherever it stands. */
+const SET_CONFIG = /\bset_config\s*\(\s*'([^']+)'\s*,[^;]*?,\s*'?f(?:alse)?'?\s*\)/gi;
 
 /** Tools that give each file a session of its own, or have one file. */
 const ALONE: readonly Tool[] = ["sqitch", "rails"];
@@ -229,6 +244,7 @@ async function tellSettings(sql: string, decisions: string[]): Promise<void> {
     else if (kind === "VAR_RESET" || kind === "VAR_SET_DEFAULT") set.delete(name);
     else if (kind === "VAR_SET_VALUE") set.add(name);
   }
+  for (const [, name] of sql.matchAll(SET_CONFIG)) set.add(name!);
   if (set.size === 0) return;
   decisions.push(
     `it sets ${
@@ -244,6 +260,12 @@ async function withoutTransactions(sql: string, decisions: string[], problems: s
     node.type === "TransactionStmt" && /^TRANS_STMT_(?:BEGIN|START|COMMIT)$/.test(String(node.fields["kind"]))
   );
   if (control.length === 0) return sql;
+  if (
+    all.some(({ node }) => node.type === "TransactionStmt" && node.fields["kind"] === "TRANS_STMT_ROLLBACK")
+  ) {
+    problems.push("it rolls a part of itself back: take out what is undone, with its BEGIN and ROLLBACK");
+    return sql;
+  }
   let text = sql;
   for (const { start, end } of control.toReversed()) {
     const behind = /^[ \t]*;?[ \t]*\r?\n?/.exec(text.slice(end))![0].length;

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { readdirSync, readFileSync, statSync } from "node:fs";
+import { readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { messageOf, PipeweaveError } from "../errors.ts";
 import {
@@ -181,7 +181,12 @@ function filesOf(root: string): OwnFiles {
       hint: "Name the folder with the old tool's migrations, and see that it may be read.",
       cause: error,
     });
+  // A link may lead to where it has been read already.
+  const walked = new Set<string>();
   const walk = (folder: string, depth: number): void => {
+    const real = realpathSync(join(root, folder));
+    if (walked.has(real)) return;
+    walked.add(real);
     for (const entry of readdirSync(join(root, folder), { withFileTypes: true })) {
       if (entry.name.startsWith(".") || entry.name === "node_modules") continue;
       const name = folder === "" ? entry.name : `${folder}/${entry.name}`;

@@ -69,6 +69,8 @@ export interface ForeignMigration {
   readonly decisions: readonly string[];
   /** What has to be done by hand, beside what its SQL shows, a sentence each. */
   readonly problems?: readonly string[];
+  /** Other keys by which the old history may know it. */
+  readonly aliases?: readonly string[];
   /** Further keys that the old history has to have before it counts as applied. */
   readonly also?: readonly string[];
   /** Whether it is no SQL: its place in the order is kept, and what it does has to be written. */

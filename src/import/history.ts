@@ -4,7 +4,6 @@
  * @module
  */
 
-import { basename } from "node:path";
 import { assertTrusted } from "../database/trust.ts";
 import { type Row, type Session } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
@@ -43,6 +42,8 @@ interface Keeping {
   readonly columns: readonly string[];
   /** Whether it has these columns and no others. */
   readonly isExact?: boolean;
+  /** Whether other tools and applications have tables of that name: one in a schema of its own may be anybody's. */
+  readonly isCommon?: boolean;
   /** What follows `SELECT`, up to the table. */
   readonly select: string;
   readonly behind?: string;
@@ -80,15 +81,15 @@ function halfDone(what: string): PipeweaveError {
 
 const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   "dbmate": {
-    ...{ columns: ["version"], isExact: true, select: "version" },
-    read: each((row) => digits(row["version"])),
+    ...{ columns: ["version"], isExact: true, isCommon: true, select: "version" },
+    read: each((row) => String(row["version"])),
   },
   "rails": {
-    ...{ columns: ["version"], isExact: true, select: "version" },
+    ...{ columns: ["version"], isExact: true, isCommon: true, select: "version" },
     read: each((row) => String(row["version"])),
   },
   "golang-migrate": {
-    ...{ columns: ["version", "dirty"], isExact: true, select: "version, dirty" },
+    ...{ columns: ["version", "dirty"], isExact: true, isCommon: true, select: "version, dirty" },
     read: (rows) => {
       if (rows[0]?.["dirty"] === true) throw halfDone(`version ${rows[0]["version"]}`);
       return lastOnly(rows);
@@ -117,7 +118,7 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
   },
   "knex": {
     ...{ columns: ["name", "batch"], select: "name, migration_time AS at" },
-    read: each((row) => String(row["name"]).replace(/\.[^.]+$/, "")),
+    read: each((row) => String(row["name"]).replace(/\.(?:[cm]?[jt]s|sql|coffee|ls)$/, "")),
   },
   "prisma": {
     ...{ columns: ["migration_name", "finished_at"] },
@@ -159,7 +160,7 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
       for (const row of rows) {
         const type = String(row["type"]);
         const key = row["version"] === null ? String(row["script"]) : flywayVersion(String(row["version"]));
-        if (type === "BASELINE") baseline = key;
+        if (/BASELINE$/.test(type)) baseline = key;
         else if (/^UNDO|^DELETE/.test(type)) now.delete(key);
         else if (type !== "SCHEMA") now.set(key, { ...row, key });
       }
@@ -180,7 +181,7 @@ const KEEPINGS: Readonly<Record<Tool, Keeping>> = {
     ...{ columns: ["orderexecuted", "author"] },
     select: "id, author, filename, dateexecuted::timestamptz AS at",
     behind: "ORDER BY orderexecuted",
-    read: each((row) => `${row["id"]}::${row["author"]}::${basename(String(row["filename"]))}`),
+    read: each((row) => `${row["id"]}::${row["author"]}::${row["filename"]}`),
   },
   "sqitch": {
     ...{ schema: "sqitch", columns: ["change_id", "committed_at"] },
@@ -211,10 +212,15 @@ export async function readForeignHistory(
   book: Book = {},
 ): Promise<ForeignHistory | undefined> {
   const table = book.table ?? BOOKS[tool];
-  const { schema: home, columns, isExact = false, select, behind = "", read } = KEEPINGS[tool];
+  const { schema: home, columns, isExact = false, isCommon = false, select, behind = "", read } =
+    KEEPINGS[tool];
   const schema = book.schema ?? home ?? null;
   const [found = []] = await session.transaction(sql`
-    SELECT n.nspname AS schema, c.relname AS name FROM pg_catalog.pg_class c
+    SELECT n.nspname AS schema, c.relname AS name,
+           n.nspname IN ('public', session_user) OR n.nspname = ANY (
+             SELECT pg_catalog.btrim(part, ' "') FROM pg_catalog.pg_settings s,
+                    pg_catalog.regexp_split_to_table(s.reset_val, ',') part WHERE s.name = 'search_path') AS is_usual
+      FROM pg_catalog.pg_class c
       JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
       JOIN LATERAL (
         SELECT array_agg(a.attname) AS names, bool_and(t.typnamespace = 'pg_catalog'::regnamespace) AS are_plain
@@ -235,6 +241,18 @@ export async function readForeignHistory(
         found.map((row) => `${row["schema"]}.${row["name"]}`).join(", ")
       }`,
       { hint: "Say which one counts: --history-table schema.table; or import the files alone: --offline." },
+    );
+  }
+  if (isCommon && book.schema === undefined && found[0]!["is_usual"] !== true) {
+    const other = `${found[0]!["schema"]}.${found[0]!["name"]}`;
+    throw new PipeweaveError(
+      "integrity",
+      "history_elsewhere",
+      `There is a table ${other}, which may be ${tool}'s or another application's`,
+      {
+        hint:
+          `If it is this folder's, say so: --history-table ${other}; if not, import the files alone: --offline.`,
+      },
     );
   }
   const [{ schema: place, name }] = found as unknown as [{ schema: string; name: string }];

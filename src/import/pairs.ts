@@ -52,8 +52,17 @@ export function readGolangMigrate(files: Files): Read {
     const match = NAME.exec(basename(file));
     if (!match) return asCode(file);
     const [, version, title, direction] = match as unknown as [string, string, string, string];
-    if (direction === "down") return [];
     const key = numberOf(version);
+    if (direction === "down") {
+      const hasUp = names.some((other) =>
+        NAME.exec(basename(other))?.[3] === "up" && partOf(other) === partOf(file)
+      );
+      if (hasUp || downOf(file) !== file) return [];
+      return [{
+        ...{ key, version, title, file, up: "", down: files.text(file), noTransaction: false },
+        decisions: ["it has a way down alone: golang-migrate runs nothing on the way up"],
+      }];
+    }
     const down = downOf(file);
     if (CODE.test(file)) {
       const code = codeMigration({ key, version, title, file });

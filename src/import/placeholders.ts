@@ -25,12 +25,24 @@ const FORMS: Partial<Record<Tool, { readonly forms: readonly Form[]; readonly al
   "flyway": { forms: [DOLLAR], always: [DOLLAR] },
   "liquibase": { forms: [DOLLAR], always: [DOLLAR] },
   "tern": { forms: [BRACES], always: [BRACES] },
-  // A time such as '12:MI' looks like one of these, so one counts only where PostgreSQL cannot read the file.
-  "graphile-migrate": { forms: [COLON], always: [] },
+  // A time such as '12:MI' looks like one of these, so but for its own two one counts only where PostgreSQL cannot read the file.
+  "graphile-migrate": {
+    forms: [COLON],
+    always: [{ ...COLON, any: /(?<![:\w]):DATABASE_(?:NAME|OWNER)\b/g }],
+  },
   "sqitch": { forms: [COLON], always: [] },
 };
 /** What programs of people's own put into files of the others. */
 const OTHERS = { forms: [DOLLAR, BRACES], always: [] };
+
+/** Strings, names, bodies and remarks. */
+const QUOTED = String
+  .raw`[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?<tag>\w*)\$[\s\S]*?\$\k<tag>\$|--.*|\/\*[\s\S]*?\*\/`;
+
+function filledIn(mark: string, value: string, tool: Tool): string {
+  if (mark.startsWith(":'")) return `'${value.replaceAll("'", "''")}'`;
+  return mark.startsWith(':"') && tool === "sqitch" ? `"${value.replaceAll('"', '""')}"` : value;
+}
 
 /** Fills in what has a value. */
 export function fillPlaceholders(
@@ -44,16 +56,11 @@ export function fillPlaceholders(
   const filled: string[] = [];
   for (const [name, value] of Object.entries(placeholders)) {
     const word = name.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
-    const pattern = new RegExp(forms.map((form) => form.of(word)).join("|"), "g");
-    const next = text.replace(
-      pattern,
-      (mark) =>
-        mark.startsWith(":'")
-          ? `'${value.replaceAll("'", "''")}'`
-          : mark.startsWith(':"') && tool === "sqitch"
-          ? `"${value.replaceAll('"', '""')}"`
-          : value,
-    );
+    const mark = forms.map((form) => form.of(word)).join("|");
+    // psql fills in nothing within what is quoted.
+    const pattern = new RegExp(tool === "sqitch" ? `${mark}|${QUOTED}` : mark, "g");
+    const own = new RegExp(`^(?:${mark})$`);
+    const next = text.replace(pattern, (found) => own.test(found) ? filledIn(found, value, tool) : found);
     if (next !== text) filled.push(name);
     text = next;
   }

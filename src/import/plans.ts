@@ -5,15 +5,7 @@
  * @module
  */
 
-import { basename } from "node:path";
-import {
-  CODE,
-  codeMigration,
-  compareTexts,
-  type Files,
-  type ForeignMigration,
-  type Read,
-} from "./foreign.ts";
+import { codeMigration, compareTexts, type Files, type ForeignMigration, type Read } from "./foreign.ts";
 
 /** Where sqitch has its files, by `sqitch.conf`; paths end with `/`. */
 interface SqitchFolders {
@@ -64,7 +56,8 @@ export function readSqitch(files: Files): Read {
   const instances: { name: string; tags: string[] }[] = [];
   const lines = files.text(folders.plan).split(/\r?\n/);
   for (const line of lines) {
-    const word = /^\s*([^\s%#][^\s]*)/.exec(line)?.[1];
+    // A change may have a plus before it: it is deployed.
+    const word = /^\s*(?:\+\s*)?([^\s%#+][^\s]*)/.exec(line)?.[1];
     if (word === undefined) continue;
     if (word.startsWith("@")) {
       for (const one of instances) one.tags.push(word);
@@ -117,7 +110,8 @@ export function readGraphile(files: Files): Read {
     const hash = /^--! Hash: *(\S+)/m.exec(text)?.[1];
     return {
       ...{ key: version!, version: version!, title: title || message || "committed", file },
-      up: text.replace(/^--!.*$\n?/gm, "").trim(),
+      // Its header; a line that begins so further down may be one of a text.
+      up: text.replace(/^(?:--!.*\r?\n)+/, "").trim(),
       ...(hash ? { checksum: hash } : {}),
       down: undefined,
       noTransaction: /^--! no-transaction\b/m.test(text),
@@ -147,7 +141,9 @@ const TOLD: Readonly<Record<string, string>> = {
   enddelimiter: "it has a delimiter of its own: statements end with a semicolon here",
 };
 
-const isFormatted = (text: string) => /^\s*--\s*liquibase formatted sql/im.test(text);
+/** The first line, which makes a file one of change sets. */
+const FORMATTED = /^\s*--\s*liquibase\s+formatted\s+sql\b(.*)/i;
+const isFormatted = (text: string) => FORMATTED.test(text.replace(/^\ufeff/, ""));
 /** A change set's header; the author may have blanks, the id where it is quoted. */
 const CHANGE_SET = /^\s*--\s*changeset\s+("[^"]+"|[^:"]+):\s*("[^"]+"|\S+)(.*)$/i;
 const unquoted = (word: string) => word.trim().replace(/^"(.*)"$/, "$1");
@@ -161,7 +157,7 @@ export function readLiquibase(files: Files): Read {
     // With includeAll such a file is one change set.
     return [{
       ...{
-        key: `raw::includeAll::${basename(file)}`,
+        key: `raw::includeAll::${file}`,
         version: undefined,
         title: `raw_${titleOf(file)}`,
         file,
@@ -174,7 +170,7 @@ export function readLiquibase(files: Files): Read {
   return {
     migrations,
     problems: files.names.filter((name) =>
-      /\.(?:xml|ya?ml|json)$/.test(name) && /changeSet\b/.test(files.text(name)) || CODE.test(name)
+      /\.(?:xml|ya?ml|json)$/.test(name) && /changeSet\b/.test(files.text(name))
     ).map((file) => ({ file, message: "is no SQL: write what its change sets do as migrations" })),
     decisions: [
       ...decisions,
@@ -194,6 +190,9 @@ interface ChangeSet {
 
 function changeSetsOf(text: string, file: string, decisions: string[]): readonly ForeignMigration[] {
   const properties = new Map<string, string>();
+  const logicalPath = /\blogicalFilePath:\s*("[^"]*"|\S+)/i.exec(
+    FORMATTED.exec(text.replace(/^\ufeff/, ""))?.[1] ?? "",
+  )?.[1];
   const sets: ChangeSet[] = [];
   let ignored = 0;
   for (const line of text.replace(/^\ufeff/, "").split(/(?<=\n)/)) {
@@ -204,7 +203,7 @@ function changeSetsOf(text: string, file: string, decisions: string[]): readonly
       ignored = ignore === "start" ? Infinity : ignore === "end" ? 0 : Number(ignore);
     } else if (ignored > 0) ignored--;
     else if (property) {
-      properties.set(property[1]!, property[2]!.replace(/\s+(?:dbms|context|labels|global)[:=].*$/i, ""));
+      setProperty(properties, property[1]!, property[2]!);
     } else if (header) {
       sets.push({
         ...{ author: unquoted(header[1]!), id: unquoted(header[2]!), lines: [] },
@@ -223,7 +222,7 @@ function changeSetsOf(text: string, file: string, decisions: string[]): readonly
       decisions.push(`${named}: it is for ${dbms}`);
       return [];
     }
-    if (attributes.get("ignore") === "true") {
+    if (attributes.get("ignore")?.toLowerCase() === "true") {
       decisions.push(`${named}: Liquibase ignores it`);
       return [];
     }
@@ -238,7 +237,7 @@ function changeSetsOf(text: string, file: string, decisions: string[]): readonly
     const filled = (sql: string) =>
       sql.replace(/\$\{([\w.-]+)\}/g, (mark, name) => properties.get(name) ?? mark);
     return [{
-      key: `${id}::${author}::${basename(attributes.get("logicalfilepath") ?? file)}`,
+      key: `${id}::${author}::${attributes.get("logicalfilepath") ?? unquoted(logicalPath ?? file)}`,
       ...{ version: undefined, title: `${id}_${titleOf(file)}`, file },
       up: filled(up.join("").trim()),
       down: undo.length > 0 && !/^(?:empty|not required)$/i.test(undo.join(" ").trim())
@@ -248,6 +247,16 @@ function changeSetsOf(text: string, file: string, decisions: string[]): readonly
       decisions: told,
     }];
   });
+}
+
+/** The first one of a name counts, of those that are for PostgreSQL. */
+function setProperty(properties: Map<string, string>, name: string, rest: string): void {
+  const [, value, conditions = ""] =
+    /^(.*?)((?:\s+(?:dbms|context|contextFilter|labels|global)[:=]\s*\S+)*)$/i.exec(rest)!;
+  const dbms = /\bdbms[:=]\s*(\S+)/i.exec(conditions)?.[1];
+  if (!properties.has(name) && (dbms === undefined || isForPostgres(unquoted(dbms)))) {
+    properties.set(name, value!);
+  }
 }
 
 /** `postgresql,h2`, `!oracle`, `all`: whether PostgreSQL is among them. */

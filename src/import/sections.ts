@@ -42,8 +42,6 @@ const SUBSTITUTES = "goose fills in variables of the environment in it: write th
 
 /** A way to keep both in one file, line by line. */
 interface Dialect {
-  /** Which part a file begins with. */
-  readonly first: "up" | "none";
   /** Whether lines end as on Unix when that tool sends them, whatever the file has. */
   readonly unixLines: boolean;
   /** What becomes of SQL in front of the first mark: the tool passes over it, or refuses it. */
@@ -52,21 +50,21 @@ interface Dialect {
   readonly meaningOf: (line: string) => Meaning | undefined;
 }
 
-const DIALECTS: Readonly<Record<Exclude<SectionTool, "node-pg-migrate">, Dialect>> = {
+const DIALECTS: Readonly<Record<"dbmate" | "goose" | "sql-migrate", Dialect>> = {
   "dbmate": {
-    ...{ first: "none", unixLines: false, lead: "refused" },
+    ...{ unixLines: false, lead: "refused" },
     meaningOf: (line) => {
       const match = /^--\s*migrate:(up|down)(?:\s+(\S.*))?\s*$/.exec(line);
       return match
         ? {
           part: match[1] as "up" | "down",
-          noTransaction: /(?:^|\s)transaction:\s*false\b/.test(match[2] ?? ""),
+          noTransaction: /(?:^|\s)transaction:false(?:\s|$)/.test(match[2] ?? ""),
         }
         : undefined;
     },
   },
   "goose": {
-    ...{ first: "none", unixLines: true, lead: "refused" },
+    ...{ unixLines: true, lead: "refused" },
     meaningOf: (line) => {
       const word = /^--\s*\+goose\s+(.*?)\s*$/i.exec(line)?.[1]?.toLowerCase();
       if (word === undefined) return undefined;
@@ -79,35 +77,46 @@ const DIALECTS: Readonly<Record<Exclude<SectionTool, "node-pg-migrate">, Dialect
     },
   },
   "sql-migrate": {
-    ...{ first: "none", unixLines: true, lead: "left out" },
+    ...{ unixLines: true, lead: "left out" },
     meaningOf: (line) => {
-      const [, word, rest = ""] = /^-- \+migrate (\w+)(.*)$/.exec(line) ?? [];
+      const [, word, rest = ""] = /^-- \+migrate\s+(\w+)(.*)$/.exec(line) ?? [];
       if (word === "StatementBegin" || word === "StatementEnd") return {};
       if (word !== "Up" && word !== "Down") return undefined;
       return { part: word === "Up" ? "up" : "down", noTransaction: /\bnotransaction\b/.test(rest) };
     },
   },
-  "tern": {
-    ...{ first: "up", unixLines: false, lead: "left out" },
-    meaningOf: (line) =>
-      /^-{2,}\s*create above\s*\/\s*drop below/i.test(line)
-        ? { part: "down" }
-        : /^-{2,}\s*tern:\s*disable-tx/i.test(line)
-        ? NO_TRANSACTION
-        : undefined,
-  },
 };
 
 /** Splits a file the way a tool does. */
 export function splitSections(text: string, tool: SectionTool): Sections {
-  return tool === "node-pg-migrate" ? splitBySearch(text) : splitByLines(text, DIALECTS[tool]);
+  if (tool === "node-pg-migrate") return splitBySearch(text);
+  return tool === "tern" ? splitByText(text) : splitByLines(text, DIALECTS[tool], tool);
 }
 
-function splitByLines(text: string, { first, unixLines, lead: about, meaningOf }: Dialect): Sections {
+/** tern parts a file at this text, wherever it stands. */
+const ABOVE_AND_BELOW = "---- create above / drop below ----";
+
+function splitByText(text: string): Sections {
+  const at = text.indexOf(ABOVE_AND_BELOW);
+  const isOutside = /^---- tern: disable-tx ----\r?$/m.test(text);
+  const up = (at === -1 ? text : text.slice(0, at)).replace(/^---- tern: disable-tx ----\r?\n?/m, "").trim();
+  const down = at === -1 ? "" : text.slice(at + ABOVE_AND_BELOW.length).trim();
+  return {
+    ...{ hasMarks: at !== -1 || isOutside, noTransaction: isOutside, decisions: [], problems: [] },
+    ...{ up, down: down === "" ? undefined : down },
+  };
+}
+
+function splitByLines(
+  text: string,
+  { unixLines, lead: about, meaningOf }: Dialect,
+  tool: SectionTool,
+): Sections {
   const parts = { none: [] as string[], up: [] as string[], down: [] as string[] };
   const decisions: string[] = [];
   const problems: string[] = [];
-  let current: keyof typeof parts = first;
+  let current: keyof typeof parts = "none";
+  let hasUp = false;
   let noTransaction = false;
   let hasMarks = false;
   let hasDown = false;
@@ -122,13 +131,15 @@ function splitByLines(text: string, { first, unixLines, lead: about, meaningOf }
     hasMarks = true;
     if (meaning.part) current = meaning.part;
     if (meaning.part === "down") hasDown = true;
+    if (meaning.part === "up") hasUp = true;
     if (meaning.noTransaction && (meaning.part ?? "up") === "up") noTransaction = true;
     if (meaning.decision) decisions.push(meaning.decision);
     if (meaning.problem) problems.push(meaning.problem);
   }
   const lead = parts.none.join("").trim();
   const isRemark = lead.split("\n").every((line) => /^\s*(?:--.*)?$/.test(line));
-  if (!isRemark && hasMarks) {
+  if (!hasUp) problems.push(`has no mark for the way up, and ${tool} refuses it: say what of it is to run`);
+  else if (!isRemark) {
     if (about === "left out") {
       decisions.push("what stands before its first mark was left out: the old tool passes over it");
     } else {problems.push(
@@ -138,7 +149,8 @@ function splitByLines(text: string, { first, unixLines, lead: about, meaningOf }
   const down = parts.down.join("").trim();
   return {
     ...{ hasMarks, noTransaction, decisions, problems },
-    up: `${lead === "" || !isRemark ? "" : `${lead}\n`}${parts.up.join("")}`.trim(),
+    // What nobody would run stays to be looked at.
+    up: hasUp ? `${lead === "" || !isRemark ? "" : `${lead}\n`}${parts.up.join("")}`.trim() : lead,
     down: hasDown && down !== "" ? down : undefined,
   };
 }
@@ -181,7 +193,8 @@ const byNumber = (a: ForeignMigration, b: ForeignMigration) =>
 const NAMINGS: Readonly<Record<Exclude<SectionTool, "node-pg-migrate">, Naming>> = {
   "dbmate": {
     name: /^(\d+)[_-]?(.*)\.sql$/,
-    keyOf: (_, version) => numberOf(version),
+    // As a text: 1 and 01 are two.
+    keyOf: (_, version) => version,
     order: (a, b) => compareTexts(a.file, b.file),
   },
   "goose": { name: /^(\d+)_(.*)\.sql$/, keyOf: (_, version) => numberOf(version), order: byNumber },
@@ -249,7 +262,8 @@ export function readNodePgMigrate(files: Files): Read {
     }
     const undo = `${stem}.down.sql`;
     return [{
-      // Its history has either, by the version of the tool.
+      // Its history has either, by the loader that is chosen.
+      aliases: [`${stem}.up`],
       ...{ key: stem, version: prefix, title: title!.replace(/\.up$/, ""), file, up: files.text(file) },
       down: own.includes(undo) ? files.text(undo) : undefined,
       ...{ noTransaction: false, decisions: [] },

@@ -12,6 +12,7 @@ import {
   renameSync,
   rmdirSync,
   rmSync,
+  statSync,
   writeFileSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -52,7 +53,7 @@ export function lookAtOutput(
   }
   if (present.length === 0) return "written";
   const same = [...files].filter(([name, text]) =>
-    present.includes(name) && readFileSync(join(target, name), "utf8") === text
+    present.includes(name) && hasText(join(target, name), text)
   );
   const isThere = [...files.keys()].every((name) => present.includes(name));
   // Files of these names alone may be anybody's.
@@ -62,10 +63,22 @@ export function lookAtOutput(
       "usage",
       "folder_not_empty",
       `The folder ${folder} is not empty; nothing was written`,
-      { hint: "Name a folder that is not there yet: --output <folder>." },
+      {
+        hint:
+          "Name a folder that is not there yet: --output <folder>. One that an import with other options wrote can be removed.",
+      },
     );
   }
   return same.length === files.size && present.length === files.size ? "there already" : "edited since";
+}
+
+/** Whether there is a file of that text; a pipe would be waited for. */
+function hasText(path: string, text: string): boolean {
+  try {
+    return statSync(path).isFile() && readFileSync(path, "utf8") === text;
+  } catch {
+    return false;
+  }
 }
 
 /**

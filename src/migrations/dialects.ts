@@ -126,7 +126,8 @@ export async function withoutForeignMarks(
   text: string,
   statements: readonly Statement[],
 ): Promise<{ readonly text: string; readonly lines: readonly string[] }> {
-  const suspects = await Array.fromAsync(suspectsIn(text, statements));
+  const suspects: Suspect[] = [];
+  for await (const suspect of suspectsIn(text, statements)) suspects.push(suspect);
   const has = (direction: Suspect["direction"]) => suspects.some((one) => one.direction === direction);
   if (!has(undefined) && !(has("up") && has("down"))) return { text, lines: [] };
   let changed = text;

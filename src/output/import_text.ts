@@ -6,6 +6,7 @@
 
 import type { ImportResult } from "../commands/import.ts";
 import { labelOf } from "../migrations/migration.ts";
+import { shellQuoted } from "../maintenance/state.ts";
 import { printable } from "../printable.ts";
 import { flowed, type Page } from "./page.ts";
 
@@ -21,6 +22,8 @@ export interface ImportText {
   /** The database whose history was looked for; undefined where none was named, or with --offline. */
   readonly target: string | undefined;
   readonly schema: string;
+  /** The options that name the database, without a password, as they are to be typed again; empty where variables do. */
+  readonly connection: string;
   /** Whether all files are listed. */
   readonly verbose: boolean;
   readonly page: Page;
@@ -96,11 +99,11 @@ function named(names: readonly string[]): string {
 }
 
 /** What was done. */
-export function formatDone(result: ImportResult, { output, schema, page }: ImportText): string {
+export function formatDone(result: ImportResult, { output, schema, connection, page }: ImportText): string {
   const { problems, written, history, tool } = result;
   if (written === undefined) return "Nothing was written: this was a look.";
   const { good } = page.style;
-  const option = schema === "public" ? "" : ` --schema ${schema}`;
+  const option = schema === "public" ? "" : ` --schema ${shellQuoted(schema)}`;
   const lines = [
     written === "written"
       ? `${good("✓")} Written to ${output}`
@@ -109,7 +112,9 @@ export function formatDone(result: ImportResult, { output, schema, page }: Impor
       : `${good("✓")} ${output} has these files, some edited since: they count as they are`,
     ...doneWithHistory(history, problems.length > 0, page),
     ...(history?.renamedTo ? [`  the old table is now ${history.renamedTo}: take ${tool} out of use`] : []),
-    ...(problems.length === 0 ? [`Go on with: pipeweave db:status --dir ${output}${option}`] : []),
+    ...(problems.length === 0
+      ? [`Go on with: pipeweave db:status --dir ${shellQuoted(output!)}${option}${connection}`]
+      : []),
   ];
   return flowed(lines.join("\n"), page.columns);
 }

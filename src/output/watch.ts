@@ -95,6 +95,14 @@ function drainLine({ label, fraction = 0 }: Step): string {
   return `${label} ${bar(fraction)}`;
 }
 
+const mostNotes = (rows: number) => Math.max(1, Math.min(NOTE_LINES, rows - 4));
+
+/** Whether all of a note is seen. */
+export function noteFits(note: string, columns: number, rows: number): boolean {
+  const lines = flowed(note, columns).split("\n");
+  return lines.length <= mostNotes(rows) && lines.every((line) => cellsOf(line) <= columns);
+}
+
 /**
  * The lines of a screen.
  *
@@ -105,32 +113,38 @@ export function watchScreen(view: WatchView, page: Page, rows: number): readonly
   const { columns, style } = page;
   const { status, drain, note, isExplained } = view;
   const keys = cellsOf(KEYS) <= columns ? KEYS : SHORT_KEYS;
-  const mostNotes = Math.max(1, Math.min(NOTE_LINES, rows - 4));
-  const notes = note ? flowed(note, columns).split("\n").slice(0, mostNotes) : [];
+  const notes = note ? flowed(note, columns).split("\n").slice(0, mostNotes(rows)) : [];
   const foot = ["", ...notes.map(style.strong), style.faint(keys)].slice(-rows);
   const facts = [
     ...formatMaintenance(status, page).split("\n"),
     ...(drain ? [drainLine(drain)] : []),
   ];
-  const head = [...facts, "", ...charts(view, page, chartRows(rows))];
   const room = rows - foot.length;
-  const lists = isExplained
-    ? ["", ...EXPLANATION.flatMap((text) => flowed(text, columns).split("\n"))]
-    : listsOf(view, page, room - head.length);
-  return [...[...head, ...lists].slice(0, room), ...foot].map((line) => fitted(line, columns));
+  const explained = EXPLANATION.flatMap((text) => flowed(text, columns).split("\n"));
+  const head = [...facts, "", ...charts(view, page, chartRows(rows))];
+  const body = isExplained
+    ? [formatMaintenance(status, { ...page, columns: Infinity }).split("\n")[0]!, "", ...explained]
+    : [...head, ...listsOf(view, page, room - head.length)];
+  return [...body.slice(0, room), ...foot].map((line) => fitted(line, columns));
 }
 
 /** A heading, and at least a line below it. */
 const LEAST_LIST = 3;
+/** Lines that tasks get before the log gets any. */
+const LEAST_TASKS = 4;
 
 /** Tasks and log, as far as there is room: a list for which there is none has no heading either. */
 function listsOf({ tasks, log }: WatchView, page: Page, room: number): readonly string[] {
   if (room < LEAST_LIST) return [];
   const entries = tasks.length === 0 ? [] : formatTasks(staleFirst(tasks), page).split("\n");
   const logLines = formatMaintenanceLog(log, page).split("\n");
-  const forBoth = room - (room < 2 * LEAST_LIST ? 0 : LEAST_LIST - 1);
-  const forLog = room < 2 * LEAST_LIST ? 0 : Math.min(logLines.length, Math.floor(forBoth / 2) - 1);
-  const forTasks = forBoth - forLog - 2;
+  // The tasks go first: of the log a low screen has nothing.
+  const forTasks = Math.min(
+    Math.max(1, entries.length),
+    Math.max(LEAST_TASKS, Math.ceil(room / 2)),
+    room - 2,
+  );
+  const forLog = Math.min(logLines.length, room - 2 - forTasks - 2);
   const { strong } = page.style;
   return [
     ...["", strong("Active tasks, stale ones (!) and the oldest first:")],
