@@ -4,7 +4,7 @@
  * @module
  */
 
-import { cellsOf, fitted, padded } from "./cells.ts";
+import { broken, cellsOf, fitted, padded } from "./cells.ts";
 import { formatDuration } from "../config/duration.ts";
 import type { MaintenanceLogRow } from "../maintenance/log.ts";
 import type { MaintenanceStatus } from "../maintenance/status.ts";
@@ -99,8 +99,12 @@ const mostNotes = (rows: number) => Math.max(1, Math.min(NOTE_LINES, rows - 4));
 
 /** Whether all of a note is seen. */
 export function noteFits(note: string, columns: number, rows: number): boolean {
-  const lines = flowed(note, columns).split("\n");
-  return lines.length <= mostNotes(rows) && lines.every((line) => cellsOf(line) <= columns);
+  return noteLines(note, columns).length <= mostNotes(rows);
+}
+
+/** Broken between words, and within one where it is too long for a line. */
+function noteLines(note: string, columns: number): readonly string[] {
+  return flowed(note, columns).split("\n").flatMap((line) => broken(line, columns));
 }
 
 /**
@@ -113,7 +117,7 @@ export function watchScreen(view: WatchView, page: Page, rows: number): readonly
   const { columns, style } = page;
   const { status, drain, note, isExplained } = view;
   const keys = cellsOf(KEYS) <= columns ? KEYS : SHORT_KEYS;
-  const notes = note ? flowed(note, columns).split("\n").slice(0, mostNotes(rows)) : [];
+  const notes = note ? noteLines(note, columns).slice(0, mostNotes(rows)) : [];
   const foot = ["", ...notes.map(style.strong), style.faint(keys)].slice(-rows);
   const facts = [
     ...formatMaintenance(status, page).split("\n"),

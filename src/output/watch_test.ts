@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { cellsOf } from "./cells.ts";
 import { PLAIN } from "./page.ts";
 import { styleFor } from "./style.ts";
-import { chart, watchScreen, type WatchView } from "./watch.ts";
+import { chart, noteFits, watchScreen, type WatchView } from "./watch.ts";
 
 const view: WatchView = {
   status: {
@@ -81,4 +81,15 @@ Deno.test("watchScreen: how far a drain is, and what the keys do", () => {
   assert(lines.includes("Draining: 12 tasks left, about 40s ███████░░░░░ 60%"), lines.join("\n"));
   const help = watchScreen({ ...view, isExplained: true }, { ...PLAIN, columns: 80 }, 40);
   assert(help.some((line) => line.startsWith("x  ends maintenance")) && !help.includes("Log:"));
+});
+
+Deno.test("a question is asked where all of it is seen", () => {
+  const question = `Close the queue of app@db1:5432/${
+    "x".repeat(70)
+  }? y closes it, any other key leaves it open`;
+  assertEquals([noteFits(question, 60, 20), noteFits(question, 20, 20), noteFits(question, 80, 5)], [
+    true,
+    false,
+    false,
+  ]);
 });
