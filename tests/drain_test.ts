@@ -663,7 +663,14 @@ Deno.test("maintenance:watch: --once is a report; without a terminal it says so;
   assertEquals(await mode(database.sql), "running");
   await terminal.types("?");
   await terminal.shows("the mode stays as it is");
+  // What was typed before the question was seen is no answer to it.
   await terminal.types("ry");
+  await until(
+    () => Promise.resolve(terminal.text.split("Nothing was changed").at(-1)!.includes("Close the queue of")),
+    "it asks again",
+  );
+  assertEquals(await mode(database.sql), "running");
+  await terminal.types("y");
   await terminal.shows("Mode: waiting_for_maintenance");
   await terminal.shows("Draining: 1 task left");
   await database.sql`UPDATE task_runs SET status = 'completed'`;
