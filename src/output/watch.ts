@@ -53,7 +53,7 @@ const EXPLANATION = [
   "Any key goes back.",
 ];
 /** Lines that a note may take. */
-const NOTE_LINES = 4;
+const NOTE_LINES = 6;
 /** Rows of a chart: one where the terminal is low, more where there is room. */
 const chartRows = (rows: number) => rows < 30 ? 1 : rows < 40 ? 2 : 3;
 
