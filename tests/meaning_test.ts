@@ -515,6 +515,10 @@ Deno.test("encodings and invisible characters are told as what they are", async 
     assertEquals(code, 5);
     assertStringIncludes(stdout, part);
   }
+  const inString = await on(undefined, "db:validate --offline --no-embedded", {
+    "001_a.sql": "INSERT INTO t VALUES ('\u{1f468}\u200d\u{1f469}') oops;",
+  });
+  assert(!inString.stdout.includes("invisible"), inString.stdout);
 });
 
 Deno.test("a directive on a line that ends in CR counts; a dangling link is called one", async () => {

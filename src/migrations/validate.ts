@@ -113,7 +113,8 @@ function foreignDialect({ file, sql }: Migration, { tool, line, offset, hint }: 
 /** The first invisible character that PostgreSQL takes for a part of a word, near a place; as `U+00A0`. */
 function invisibleNear(sql: string, offset: number): string | undefined {
   const found = /[\u00a0\u1680\u2000-\u200f\u2028\u2029\u202f\u205f\u2060\u3000\ufeff]/.exec(
-    sql.slice(Math.max(0, offset - 40), offset + 40),
+    // In a string it is a letter like others.
+    sql.slice(Math.max(0, offset - 40), offset + 40).replaceAll(/'[^'\n]*'/g, "''"),
   );
   return found ? `U+${found[0].charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}` : undefined;
 }
