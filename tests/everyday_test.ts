@@ -247,3 +247,35 @@ Deno.test("--timeout 0s of db:migrate is refused, since no time would be left", 
   assertEquals(code, 2);
   assertStringIncludes(stderr, "--timeout must be greater than 0");
 });
+
+Deno.test("./migrations is the folder where nobody names one; --embedded, a variable and the project's file go before it", async () => {
+  await using database = await TestDatabase.empty();
+  await using folder = await folderWith({});
+  await Deno.mkdir(`${folder.path}/migrations`);
+  const run = (args: readonly string[], env: Record<string, string> = {}) =>
+    pipeweave(args, { cwd: folder.path, env: { DATABASE_URL: database.url, ...env } });
+  const sets = async (args: readonly string[] = [], env: Record<string, string> = {}) =>
+    (await run(["db:status", ...args], env)).stdout.split("\n").find((line) => line.startsWith("Sets: "));
+  await Deno.writeTextFile(`${folder.path}/migrations/20200101_a.js`, "x");
+  assertEquals(await sets(), "Sets: PipeWeave's own (5)", "it holds no SQL");
+  await Deno.writeTextFile(`${folder.path}/migrations/001_orders.sql`, "CREATE TABLE orders (id int);");
+  const migrated = await run(["db:migrate"]);
+  assertEquals(migrated.code, 0, migrated.stderr);
+  const tables = await database.sql`SELECT relname FROM pg_class WHERE relname IN ('orders', 'task_runs')`;
+  assertEquals(tables.map(({ relname }) => relname), ["orders"], "nobody asked for PipeWeave's own");
+  assertEquals(await sets(["--embedded"]), "Sets: PipeWeave's own (5)");
+  await Deno.mkdir(`${folder.path}/other`);
+  await Deno.writeTextFile(`${folder.path}/other/001_x.sql`, "SELECT 1;");
+  assertEquals(await sets([], { PIPEWEAVE_MIGRATIONS_DIR: "other" }), "Sets: other (1)");
+  assertStringIncludes((await run(["config"])).stdout, 'dir = ["migrations"]  (default: it is there)\n');
+  assertEquals((await run(["db:lint", "--offline", "other/001_x.sql"])).code, 0, "a file names its folder");
+  assertStringIncludes((await run(["db:new", "more"])).stdout, "-- migrations/002_more.sql");
+  // One that anybody can change would decide which SQL is run.
+  await Deno.chmod(`${folder.path}/migrations`, 0o777);
+  const open = await run(["db:status"]);
+  assertEquals(open.code, 2);
+  assertStringIncludes(open.stderr, "The folder ./migrations can be changed by everybody; nothing was tried");
+  assertEquals(await sets(["--dir", "migrations"]), "Sets: migrations (1)");
+  await Deno.writeTextFile(`${folder.path}/pipeweave.json`, '{"dir":"other"}');
+  assertEquals(await sets(), "Sets: other (1)");
+});

@@ -193,7 +193,8 @@ const lint: CommandSpec = {
     await using session = await connectUnlessOffline(input, terminal);
     const { lintMigrations } = await import("../commands/lint.ts");
     const files = input.args;
-    const sources = input.sources();
+    // Files say by themselves which folder is meant.
+    const sources = input.sources({ byDefault: files.length === 0 });
     const result = await lintMigrations(session, {
       ...sources,
       ...(files.length > 0 && sources.dirs?.length === 0

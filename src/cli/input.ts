@@ -7,6 +7,7 @@
 import { type Actor, currentActor } from "../config/actor.ts";
 import { PipeweaveError } from "../errors.ts";
 import type { MigrationSources } from "../migrations/discover.ts";
+import { defaultFolder } from "./default_folder.ts";
 import type { ParsedOptions } from "./parsed_options.ts";
 import { BadValue } from "./values.ts";
 import type { World } from "./world.ts";
@@ -103,12 +104,20 @@ export class Input {
     return Number(value);
   }
 
-  /** Which migrations are meant. */
-  sources(): MigrationSources {
-    const given = this.#options.get<readonly string[]>("--dir");
+  /**
+   * Which migrations are meant: those of `./migrations` where nobody names a set.
+   *
+   * @param byDefault whether that folder counts
+   * @throws {PipeweaveError} of kind `usage` when somebody else could have put it there
+   */
+  sources({ byDefault = true } = {}): MigrationSources {
     const fromEnvironment = this.world.env["PIPEWEAVE_MIGRATIONS_DIR"];
+    const given = this.#options.get<readonly string[]>("--dir") ??
+      (fromEnvironment ? [fromEnvironment] : undefined);
+    const isOpen = byDefault && given === undefined && this.declares("--dir") && !this.has("--embedded");
+    const found = isOpen ? defaultFolder(this.world.user) : undefined;
     return {
-      dirs: given ?? (fromEnvironment ? [fromEnvironment] : []),
+      dirs: given ?? (found ? [found] : []),
       embedded: this.has("--no-embedded") ? false : this.has("--embedded") || undefined,
     };
   }

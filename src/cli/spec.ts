@@ -201,15 +201,15 @@ export const MIGRATION_OPTIONS: OptionGroup = {
       isSetting: true,
       variable: "PIPEWEAVE_MIGRATIONS_DIR",
       value: FOLDER,
-      description:
-        "Migrations of your own, which go after PipeWeave's; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
+      description: "A folder with migrations; may be repeated (PIPEWEAVE_MIGRATIONS_DIR).",
+      defaultsTo: "./migrations where it has any",
       repeatable: true,
     },
     {
       flag: "--embedded",
       isSetting: true,
       description: "Let PipeWeave's own migrations take part.",
-      defaultsTo: "where there is no --dir, or the history has them",
+      defaultsTo: "where there is no folder, or the history has them",
     },
     { flag: "--no-embedded", description: "Leave out PipeWeave's own migrations." },
   ],

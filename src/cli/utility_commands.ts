@@ -55,6 +55,9 @@ const config: CommandSpec = {
       if (inVariable) {
         return { name, value: readSetting(option, repeatable ? [inVariable] : inVariable), source: variable };
       }
+      if (flag === "--dir" && !project.has(flag) && input.sources().dirs!.length > 0) {
+        return { name, value: input.sources().dirs, source: "default: it is there" };
+      }
       const opposite = project.has(`--no-${flag.slice(2)}`) ? false : undefined;
       const value = project.get(flag) ?? opposite;
       return value !== undefined
