@@ -426,6 +426,14 @@ Deno.test("import: what undoes itself, sets for the session by a function, or ha
     "golang-migrate",
   );
   assertStringIncludes(told(set), "it sets search_path");
+  const nothing = await look({
+    "1_a.up.sql":
+      "CREATE FUNCTION f() RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('x.y', 'z', false); END $$;",
+    "2_b.up.sql":
+      "-- once: SELECT set_config('a.b', 'c', false)\nSELECT set_config('c.d', 'x', true), coalesce(null, false);",
+    "3_c.up.sql": "SELECT set_config('e.f', 'x;y', false);",
+  }, "golang-migrate");
+  assertEquals(nothing.files.map(({ decisions }) => decisions.length), [0, 0, 1]);
   const down = await imported(
     { "1_a.up.sql": "SELECT 1;", "2_b.down.sql": "SELECT 0;" },
     "CREATE TABLE schema_migrations (version bigint, dirty bool); INSERT INTO schema_migrations VALUES (2, false)",

@@ -217,7 +217,9 @@ const lint: CommandSpec = {
     );
     if (failures.length === 0) return;
     throw new PipeweaveError("integrity", "lint", `${failures.length} finding(s)`, {
-      hint: "Write it the safe way, or accept it: -- pipeweave: allow <rule> <reason>",
+      hint: failures.every(({ why }) => why === "")
+        ? "Correct the files: PostgreSQL, or the way in which migrations run, does not take them."
+        : "Write it the safe way, or accept it: -- pipeweave: allow <rule> <reason>",
     });
   },
 };

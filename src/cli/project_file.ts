@@ -105,7 +105,8 @@ export function readProjectFile(
   if (problems.length === 0) return { settings, targets };
   throw new PipeweaveError("usage", "bad_project_file", `${PROJECT_FILE} is wrong; nothing was tried`, {
     problems,
-    hint: "What may stand in it, and what holds: pipeweave config",
+    hint:
+      'A key is a flag without its dashes: lockTimeout is --lock-timeout. See docs/cli.md, "Project file".',
   });
 }
 

@@ -122,7 +122,7 @@ const COMMAND_IN_HINT = /\b(?:db|maintenance):[a-z]/;
 /** A command line to copy, of one that reads folders of migrations. */
 const READS_FOLDERS = /\bpipeweave db:(?:migrate|status|validate|lint|rollback|repair|baseline|new)\b/;
 
-/** A command that a hint names has to be about the same folder and schema as the one that was typed. */
+/** A command that a hint names has to be about the same folder, database and schema as the one that was typed. */
 async function nameOptions(error: PipeweaveError, call: Call | undefined): Promise<void> {
   const { hint } = error.details;
   if (!call || !hint || !COMMAND_IN_HINT.test(hint)) return;
@@ -132,8 +132,11 @@ async function nameOptions(error: PipeweaveError, call: Call | undefined): Promi
   const folders = input.given(["--dir"]).length > 0 && READS_FOLDERS.test(hint) && !hint.includes("--dir")
     ? input.list<string>("--dir").map((folder) => `--dir ${shellQuoted(folder)}`)
     : [];
+  const target = input.text("--target");
   const options = [
     ...folders,
+    // Without it the command would be about another database.
+    ...(target !== undefined && !hint.includes("--target") ? [`--target ${shellQuoted(target)}`] : []),
     ...(schema && schema !== "public" && !hint.includes("--schema")
       ? [`--schema ${shellQuoted(schema)}`]
       : []),

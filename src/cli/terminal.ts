@@ -81,7 +81,8 @@ export class Terminal {
 
   /** Prints what has happened just now, unless the report is for programs or nobody wants to know. */
   step(text: string): void {
-    if (!this.json && !this.quiet) this.progress.around(() => this.report(text));
+    if (this.json || this.quiet) return;
+    this.progress.around(() => this.report(flowed(text, this.page.columns)));
   }
 
   /** Writes an event for programs that read --json=stream. */

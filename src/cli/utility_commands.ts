@@ -4,6 +4,7 @@
  * @module
  */
 
+import { flowed } from "../output/page.ts";
 import { describeConnection } from "./connect.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, MIGRATION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
 import { oneOf } from "./values.ts";
@@ -67,12 +68,23 @@ const config: CommandSpec = {
     const connection = describeConnection(input);
     const shown = (value: unknown) => typeof value === "string" ? value : JSON.stringify(value);
     terminal.result(
-      () => ({ settings, connection: connection.target, connectionSource: connection.source }),
+      () => ({
+        settings,
+        connection: connection.target,
+        connectionSource: connection.source,
+        targets: [...input.targets.keys()],
+      }),
       () =>
-        [
-          `connection = ${connection.target}  (${connection.source})`,
-          ...settings.map(({ name, value, source }) => `${name} = ${shown(value)}  (${source})`),
-        ].join("\n"),
+        flowed(
+          [
+            `connection = ${connection.target}  (${connection.source})`,
+            ...settings.map(({ name, value, source }) => `${name} = ${shown(value)}  (${source})`),
+            ...(input.targets.size > 0
+              ? [`targets = ${[...input.targets.keys()].join(", ")}  (${PROJECT_FILE})`]
+              : []),
+          ].join("\n"),
+          terminal.page.columns,
+        ),
     );
   },
 };

@@ -228,8 +228,9 @@ async function cleaned(
   return unmarked.text.trim();
 }
 
-/** `set_config('search_path', …, false)`, wherever it stands. */
-const SET_CONFIG = /\bset_config\s*\(\s*'([^']+)'\s*,[^;]*?,\s*'?f(?:alse)?'?\s*\)/gi;
+/** `set_config('search_path', 'app', false)`. */
+const SET_CONFIG =
+  /\bset_config\s*\(\s*'([^']+)'\s*,\s*(?:'(?:[^']|'')*'|[^',()]+)\s*,\s*'?f(?:alse)?'?\s*\)/gi;
 
 /** Tools that give each file a session of its own, or have one file. */
 const ALONE: readonly Tool[] = ["sqitch", "rails"];
@@ -237,14 +238,17 @@ const ALONE: readonly Tool[] = ["sqitch", "rails"];
 /** Most old tools run all files in one session, so what a file sets holds for those behind it, until it is reset. */
 async function tellSettings(sql: string, decisions: string[]): Promise<void> {
   const set = new Set<string>();
-  for (const { node: { type, fields } } of await statements(sql)) {
+  for (const { start, end, node: { type, fields } } of await statements(sql)) {
+    // A function's body sets nothing when it is made.
+    if (type === "SelectStmt" || type === "DoStmt") {
+      for (const [, name] of sql.slice(start, end).matchAll(SET_CONFIG)) set.add(name!);
+    }
     if (type !== "VariableSetStmt" || fields["is_local"] === true) continue;
     const [name, kind] = [String(fields["name"]), String(fields["kind"])];
     if (kind === "VAR_RESET_ALL") set.clear();
     else if (kind === "VAR_RESET" || kind === "VAR_SET_DEFAULT") set.delete(name);
     else if (kind === "VAR_SET_VALUE") set.add(name);
   }
-  for (const [, name] of sql.matchAll(SET_CONFIG)) set.add(name!);
   if (set.size === 0) return;
   decisions.push(
     `it sets ${

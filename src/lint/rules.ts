@@ -24,7 +24,7 @@ export interface LintRule {
   readonly safe: string;
 }
 
-const CONCURRENTLY = "in a migration of its own that starts with: -- pipeweave: no-transaction";
+const CONCURRENTLY = "in a migration of its own that has the line -- pipeweave: no-transaction at its start";
 const EXPAND =
   "Add the new one beside it, let the application write both and then read the new one, and remove the old one in a later release.";
 

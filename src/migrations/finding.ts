@@ -46,7 +46,10 @@ export function locate(file: string, text: string, offset: number, from = 0): Sq
     .split("\n");
   const rows = shown.map((content, i) => {
     const number = first + i;
-    const cut = number === line ? Math.max(0, column - EXCERPT_COLUMNS) : 0;
+    // What stands before the place tells more than what follows, and the place itself has to be seen.
+    const cut = number === line && column > EXCERPT_COLUMNS * 2 / 3
+      ? column - Math.floor(EXCERPT_COLUMNS * 2 / 3)
+      : 0;
     return {
       number,
       cut,

@@ -74,6 +74,9 @@ export function broken(text: string, cells: number): readonly string[] {
   return lines;
 }
 
+/** A word, with the blanks before it; a directive is one, so that it can be copied. */
+const WORD = /( *)(-- pipeweave: [^ ]+|-- [^ ]+|[^ ]+)/g;
+
 /**
  * A line in lines of at most so many cells, broken between words. A word that is too long for a line stays whole, so that it
  * can be copied.
@@ -85,7 +88,7 @@ export function wrapped(line: string, cells: number, indent = ""): readonly stri
   const lines: string[] = [];
   let [current, gap] = ["", ""];
   const own = /^ */.exec(line)![0];
-  for (const [, space = "", word = ""] of line.slice(own.length).matchAll(/( *)([^ ]+)/g)) {
+  for (const [, space = "", word = ""] of line.slice(own.length).matchAll(WORD)) {
     gap = current === "" ? own : space;
     if (current !== "" && cellsOf(current + gap + word) > cells) {
       lines.push(current);

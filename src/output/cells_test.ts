@@ -27,5 +27,6 @@ Deno.test("cells: lines break between words, and a word that fits nowhere stays 
   ]);
   assertEquals(wrapped("日本 語日 本", 5), ["日本", "語日", "本"]);
   assertEquals(wrapped("a  b", Infinity), ["a  b"]);
+  assertEquals(wrapped("say so: -- pipeweave: allow x", 20), ["say so:", "-- pipeweave: allow", "x"]);
   assertEquals(wrapped("a  b c", 4), ["a  b", "c"]);
 });

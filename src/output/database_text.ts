@@ -78,7 +78,7 @@ function statusRows(
   return [
     ...(hidden > 0
       ? [{
-        ...{ sign: " " as const, label: `${hidden} earlier ones` },
+        ...{ sign: " " as const, label: hidden === 1 ? "1 earlier one" : `${hidden} earlier ones` },
         note: faint("applied; --all shows them"),
       }]
       : []),
@@ -99,7 +99,11 @@ function statusRows(
       ].join(", "),
     })),
     ...(later > 0
-      ? [{ sign: " " as const, label: `${later} later ones`, note: faint("pending; --all shows them") }]
+      ? [{
+        sign: " " as const,
+        label: later === 1 ? "1 later one" : `${later} later ones`,
+        note: faint("pending; --all shows them"),
+      }]
       : []),
     ...status.taken.map(({ migration, by }) => ({
       sign: "!" as const,
@@ -207,6 +211,9 @@ export function formatPlan(plan: MigrationPlan, page: Page): string {
     ...migrations.flatMap((planned) => ["", ...linesOfPlanned(planned, page)]),
     "",
     ...(executed ? [`Tried: ${tried} of ${migrations.length}`] : []),
+    ...(executed && migrations.length > 1
+      ? ["A lock is listed where it is first taken: all of it was tried in one transaction."]
+      : []),
     ...(untried ? [`Not tried: ${untried}.`] : []),
     ...(failed
       ? [`${page.style.bad(`${labelOf(failed.migration)} failed`)}; what follows it was not tried.`]

@@ -78,7 +78,7 @@ function historyLines(
   target: string | undefined,
 ): readonly string[] {
   if (target === undefined) return ["History: no database was asked, so none is taken over"];
-  if (!history) return [`History: ${target} has none of ${tool}`];
+  if (!history) return [`History: ${target} has no table of ${tool}'s`];
   const { table, applied, unknown, skipped, edited } = history;
   return [
     `History of ${table}: ${applied.length} of ${files} applied`,

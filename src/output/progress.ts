@@ -111,7 +111,8 @@ export class Progress {
       more && !below ? `${label}: ${more}` : label,
     ].join(" ");
     // Lines that the terminal breaks, or that do not fit it, could not be taken back.
-    const room = Math.max(1, this.options.columns() - 1);
+    // The terminal shows ^C behind it.
+    const room = Math.max(1, this.options.columns() - 3);
     const rows = Math.max(1, (this.options.rows?.() ?? Infinity) - 1);
     const lines = [first, ...(below ?? [])].slice(0, rows).map((line) => fitted(printable(line), room));
     this.write(`${this.#eraser()}${lines.join("\n")}`);

@@ -54,8 +54,8 @@ const EXPLANATION = [
 ];
 /** Lines that a note may take. */
 const NOTE_LINES = 6;
-/** Rows of a chart: one where the terminal is low, more where there is room. */
-const chartRows = (rows: number) => rows < 30 ? 1 : rows < 40 ? 2 : 3;
+/** Rows of a chart: none where the terminal is low, more where there is room. */
+const chartRows = (rows: number) => rows < 22 ? 0 : rows < 30 ? 1 : rows < 40 ? 2 : 3;
 
 /**
  * A chart: a bar a look, as high as its share of the highest, drawn in eighths of a row. What is not zero shows.
@@ -125,7 +125,7 @@ export function watchScreen(view: WatchView, page: Page, rows: number): readonly
   ];
   const room = rows - foot.length;
   const explained = EXPLANATION.flatMap((text) => flowed(text, columns).split("\n"));
-  const head = [...facts, "", ...charts(view, page, chartRows(rows))];
+  const head = [...facts, ...(chartRows(rows) > 0 ? ["", ...charts(view, page, chartRows(rows))] : [])];
   const body = isExplained
     ? [formatMaintenance(status, { ...page, columns: Infinity }).split("\n")[0]!, "", ...explained]
     : [...head, ...listsOf(view, page, room - head.length)];
@@ -142,13 +142,15 @@ function listsOf({ tasks, log }: WatchView, page: Page, room: number): readonly 
   if (room < LEAST_LIST) return [];
   const entries = tasks.length === 0 ? [] : formatTasks(staleFirst(tasks), page).split("\n");
   const logLines = formatMaintenanceLog(log, page).split("\n");
-  // The tasks go first: of the log a low screen has nothing.
-  const forTasks = Math.min(
-    Math.max(1, entries.length),
-    Math.max(LEAST_TASKS, Math.ceil(room / 2)),
-    room - 2,
+  const avail = room - 2;
+  const need = Math.max(1, entries.length);
+  // The tasks go first: a low screen has nothing of the log.
+  const share = Math.min(
+    need,
+    Math.max(LEAST_TASKS, avail - 2 - Math.min(logLines.length, Math.floor(avail / 3))),
   );
-  const forLog = Math.min(logLines.length, room - 2 - forTasks - 2);
+  const forLog = Math.max(0, Math.min(logLines.length, avail - share - 2));
+  const forTasks = forLog > 0 ? share : avail;
   const { strong } = page.style;
   return [
     ...["", strong("Active tasks, stale ones (!) and the oldest first:")],
@@ -161,14 +163,15 @@ function staleFirst(tasks: readonly ActiveTask[]): readonly ActiveTask[] {
   return [...tasks.filter(({ stale }) => stale), ...tasks.filter(({ stale }) => !stale)];
 }
 
-/** The first tasks, each with all of its lines; the last line says how many tasks are left out. */
+/** The first tasks, each with all of its lines, or the first line of the first; the last line says how many are left out. */
 function tasksThatFit(lines: readonly string[], tasks: number, room: number): readonly string[] {
   if (lines.length <= room) return lines;
   const isFirst = (line: string | undefined) => line !== undefined && !line.startsWith(" ");
   let end = Math.max(0, room - 1);
   while (end > 0 && !isFirst(lines[end])) end--;
-  const left = tasks - lines.slice(0, end).filter(isFirst).length;
-  return [...lines.slice(0, end), `… ${left} more: maintenance:tasks`];
+  const shown = end === 0 ? lines.slice(0, 1) : lines.slice(0, end);
+  const left = tasks - shown.filter(isFirst).length;
+  return left > 0 && shown.length < room ? [...shown, `… ${left} more: maintenance:tasks`] : shown;
 }
 
 /** The same once, for `--once`: everything, as long as it is. */
