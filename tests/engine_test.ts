@@ -235,7 +235,7 @@ Deno.test("a deadlock is tried again", async () => {
   await using database = await TestDatabase.migrated();
   await using folder = await folderWith({
     "100_a.sql":
-      "SET LOCAL deadlock_timeout = '50ms'; ALTER TABLE services ADD x int; SELECT pg_sleep(0.3); ALTER TABLE tasks ADD x int;",
+      "SET LOCAL deadlock_timeout = '50ms'; ALTER TABLE services ADD x int; SELECT pg_sleep(1); ALTER TABLE tasks ADD x int;",
   });
   const retries: string[] = [];
   await using other = await database.hold("LOCK TABLE tasks IN ACCESS SHARE MODE");
@@ -243,7 +243,9 @@ Deno.test("a deadlock is tried again", async () => {
     dirs: [folder.path],
     onRetry: (_, reason) => retries.push(reason),
   });
-  await new Promise((resolve) => setTimeout(resolve, 150));
+  const sleeps = () =>
+    database.sql`SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'`;
+  await until(async () => (await sleeps()).length === 1, "the migration has the first lock");
   // Closes the circle: it waits for the migration, which is about to wait for it.
   const circle = other.run("LOCK TABLE services IN ACCESS SHARE MODE");
   await until(() => Promise.resolve(retries.length > 0), "the deadlock ends the migration's attempt");

@@ -352,6 +352,58 @@ Deno.test("import of Liquibase: whose change set one is", async () => {
   assertEquals([half.code, half.rows], [0, ["001"]], half.stderr);
 });
 
+Deno.test("import of Liquibase: a change log has the order, and a precondition is not passed over", async () => {
+  const set = (id: string, sql: string) => `--liquibase formatted sql\n--changeset me:${id}\n${sql}`;
+  const files = {
+    "sql/b.sql": set("b", "SELECT 1;"),
+    "sql/a.sql": set("a", "SELECT 2;"),
+    "more/c.sql": "SELECT 3;",
+  };
+  for (
+    const [log, text] of [
+      [
+        "master.yaml",
+        "databaseChangeLog:\n  - include:\n      file: sql/b.sql\n  - include:\n      file: sql/a.sql\n  - includeAll:\n      path: more/\n",
+      ],
+      [
+        "master.xml",
+        '<databaseChangeLog><include file="sql/b.sql"/><include relativeToChangelogFile="true" file="sql/a.sql"/><includeAll path="more"/></databaseChangeLog>',
+      ],
+      [
+        "master.json",
+        '{"databaseChangeLog":[{"include":{"file":"sql/b.sql"}},{"include":{"file":"sql/a.sql"}},{"includeAll":{"path":"more/"}}]}',
+      ],
+      [
+        "master.xml",
+        '<databaseChangeLog><include file="db/sub.xml"/><include file="/db/more/c.sql"/></databaseChangeLog>',
+      ],
+    ] as const
+  ) {
+    const sub = {
+      "sub.xml":
+        '<databaseChangeLog><include file="sql/b.sql"/><include file="sql/a.sql"/></databaseChangeLog>',
+    };
+    const read = await look({ ...files, ...(text.includes("sub.xml") ? sub : {}), [log]: text }, "liquibase");
+    assertEquals(read.files.map(({ from }) => from), ["sql/b.sql", "sql/a.sql", "more/c.sql"], text);
+    assertEquals(read.problems, []);
+  }
+  const conditional = await look({
+    "a.sql":
+      "--liquibase formatted sql\n--changeset me:1\n--preconditions onFail:MARK_RAN\n--precondition-sql-check expectedResult:0 SELECT 1\nSELECT 1;",
+  }, "liquibase");
+  assertStringIncludes(problemsOf(conditional), "it runs only where its precondition holds");
+  const renamed = await imported(
+    { "1_b.sql": set("b", "SELECT 1;") },
+    `CREATE TABLE databasechangelog (id text, author text, filename text, orderexecuted int, dateexecuted timestamptz);
+      INSERT INTO databasechangelog VALUES ('b', 'me', 'db/b.sql', 1, now())`,
+  );
+  assertEquals([renamed.code, renamed.rows], [5, []]);
+  assertStringIncludes(
+    renamed.stdout,
+    "public.databasechangelog: has 1 applied, and none of them is in this folder",
+  );
+});
+
 Deno.test("import: names of the history as the tool has them: 1 is not 01, a loader's .up, a baseline of a file", async () => {
   const dbmate = await imported(
     { "1_a.sql": "-- migrate:up\nSELECT 1;", "01_b.sql": "-- migrate:up\nSELECT 2;" },
@@ -706,6 +758,20 @@ Deno.test("import of Rails: all of its versions have to be there", async () => {
   );
   assertEquals([partly.code, partly.rows], [5, []]);
   assertStringIncludes(partly.stdout, "1 version(s) of it are missing");
+  const behind = await imported(
+    { "structure.sql": structure },
+    "CREATE TABLE schema_migrations (version varchar); INSERT INTO schema_migrations VALUES ('20240101000000')",
+  );
+  assertEquals([behind.code, behind.rows], [5, []]);
+  const each =
+    "CREATE TABLE a();\nINSERT INTO schema_migrations (version) VALUES ('20100101000000');\nINSERT INTO schema_migrations (version) VALUES ('20110101000000');\n";
+  const old = await imported(
+    { "structure.sql": each },
+    "CREATE TABLE schema_migrations (version varchar); INSERT INTO schema_migrations VALUES ('20100101000000'), ('20110101000000')",
+  );
+  assertEquals([old.code, old.rows], [0, ["001"]], old.stdout);
+  const none = await look({ "structure.sql": "CREATE TABLE a();" }, "rails");
+  assertStringIncludes(problemsOf(none), "names no version of schema_migrations");
 });
 
 Deno.test("import: numbers that PipeWeave's own migrations have, and its reserved ones, are not given away", async () => {

@@ -121,7 +121,7 @@ export const importCommand: CommandSpec = {
     throw new PipeweaveError("integrity", "needs_a_hand", `${result.problems.length} thing(s) need a hand`, {
       hint: isLook
         ? "Each is listed above."
-        : "Mend each file that is listed above in the new folder, and run the same command again: the files stay, the history is taken over.",
+        : "Mend each file that is listed above in the new folder, or bring the old history in order; then run the same command again: the files stay, and the history is taken over.",
     });
   },
 };

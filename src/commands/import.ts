@@ -227,18 +227,29 @@ function matched(
   const rows = new Map(applied.map((row) => [byName(row.key), row]));
   const isBelow = (key: string) =>
     baseline !== undefined && /^[\d.]+$/.test(key) && compareDotted(key, baseline) <= 0;
-  const taken = migrations.filter(({ key }) => rows.has(key) || isBelow(key));
-  const half = taken.filter(({ also = [] }) => also.some((key) => !rows.has(key)));
+  const namesOf = ({ key, also = [] }: ForeignFolder["migrations"][number]) => [key, ...also];
+  const some = migrations.filter((one) => namesOf(one).some((key) => rows.has(key)) || isBelow(one.key));
+  const half = some.filter((one) => !isBelow(one.key) && namesOf(one).some((key) => !rows.has(key)));
+  const taken = some.filter((one) => !half.includes(one));
   const keys = new Set(migrations.flatMap(({ key, also = [] }) => [key, ...also]));
   return {
     rows: new Map(taken.map(({ key }) => [key, rows.get(key)])),
     unknown: applied.filter(({ key }) => !keys.has(byName(key))).map(({ key }) => key),
-    problems: half.map(({ file, also = [] }) => ({
-      file,
-      message: `stands for more than the old tool has applied here: ${
-        also.filter((key) => !rows.has(key)).length
-      } version(s) of it are missing in ${schema}.${name}. Bring the database up to date with that tool first`,
-    })),
+    problems: [
+      ...half.map((one) => ({
+        file: one.file,
+        message: `stands for more than the old tool has applied here: ${
+          namesOf(one).filter((key) => !rows.has(key)).length
+        } version(s) of it are missing in ${schema}.${name}. Bring the database up to date with that tool first`,
+      })),
+      // Another folder's, or one whose files were renamed.
+      ...(some.length === 0 && applied.length > 0
+        ? [{
+          file: `${schema}.${name}`,
+          message: `has ${applied.length} applied, and none of them is in this folder: is it another one's?`,
+        }]
+        : []),
+    ],
   };
 }
 

@@ -58,6 +58,9 @@ function aroundTheFile(error: StatementError, { session: { settings } }: Failing
   if (error.details.sqlstate?.startsWith("23") && error.completed > 0 && !isOfHistory(error)) {
     return "A constraint that the file deferred does not hold at its end: correct the file, or the rows; nothing of it stays.";
   }
+  if (["42883", "42P01", "3F000"].includes(error.details.sqlstate ?? "") && error.completed > 0) {
+    return "The file has moved or dropped tables or functions of PipeWeave's own. Give those a schema that the file does not touch: --schema <name>.";
+  }
   const { cause } = error.details as { cause?: { constraint_name?: string } };
   if (cause?.constraint_name === "schema_migrations_pkey") {
     const table = historyTable(settings.schema).text;

@@ -5,6 +5,7 @@
  * @module
  */
 
+import { dirname, join } from "node:path";
 import { codeMigration, compareTexts, type Files, type ForeignMigration, type Read } from "./foreign.ts";
 
 /** Where sqitch has its files, by `sqitch.conf`; paths end with `/`. */
@@ -151,34 +152,71 @@ const unquoted = (word: string) => word.trim().replace(/^"(.*)"$/, "$1");
 /** Liquibase's formatted SQL: each change set is a migration of its own. */
 export function readLiquibase(files: Files): Read {
   const decisions: string[] = [];
-  const migrations = files.names.filter((name) => name.endsWith(".sql")).flatMap((file) => {
+  const logs = files.names.filter((name) =>
+    /\.(?:xml|ya?ml|json)$/.test(name) && /databaseChangeLog\b/.test(files.text(name))
+  );
+  const ordered = orderOf(logs, files);
+  const own = ordered.length > 0 ? ordered : files.names.filter((name) => name.endsWith(".sql"));
+  const migrations = own.flatMap((file) => {
     const text = files.text(file);
     if (isFormatted(text)) return changeSetsOf(text, file, decisions);
-    // With includeAll such a file is one change set.
+    // Such a file is one change set where its folder is included whole.
     return [{
-      ...{
-        key: `raw::includeAll::${file}`,
-        version: undefined,
-        title: `raw_${titleOf(file)}`,
-        file,
-      },
+      ...{ key: `raw::includeAll::${file}`, version: undefined, title: `raw_${titleOf(file)}`, file },
       ...{ up: text, down: undefined, noTransaction: false },
       decisions: ["it has no header: Liquibase runs it where its folder is included whole, and so does this"],
     }];
   });
-  const isMany = new Set(migrations.map(({ file }) => file)).size > 1;
+  const isGuess = ordered.length === 0 && new Set(own).size > 1;
   return {
     migrations,
-    problems: files.names.filter((name) =>
-      /\.(?:xml|ya?ml|json)$/.test(name) && /changeSet\b/.test(files.text(name))
-    ).map((file) => ({ file, message: "is no SQL: write what its change sets do as migrations" })),
+    problems: logs.filter((name) => /\bchangeSet\b/.test(files.text(name)))
+      .map((file) => ({ file, message: "is no SQL: write what its change sets do as migrations" })),
     decisions: [
       ...decisions,
-      ...(isMany
-        ? ["files were read in the order of their names: where a change log has another one, rename them"]
+      ...(ordered.length > 0 ? [`files were read in the order of ${logs.join(", ")}`] : []),
+      ...(isGuess
+        ? [
+          "files were read in the order of their names: where a change log has another one, import its folder with it",
+        ]
         : []),
     ],
   };
+}
+
+/** What a change log includes: files, or folders whole. */
+const INCLUDED = /(?:^|[\s<{,"'])(file|path)["']?\s*[:=]\s*["']?([^"'\s,}>]+)/g;
+
+/** Files of SQL in the order in which change logs include them, from those that none includes on. */
+function orderOf(logs: readonly string[], files: Files): readonly string[] {
+  const beside = (log: string, path: string) => join(dirname(log), path).replace(/^\.\//, "");
+  const find = (log: string, path: string) => {
+    const bare = path.replace(/^classpath:/, "").replace(/^\.?\//, "");
+    return files.names.find((name) => name === beside(log, bare)) ??
+      files.names.find((name) => name === bare || bare.endsWith(`/${name}`) || name.endsWith(`/${bare}`));
+  };
+  const within = (log: string, path: string) => {
+    const bare = path.replace(/^classpath:/, "").replace(/^\.?\//, "").replace(/\/*$/, "/");
+    const folder = beside(log, bare);
+    return files.names.filter((name) =>
+      name.startsWith(folder) || name.startsWith(bare) || name.includes(`/${bare}`)
+    );
+  };
+  const includedBy = new Map(logs.map((log) => [
+    log,
+    [...files.text(log).matchAll(INCLUDED)].flatMap(([, kind, path]) =>
+      kind === "file" ? find(log, path!) ?? [] : within(log, path!)
+    ),
+  ]));
+  const included = new Set([...includedBy.values()].flat());
+  const order = new Set<string>();
+  const walk = (name: string, above: readonly string[]): void => {
+    if (above.includes(name)) return;
+    if (name.endsWith(".sql")) order.add(name);
+    else for (const one of includedBy.get(name) ?? []) walk(one, [...above, name]);
+  };
+  for (const log of logs.filter((name) => !included.has(name))) walk(log, []);
+  return [...order];
 }
 
 interface ChangeSet {
@@ -231,8 +269,11 @@ function changeSetsOf(text: string, file: string, decisions: string[]): readonly
       !/^\s*--\s*(?:rollback|comment:?|precondition\S*|validCheckSum:?)(?:\s|$)/i.test(line)
     );
     const told = [...attributes.keys()].flatMap((name) => TOLD[name] ?? []);
-    if (lines.some((line) => /^\s*--\s*precondition/i.test(line))) {
-      told.push("its preconditions were left out");
+    const conditions = lines.filter((line) => /^\s*--\s*precondition/i.test(line)).join(" ");
+    // Where it would have halted, it has held.
+    const isConditional = /\bon(?:Fail|Error):\s*"?(?:MARK_RAN|CONTINUE)/i.test(conditions);
+    if (conditions !== "" && !isConditional) {
+      told.push("its preconditions were left out: Liquibase halts where they fail");
     }
     const filled = (sql: string) =>
       sql.replace(/\$\{([\w.-]+)\}/g, (mark, name) => properties.get(name) ?? mark);
@@ -245,6 +286,9 @@ function changeSetsOf(text: string, file: string, decisions: string[]): readonly
         : undefined,
       noTransaction: attributes.get("runintransaction")?.toLowerCase() === "false",
       decisions: told,
+      problems: isConditional
+        ? ["it runs only where its precondition holds: write it as a DO block with an IF, or leave it out"]
+        : [],
     }];
   });
 }
@@ -273,18 +317,23 @@ const titleOf = (file: string) => file.replace(/^.*\//, "").replace(/\.sql$/, ""
 export function readRails(files: Files): Read {
   const file = files.names.find((name) => /(?:^|\/)structure\.sql$/.test(name))!;
   const text = files.text(file);
-  const versions = [...text.matchAll(/^\s*\('(\d+)'\)[,;]/gm)].map(([, version]) => version!).toSorted(
+  // Rails has written one INSERT of all versions, or one of each.
+  const OWN = /^INSERT INTO (?:"?public"?\.)?"?schema_migrations"?[^;]*;[ \t]*\r?\n?/gim;
+  const inserts = [...text.matchAll(OWN)].map(([insert]) => insert).join("");
+  const versions = [...inserts.matchAll(/\(\s*'?(\d+)'?\s*\)/g)].map(([, version]) => version!).toSorted(
     compareTexts,
   );
   // Rails' own books are no part of the schema.
-  const up = text.replace(/^INSERT INTO "?schema_migrations"?[\s\S]*?;\s*$/m, "");
+  const up = text.replace(OWN, "");
   return {
     migrations: [{
       ...{ key: versions.at(-1) ?? "", also: versions.slice(0, -1), version: undefined, title: "structure" },
       ...{ file, up, down: undefined, noTransaction: false },
       decisions: [`it stands for the ${versions.length} migrations that Rails has run`],
     }],
-    problems: [],
+    problems: versions.length > 0
+      ? []
+      : [{ file, message: "names no version of schema_migrations: what it stands for cannot be told" }],
     decisions: [],
   };
 }
