@@ -238,7 +238,10 @@ Deno.test("a deadlock is tried again", async () => {
       "SET LOCAL deadlock_timeout = '50ms'; ALTER TABLE services ADD x int; SELECT pg_sleep(1); ALTER TABLE tasks ADD x int;",
   });
   const retries: string[] = [];
-  await using other = await database.hold("LOCK TABLE tasks IN ACCESS SHARE MODE");
+  // It is the migration that looks for circles, however long this one waits.
+  await using other = await database.hold(
+    "SET LOCAL deadlock_timeout = '1min'; LOCK TABLE tasks IN ACCESS SHARE MODE",
+  );
   const running = migrate(database.session(), {
     dirs: [folder.path],
     onRetry: (_, reason) => retries.push(reason),
