@@ -13,7 +13,7 @@ import { connectUnlessOffline } from "./connect.ts";
 import type { Input } from "./input.ts";
 import type { Terminal } from "./terminal.ts";
 import { type CommandSpec, CONNECTION_OPTIONS, OUTPUT_OPTIONS } from "./spec.ts";
-import { shellQuoted } from "../maintenance/state.ts";
+import { shellQuoted } from "../shell.ts";
 import { FOLDER, oneOf, placeholder, text } from "./values.ts";
 
 export const importCommand: CommandSpec = {

@@ -7,6 +7,7 @@
 import { EXIT_CODES, PipeweaveError } from "../errors.ts";
 import { FailureReported } from "./failure_reported.ts";
 import type { CommandSpec } from "./spec.ts";
+import { shellQuoted } from "../shell.ts";
 import { formatError } from "../output/error_text.ts";
 import { errorJson } from "../output/json.ts";
 import { styleFor } from "../output/style.ts";
@@ -65,7 +66,7 @@ async function reportFailure(
   call: Call | undefined,
 ): Promise<number> {
   const error = await asUsageError(thrown, args);
-  if (error instanceof PipeweaveError) await nameOptions(error, call);
+  if (error instanceof PipeweaveError) nameOptions(error, call);
   const terminal = call?.terminal;
   terminal?.progress.stop();
   const json = terminal ? terminal.json : args.some((arg) => /^--json(?:=|$)/.test(arg));
@@ -123,10 +124,9 @@ const COMMAND_IN_HINT = /\b(?:db|maintenance):[a-z]/;
 const READS_FOLDERS = /\bpipeweave db:(?:migrate|status|validate|lint|rollback|repair|baseline|new)\b/;
 
 /** A command that a hint names has to be about the same folder, database and schema as the one that was typed. */
-async function nameOptions(error: PipeweaveError, call: Call | undefined): Promise<void> {
+function nameOptions(error: PipeweaveError, call: Call | undefined): void {
   const { hint } = error.details;
   if (!call || !hint || !COMMAND_IN_HINT.test(hint)) return;
-  const { shellQuoted } = await import("../maintenance/state.ts");
   const { input } = call;
   const schema = input.text("--schema");
   const folders = input.given(["--dir"]).length > 0 && READS_FOLDERS.test(hint) && !hint.includes("--dir")

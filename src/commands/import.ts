@@ -5,7 +5,7 @@
  */
 
 import { type Actor, UNKNOWN_ACTOR } from "../config/actor.ts";
-import type { Session } from "../database/session.ts";
+import { ConnectionLost, type Session } from "../database/session.ts";
 import { identifier, sql, SqlText } from "../database/sql.ts";
 import { historyTable, readHistory, recordMigration } from "../engine/history.ts";
 import { PipeweaveError } from "../errors.ts";
@@ -418,7 +418,12 @@ async function adopt(session: Session, adoption: Adoption, output: string, actor
       const why = error.details.sqlstate === "23505"
         ? "Somebody else has recorded the same meanwhile: run the same command again."
         : error.details.hint ?? "Run the same command again when that is mended.";
-      error.hint(`The files are written to ${output}; of the history nothing was taken over. ${why}`);
+      error.hint(
+        error instanceof ConnectionLost
+          // It may have been lost behind the commit.
+          ? `The files are written to ${output}; the history was taken over whole, or not at all. Run the same command again: it goes on from what it finds.`
+          : `The files are written to ${output}; of the history nothing was taken over. ${why}`,
+      );
     }
     throw error;
   }

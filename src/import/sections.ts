@@ -138,13 +138,12 @@ function splitByLines(
   }
   const lead = parts.none.join("").trim();
   const isRemark = lead.split("\n").every((line) => /^\s*(?:--.*)?$/.test(line));
-  if (!hasUp) problems.push(`has no mark for the way up, and ${tool} refuses it: say what of it is to run`);
-  else if (!isRemark) {
-    if (about === "left out") {
-      decisions.push("what stands before its first mark was left out: the old tool passes over it");
-    } else {problems.push(
-        "SQL stands before its first mark, which the old tool refuses: put it where it belongs",
-      );}
+  if (!hasUp) {
+    problems.push(`has no mark for the way up, and ${tool} refuses it: say what of it is to run`);
+  } else if (!isRemark && about === "left out") {
+    decisions.push("what stands before its first mark was left out: the old tool passes over it");
+  } else if (!isRemark) {
+    problems.push("SQL stands before its first mark, which the old tool refuses: put it where it belongs");
   }
   const down = parts.down.join("").trim();
   return {
@@ -218,7 +217,7 @@ const NAMINGS: Readonly<Record<Exclude<SectionTool, "node-pg-migrate">, Naming>>
 export function readSections(files: Files, tool: Exclude<SectionTool, "node-pg-migrate">): Read {
   const { name, keyOf, order } = NAMINGS[tool];
   const migrations = files.names.filter((file) => !file.includes("/")).flatMap((file): ForeignMigration[] => {
-    const code = CODE.test(file) && tool === "goose" && /^(\d+)_(.*)\.go$/.exec(file);
+    const code = tool === "goose" && /^(\d+)_(.*)\.go$/.exec(file);
     if (code && !file.endsWith("_test.go")) {
       return [codeMigration({ key: numberOf(code[1]!), version: code[1]!, title: code[2]!, file })];
     }

@@ -120,6 +120,8 @@ export function writeFolder(folder: string, files: ReadonlyMap<string, string>):
     } catch {
       // It is the first failure that tells.
     }
-    throw notWritable(error, folder, dirname(target), again);
+    const failure = notWritable(error, folder, dirname(target), again);
+    if (existsSync(draft)) failure.hint(`${draft} is left, with a part of the files: remove it.`);
+    throw failure;
   }
 }

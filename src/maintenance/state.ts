@@ -13,6 +13,7 @@ import { sqlstateOf } from "../database/conflict.ts";
 import { BLOCKS, GATE_FITS, inSchema, IS_ACTIVE, RUNS, SETTLES_IN_MS, SIGN_OF_LIFE } from "./definitions.ts";
 import { ATTEMPT_MS, type GateLockOptions, heldBy, tryForGateLock } from "./gate_lock.ts";
 import { bounded } from "../printable.ts";
+import { shellQuoted } from "../shell.ts";
 import {
   effectiveModeSql,
   type Intent,
@@ -637,11 +638,6 @@ export async function explained<T>(session: Session, answer: Promise<T>): Promis
     }
     throw error;
   }
-}
-
-/** A word of a command line as a POSIX shell reads it. */
-export function shellQuoted(word: string): string {
-  return /^[\w./:@-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
 /** The schema is not there yet, or not whole. */

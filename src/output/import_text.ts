@@ -6,7 +6,7 @@
 
 import type { ImportResult } from "../commands/import.ts";
 import { labelOf } from "../migrations/migration.ts";
-import { shellQuoted } from "../maintenance/state.ts";
+import { shellQuoted } from "../shell.ts";
 import { printable } from "../printable.ts";
 import { flowed, type Page } from "./page.ts";
 
